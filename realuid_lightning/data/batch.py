@@ -1,0 +1,50 @@
+"""The one batch type that all data sets, modules and callbacks share."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class MatchingBatch(NamedTuple):
+    """Everything one loss needs, along one leading batch dimension ``B``.
+
+    The loader fills what it knows; the module draws what is still ``None`` (``MatchingModule.draw``). A batch that
+    comes with every field filled determines the loss completely.
+
+    Attributes:
+        x1: Real samples, ``(B, *D)``; images in [-1, 1].
+        y: Class labels, ``(B,)`` int64, or None.
+        x0: Source end of the path: Gaussian noise, or a source-domain sample, ``(B, *D)``.
+        z: Latent input of the one-step generator, ``(B, *D)``.
+        t: Time in [0, 1], ``(B,)``; 0 at the source, 1 at the data.
+        eps: Noise of paths with a positive ``std``, ``(B, *D)``.
+        index: Global sample index of an evaluation batch, ``(B,)`` int64: it names the latent and the file.
+    """
+
+    x1: Tensor | None = None
+    y: Tensor | None = None
+    x0: Tensor | None = None
+    z: Tensor | None = None
+    t: Tensor | None = None
+    eps: Tensor | None = None
+    index: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of samples ``B``."""
+        return next(len(field) for field in self if field is not None)
+
+    def chunk(self, count: int) -> list["MatchingBatch"]:
+        """Split into ``count`` batches of equal size, in order.
+
+        Raises:
+            ValueError: If ``count`` does not divide the batch.
+        """
+        if self.size % count:
+            raise ValueError(f"a batch of {self.size} samples can not be split into {count} equal micro-batches")
+        width = self.size // count
+        return [self.rows(start, start + width) for start in range(0, self.size, width)]
+
+    def rows(self, start: int, stop: int) -> "MatchingBatch":
+        """Return samples ``start`` to ``stop - 1`` of every field."""
+        return MatchingBatch(*(None if field is None else field[start:stop] for field in self))

@@ -1,0 +1,35 @@
+"""Faults that a user can mend, told all at once."""
+
+
+class UserError(ValueError):
+    """A mistake in a config, a file or the environment, with the way to mend it in its message.
+
+    The command line prints the message alone and leaves with exit code 2; in Python it is a ``ValueError``.
+    """
+
+
+class Faults:
+    """Gathers every fault of one component, so that the user mends them in one go.
+
+    Example:
+        >>> faults = Faults("RealUIDModule")
+        >>> faults.unless(0 < 0.5 <= 1, "alpha must be in (0, 1], got 0.5")
+        >>> faults.raise_any()
+
+    Args:
+        owner: The component that is checked; it heads the message.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.found: list[str] = []
+
+    def unless(self, sound: bool, message: str) -> None:
+        """Note ``message`` unless ``sound`` holds."""
+        if not sound:
+            self.found.append(message)
+
+    def raise_any(self) -> None:
+        """Raise one ``UserError`` that lists all faults noted so far; do nothing without any."""
+        if self.found:
+            raise UserError("\n".join(f"{self.owner}: {message}" for message in self.found))
