@@ -1,5 +1,11 @@
 """Faults that a user can mend, told all at once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_gathered: ContextVar[list[str] | None] = ContextVar("gathered", default=None)
+
 
 class UserError(ValueError):
     """A mistake in a config, a file or the environment, with the way to mend it in its message.
@@ -31,5 +37,31 @@ class Faults:
 
     def raise_any(self) -> None:
         """Raise one ``UserError`` that lists all faults noted so far; do nothing without any."""
-        if self.found:
-            raise UserError("\n".join(f"{self.owner}: {message}" for message in self.found))
+        messages = [f"{self.owner}: {message}" for message in self.found]
+        gathered = _gathered.get()
+        if gathered is not None:
+            gathered.extend(messages)
+        elif messages:
+            raise UserError("\n".join(messages))
+
+
+@contextmanager
+def gathering_faults() -> Iterator[None]:
+    """Let several components be built before their faults are told, all of them in one error.
+
+    Inside, ``Faults.raise_any`` notes instead of raising; whatever goes wrong on the way is told by what was noted.
+
+    Raises:
+        UserError: With every fault noted inside, when the block ends.
+    """
+    faults: list[str] = []
+    token = _gathered.set(faults)
+    try:
+        yield
+    except Exception:
+        if not faults:
+            raise
+    finally:
+        _gathered.reset(token)
+    if faults:
+        raise UserError("\n".join(faults))

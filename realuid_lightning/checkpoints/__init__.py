@@ -1,0 +1,20 @@
+"""Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
+
+from realuid_lightning.checkpoints.export import export_generator, load_generator
+from realuid_lightning.checkpoints.files import read_checkpoint
+from realuid_lightning.checkpoints.io import AtomicCheckpointIO
+from realuid_lightning.checkpoints.official import load_official
+from realuid_lightning.checkpoints.strict import check_state, load_strictly
+from realuid_lightning.checkpoints.weights import RECORD, load_weights
+
+__all__ = [
+    "RECORD",
+    "AtomicCheckpointIO",
+    "check_state",
+    "export_generator",
+    "load_generator",
+    "load_official",
+    "load_strictly",
+    "load_weights",
+    "read_checkpoint",
+]

@@ -1,0 +1,8 @@
+"""Networks: what predicts the matching target, and how it is kept from training."""
+
+from realuid_lightning.networks.frozen import Frozen, frozen_weights
+from realuid_lightning.networks.generator import OneStepGenerator
+from realuid_lightning.networks.mlp import MLP
+from realuid_lightning.networks.unet import UNet
+
+__all__ = ["MLP", "Frozen", "OneStepGenerator", "UNet", "frozen_weights"]

@@ -1,0 +1,145 @@
+"""Fréchet distance of every sampler, during training and in ``realuid validate``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.errors import UserError
+from realuid_lightning.metrics import (
+    Features,
+    FeatureStatistics,
+    InceptionFeatures,
+    ReferenceCache,
+    feature_fingerprint,
+    feature_label,
+    feature_statistics,
+)
+
+
+class FIDCallback(Callback):
+    """Measures the Fréchet distance between generated and real samples (FID, arXiv 1706.08500) by torchmetrics.
+
+    The validation loop generates; this callback extracts features, sums them over all processes and computes. Each
+    sampler's figure is logged as ``fid/NAME`` and added, with its protocol, to ``fid.jsonl`` in the run folder.
+
+    Args:
+        features: Extractor with ``num_features``, from samples ``(B, *D)`` to ``(B, F)``; TF-Inception when None.
+        cache: Folder for statistics of real data, which are computed once; the user's cache folder when None.
+    """
+
+    def __init__(self, features: nn.Module | None = None, cache: str | None = None) -> None:
+        self.features = features if features is not None else InceptionFeatures()
+        if not isinstance(getattr(self.features, "num_features", None), int):
+            raise UserError(
+                f"FIDCallback: features must have an integer attribute num_features, but {type(self.features).__name__} has none"
+            )
+        self.cache = ReferenceCache(cache)
+        self._metrics: dict[str, FrechetInceptionDistance] = {}
+        self._reference: FeatureStatistics | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the extractor before any training; refuse data without a reference."""
+        del pl_module
+        if stage == "predict":
+            return
+        if not isinstance(getattr(trainer, "datamodule", None), MatchingDataModule):
+            raise UserError("FIDCallback: needs a MatchingDataModule, whose reference_dataloader gives the real samples")
+        if isinstance(self.features, Features):
+            self.features.prepare()
+        self.features.eval().requires_grad_(False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read or compute the statistics of real data."""
+        self.features.to(pl_module.device)
+        if self._reference is None and not trainer.sanity_checking:
+            self._reference = self._reference_statistics(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],  # type: ignore[override]
+        batch: MatchingBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch of every sampler's samples."""
+        del batch, batch_idx, dataloader_idx
+        if not trainer.sanity_checking:
+            for name, samples in outputs.items():
+                self._metric(name, pl_module.device).update(samples, real=False)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute, log and store every sampler's figure."""
+        if trainer.sanity_checking:
+            return
+        names = list(self._metrics) or list(pl_module._evaluated())  # a process may have had no latents of its own
+        for name in names:
+            metric = self._metric(name, pl_module.device)
+            value = float(metric.compute())
+            pl_module.log(f"fid/{name}", value, prog_bar=name == names[-1], rank_zero_only=False, sync_dist=False)
+            self._record(trainer, name, value)
+        self._metrics.clear()
+
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _metric(self, name: str, device: torch.device) -> FrechetInceptionDistance:
+        if name not in self._metrics:
+            assert self._reference is not None
+            metric = FrechetInceptionDistance(feature=self.features).to(device)
+            metric.orig_dtype = torch.float64  # a process without samples would have no dtype to return
+            metric.real_features_sum = self._reference.total.to(device)
+            metric.real_features_cov_sum = self._reference.outer.to(device)
+            metric.real_features_num_samples = self._reference.count.to(device)
+            metric._update_count = 1  # keeps torchmetrics from warning on a process without samples
+            self._metrics[name] = metric
+        return self._metrics[name]
+
+    def _reference_statistics(self, trainer: Trainer, pl_module: LightningModule) -> FeatureStatistics:
+        """Return this process' share of the real statistics; the shares of all processes sum to the whole."""
+        data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        protocol = json.dumps([feature_fingerprint(self.features), data.reference_fingerprint])
+        # Process 0 alone looks, so that all processes take the same way.
+        known = trainer.strategy.broadcast(self.cache.read(protocol) if trainer.is_global_zero else None)
+        width = int(self.features.num_features)  # type: ignore[arg-type]
+        if known is None:
+            rank_zero_info(f"FID: computing statistics of the real data by {feature_label(self.features)}, once")
+            batches = (self._real(batch, pl_module, data) for batch in data.reference_dataloader())
+            share = feature_statistics(self.features, batches, width, pl_module.device)
+            known = FeatureStatistics(*(trainer.strategy.reduce(part, reduce_op="sum") for part in share))
+            if trainer.is_global_zero:
+                self.cache.write(protocol, known)
+        return known if trainer.is_global_zero else FeatureStatistics(*map(torch.zeros_like, known))
+
+    @staticmethod
+    def _real(batch: MatchingBatch, pl_module: LightningModule, data: MatchingDataModule) -> Tensor:
+        moved = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+        real = data.on_after_batch_transfer(moved, 0).x1
+        assert isinstance(real, Tensor)
+        return real
+
+    def _record(self, trainer: Trainer, name: str, value: float) -> None:
+        if not trainer.is_global_zero:
+            return
+        data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        row: dict[str, Any] = {
+            "step": trainer.global_step,
+            "sampler": name,
+            "distance": value,
+            "features": feature_label(self.features),
+            "samples": data.eval_samples,
+            "reference": data.reference_fingerprint,
+        }
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "fid.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")

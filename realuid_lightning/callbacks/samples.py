@@ -1,0 +1,165 @@
+"""Pictures of generated samples: fixed-latent grids during training, files in prediction."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torchvision.io import write_png
+from torchvision.utils import make_grid
+
+from realuid_lightning.atomic import replacing
+from realuid_lightning.data import MatchingBatch
+from realuid_lightning.errors import Faults
+from realuid_lightning.metrics import to_bytes
+
+Row = tuple[Tensor, Tensor, Tensor | None]
+
+SMALLEST_SIDE = 64
+"""Pictures are enlarged to at least this many pixels, so that a person sees something."""
+
+
+class SampleGrid(Callback):
+    """Draws the first validation latents' samples of every sampler, as PNG files and in TensorBoard.
+
+    The latents are the same at every step, so the pictures of a run show one set of samples getting better. Images
+    become a grid, planar points a density; other data are not drawn.
+
+    Args:
+        count: Number of samples, at least 1; at most those of process 0 are shown.
+    """
+
+    def __init__(self, count: int = 64) -> None:
+        faults = Faults("SampleGrid")
+        faults.unless(count >= 1, f"count must be at least 1, got {count}")
+        faults.raise_any()
+        self.count = count
+        self._samples: dict[str, list[Tensor]] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],  # type: ignore[override]
+        batch: MatchingBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what belongs to the picture."""
+        del pl_module, batch_idx, dataloader_idx
+        if trainer.is_global_zero and batch.index is not None:
+            chosen = batch.index < self.count
+            if bool(chosen.any()):
+                for name, samples in outputs.items():
+                    self._samples.setdefault(name, []).append(samples[chosen].cpu())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``samples/NAME/step_N.png`` into the run folder, and the same picture to TensorBoard."""
+        del pl_module
+        for name, parts in self._samples.items():
+            picture = None if trainer.sanity_checking else draw(torch.cat(parts))
+            if picture is None:
+                continue
+            folder = Path(trainer.log_dir or trainer.default_root_dir) / "samples" / name
+            with replacing(folder / f"step_{trainer.global_step:08d}.png") as file:
+                write_png(picture, str(file))
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"samples/{name}", picture, trainer.global_step)
+        self._samples.clear()
+
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes what ``realuid predict`` generates, named by global sample index.
+
+    Args:
+        folder: Where files go; ``samples`` in the run folder when None.
+        format: ``png`` writes one image a sample, ``000042.png``; ``npz`` one file ``samples.npz`` with arrays
+            ``index (N,)``, ``samples (N, H, W, C)`` uint8 for images or ``(N, *D)`` float32, and ``labels (N,)`` if any.
+    """
+
+    def __init__(self, folder: str | None = None, format: Literal["png", "npz"] = "png") -> None:  # noqa: A002
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.format = format
+        self._rows: list[Row] = []
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Tensor,
+        batch_indices: object,
+        batch: MatchingBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch of PNG files, or keep it for the npz file."""
+        del pl_module, batch_indices, batch_idx, dataloader_idx
+        assert batch.index is not None
+        if self.format == "npz" or prediction.ndim != 4:
+            samples = to_bytes(prediction).permute(0, 2, 3, 1) if prediction.ndim == 4 else prediction.float()
+            self._rows.append((batch.index.cpu(), samples.cpu(), None if batch.y is None else batch.y.cpu()))
+            return
+        folder = self._target(trainer)
+        for index, image in zip(batch.index.tolist(), to_bytes(prediction).cpu(), strict=True):
+            with replacing(folder / f"{index:06d}.png") as file:
+                write_png(image, str(file))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the rows of all processes and write the npz file in the order of their indices."""
+        del pl_module
+        rows, self._rows = _gathered(self._rows), []
+        if not rows or not trainer.is_global_zero:
+            return
+        index = torch.cat([row[0] for row in rows])
+        order = index.argsort()
+        arrays = {"index": index[order].numpy(), "samples": torch.cat([row[1] for row in rows])[order].numpy()}
+        labels = [row[2] for row in rows if row[2] is not None]
+        if labels:
+            arrays["labels"] = torch.cat(labels)[order].numpy()
+        with replacing(self._target(trainer) / "samples.npz") as file, file.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+    def _target(self, trainer: Trainer) -> Path:
+        return Path(self.folder or Path(trainer.default_root_dir) / "samples")
+
+
+def _gathered(rows: list[Row]) -> list[Row]:
+    """Return the rows of all processes, in rank order."""
+    if not dist.is_available() or not dist.is_initialized():
+        return rows
+    everyone: list[list[Row]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, rows)
+    return [row for rows in everyone for row in rows]
+
+
+def draw(samples: Float[Tensor, "b *d"]) -> Tensor | None:
+    """Turn samples into one picture, ``(C, H, W)`` uint8: images to a square grid, planar points to a density.
+
+    Args:
+        samples: Images in [-1, 1], ``(B, C, H, W)`` with 1 or 3 channels, or points ``(B, 2)``.
+
+    Returns:
+        The picture, or None for other data.
+    """
+    if samples.ndim == 4 and samples.shape[1] in (1, 3):
+        scale = max(1, -(-SMALLEST_SIDE // 2 // samples.shape[-1]))
+        large = to_bytes(samples).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        return make_grid(large, nrow=math.ceil(math.sqrt(len(samples))), padding=2)
+    if samples.ndim == 2 and samples.shape[1] == 2:
+        edge = 3.0
+        counts = torch.histogramdd(samples.double(), bins=[SMALLEST_SIDE] * 2, range=[-edge, edge] * 2).hist
+        picture = (255 * counts / counts.max().clamp(min=1)).to(torch.uint8).T.flip(0)
+        return picture.repeat_interleave(4, 0).repeat_interleave(4, 1)[None]
+    return None

@@ -1,0 +1,76 @@
+"""Reading checkpoint files without running anything that they contain."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from realuid_lightning.errors import UserError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; pickled code in it is refused, never run.
+
+    Args:
+        path: A ``.safetensors`` file, or anything that ``torch.save`` wrote (``.pt``, ``.ckpt``).
+
+    Returns:
+        The content: tensors by name for ``.safetensors``, whatever dictionary was saved otherwise.
+
+    Raises:
+        UserError: If the file is missing, empty, cut off, of another format, or holds more than weights and plain
+            values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise UserError(f"{path}: expected a checkpoint file, but {found}; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: expected a checkpoint, but the file is empty; copy or download it again")
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: expected a checkpoint that is a dictionary, got {type(content).__name__}; "
+            "save state_dict() rather than the object itself"
+        )
+    return content
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: expected a safetensors file, but it is cut off or of another format ({_line(error)}); "
+            "copy or download it again"
+        ) from error
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # The one fault that torch tells apart only in words: a sound pickle that asks for a class or function.
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise UserError(
+                f"{path}: expected weights and plain values only, but the file holds pickled objects that could run "
+                "code when loaded; save state dicts and plain values, and load only files from people you trust"
+            ) from error
+        raise UserError(_damaged(path, error)) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        raise UserError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path}: expected a checkpoint written by torch.save, but it is cut off or of another format "
+        f"({_line(error)}); copy or download it again"
+    )
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error's message, or its name if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:120]

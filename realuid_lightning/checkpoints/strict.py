@@ -1,0 +1,85 @@
+"""Loading weights into a network: all of them, or none and a report."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from realuid_lightning.errors import UserError
+
+_LABELS = "label_emb.weight"
+_SHOWN = 3
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Load a state dict whose keys and shapes are exactly those of the network.
+
+    Args:
+        network: The network to fill; it is left untouched unless everything fits.
+        state: Tensors by name; they are cast to the types of the network's own.
+        source: Where the weights come from, for the message: a file name.
+
+    Raises:
+        UserError: If a key is missing, unexpected, or of another shape, with counts, examples and a hint.
+    """
+    check_state(network, state, source)
+    network.load_state_dict(state, strict=True)
+
+
+def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Compare the keys and shapes of a state dict with a module's own, and change nothing.
+
+    Args:
+        module: The module that is about to load ``state``.
+        state: Tensors by name.
+        source: Where the weights come from, for the message.
+
+    Raises:
+        UserError: If a key is missing, unexpected, or of another shape, with counts, examples and a hint.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    misshapen = [key for key in own if key in state and _shape(state[key]) != _shape(own[key])]
+    if not (missing or unexpected or misshapen):
+        return
+    wrong = [f"{key} {_shape(state[key])}, expected {_shape(own[key])}" for key in misshapen]
+    lines = [
+        f"{source}: the weights do not fit {type(module).__name__}, nothing was loaded",
+        *_examples("missing", missing, len(own)),
+        *_examples("unexpected", unexpected, len(state)),
+        *_examples("of another shape", wrong, len(own)),
+        f"  {_hint(own, state, [*missing, *unexpected, *misshapen])}",
+    ]
+    raise UserError("\n".join(lines))
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _examples(kind: str, keys: list[str], total: int) -> list[str]:
+    """Return a line with the count and the first few keys, or nothing."""
+    if not keys:
+        return []
+    rest = ", ..." if len(keys) > _SHOWN else ""
+    return [f"  {len(keys)} of {total} {kind}: {', '.join(keys[:_SHOWN])}{rest}"]
+
+
+def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[str]) -> str:
+    """Guess what the user should change."""
+    if all(key.endswith(_LABELS) for key in wrong):
+        labels = next((state[key] for key in wrong if key in state), None)
+        if labels is None:
+            return f"the checkpoint looks unconditional (it has no {_LABELS}): set num_classes: null"
+        classes = len(labels)
+        return f"the checkpoint looks class-conditional ({_LABELS} has {classes} classes): set num_classes: {classes}"
+    if not any(key in own for key in state):
+        return (
+            "no key is shared: another kind of network, or a whole checkpoint in place of one network's weights; "
+            "look at the class and at the file"
+        )
+    return (
+        "another architecture: compare image_size, model_channels, num_res_blocks, channel_mult and "
+        "attention_resolutions (width, depth for an MLP) with the run that wrote the file"
+    )

@@ -1,0 +1,86 @@
+"""Weights of a network from any file that holds them: our checkpoints, exports, official files, bare state dicts."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from realuid_lightning.checkpoints.files import read_checkpoint
+from realuid_lightning.checkpoints.official import is_official, load_official
+from realuid_lightning.errors import UserError
+from realuid_lightning.paths import MatchingPath
+
+RECORD = "realuid_lightning"
+"""Key of our own entry in a checkpoint, and in an export's header."""
+
+Role = Literal["teacher", "generator"]
+
+
+def load_weights(
+    file: str | Path, *, role: Role, ema: float | None = None, path: MatchingPath | None = None
+) -> dict[str, Tensor]:
+    """Return the teacher-shaped network's state dict of a checkpoint.
+
+    Args:
+        file: Checkpoint of this package, official ``.pt``, or a bare state dict (``.pt``, ``.safetensors``).
+        role: ``teacher`` wants a trained teacher, ``generator`` a distilled generator.
+        ema: Decay of the average to take; raw weights when None.
+        path: The framework that the weights are for; a checkpoint that was made on another one is refused.
+
+    Raises:
+        UserError: If the file is missing, broken, foreign, of another role or framework, or lacks that average.
+    """
+    content = read_checkpoint(file)
+    if is_official(content):
+        official: Role = "generator" if "gen" in content else "teacher"
+        _require_role(file, official, role)
+        return load_official(file, ema)
+    if RECORD in content:
+        record = content[RECORD]
+        _require_role(file, record["role"], role)
+        if path is not None and record["path"] != path.recorded():
+            raise UserError(
+                f"{file}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
+                "set model.path to that of the checkpoint"
+            )
+        return network_weights(content, ema, file)
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        if ema is not None:
+            raise UserError(f"{file}: a bare state dict has no averages, but ema {ema} is asked for; set it to null")
+        return content
+    keys = ", ".join(map(str, list(content)[:5])) or "no keys"
+    raise UserError(
+        f"{file}: expected a checkpoint of this package, an official .pt or a state dict, got a file with {keys}"
+    )
+
+
+def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Tensor]:
+    """Return the averaged or raw network of one of our checkpoints, under the network's own key names.
+
+    Raises:
+        UserError: If there is no such average.
+    """
+    record, state = checkpoint[RECORD], checkpoint["state_dict"]
+    inner = "network." if record["role"] == "generator" else ""
+    if ema is None:
+        prefix = "generator.network." if record["role"] == "generator" else "network."
+    elif ema in record["ema"]:
+        prefix = f"ema.copies.{str(float(ema)).replace('.', '_')}.network.{inner}"
+    else:
+        available = ", ".join(map(str, record["ema"])) or "none"
+        raise UserError(f"{file}: no average of decay {ema}; available: {available}, or null for the raw weights")
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _require_role(file: str | Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise UserError(f"{file}: expected the checkpoint of a {wanted}, got that of a {found}; check {wanted}_ckpt")
+
+
+def _short(record: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{name}={_value(value)}" for name, value in record["init_args"].items())
+    return f"{record['class_path'].rpartition('.')[2]}({arguments})"
+
+
+def _value(value: Any) -> str:
+    return _short(value) if isinstance(value, dict) and "class_path" in value else repr(value)

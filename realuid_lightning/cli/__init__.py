@@ -1,0 +1,71 @@
+"""The command ``realuid``."""
+
+import sys
+from collections.abc import Sequence
+
+from realuid_lightning.errors import UserError
+
+USAGE = """\
+realuid: distil a matching model into a one-step generator (RealUID, arXiv 2509.22459)
+
+usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
+
+  fit        train a teacher, or distil one
+  validate   generate from a checkpoint and measure the Frechet distance
+  test       the same, by the name that Lightning gives it
+  predict    generate samples and write them to files
+  export     write a generator to a .safetensors file
+  report     print a table of the distances that runs have measured
+
+Later configs and options override earlier ones, field by field. To begin:
+
+  realuid fit --config configs/demo/teacher.yaml
+  realuid fit --config configs/demo/distil.yaml
+  realuid predict --config configs/demo/distil.yaml --ckpt_path last --writer.folder samples
+
+realuid COMMAND --help lists the options of a command.
+"""
+
+TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after ``realuid``; those of the process when None.
+
+    Returns:
+        The exit code: 0, or 2 after a fault that the user can mend, which is printed without a traceback.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        # Imported on demand: torch and Lightning take seconds.
+        if command in TRAINING:
+            from realuid_lightning.cli.training import run
+
+            run(words)
+        elif command == "export":
+            from realuid_lightning.cli.export import export
+
+            export(words[1:])
+        elif command == "report":
+            from realuid_lightning.cli.report import report
+
+            report(words[1:])
+        else:
+            known = ", ".join([*TRAINING, "export", "report"])
+            raise UserError(f"realuid: expected one of the commands {known}, got {command!r}; see realuid --help")
+    except UserError as error:
+        print(_plain(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _plain(error: UserError) -> str:
+    """Return the message alone, also of an error that a loader process passed on with its traceback."""
+    return "\n".join(f"error: {line}" for line in str(error).rpartition("UserError: ")[2].strip().splitlines())

@@ -1,0 +1,49 @@
+"""``realuid report``: what runs have measured, as one table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from realuid_lightning.errors import UserError
+
+
+def report(words: Sequence[str]) -> None:
+    """Print the last distances of every run folder at or below the given ones.
+
+    Raises:
+        UserError: If a folder holds no run that has measured anything.
+    """
+    folders = [Path(word) for word in words] or [Path("runs")]
+    table = Table("run", "sampler", "step", "Frechet distance", "best", "features", "samples")
+    for folder in folders:
+        histories = sorted(folder.rglob("fid.jsonl"))
+        if not histories:
+            raise UserError(f"report: {folder} holds no fid.jsonl; give the folder of a run that has validated")
+        for history in histories:
+            for row in last_distances(history):
+                table.add_row(*map(str, row))
+    Console().print(table)
+
+
+def last_distances(history: Path) -> list[tuple[Any, ...]]:
+    """Return a row of the report for each sampler in a run's ``fid.jsonl``, in the order of first appearance."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for line in history.read_text().splitlines():
+        row = json.loads(line)
+        rows.setdefault(row["sampler"], []).append(row)
+    return [
+        (
+            history.parent.name,
+            sampler,
+            measured[-1]["step"],
+            f"{measured[-1]['distance']:.3f}",
+            f"{min(row['distance'] for row in measured):.3f}",
+            measured[-1]["features"],
+            measured[-1]["samples"],
+        )
+        for sampler, measured in rows.items()
+    ]

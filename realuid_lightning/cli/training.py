@@ -1,0 +1,150 @@
+"""``realuid fit | validate | test | predict``: the LightningCLI."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from realuid_lightning import metrics, networks, paths, solvers  # noqa: F401 - makes short class names known
+from realuid_lightning.atomic import replacing
+from realuid_lightning.callbacks import FIDCallback, MatchingProgressBar, PredictionWriter, RunCheckpoint, SampleGrid
+from realuid_lightning.checkpoints import AtomicCheckpointIO, read_checkpoint
+from realuid_lightning.data import MatchingDataModule
+from realuid_lightning.errors import UserError, gathering_faults
+from realuid_lightning.modules import MatchingModule
+
+
+def run(words: Sequence[str]) -> None:
+    """Run one of Lightning's commands.
+
+    Raises:
+        UserError: If the options, the config, a file or the environment is at fault.
+        SystemExit: After ``--help`` or ``--print_config``.
+    """
+    # Lightning warns of arguments that are the process' own anyway.
+    RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are one clear line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what is wrong as ``UserError``, without usage text."""
+        raise UserError(f"{_clear(message)}\nsee realuid COMMAND --help, or --print_config for the whole config") from ex
+
+
+class RunConfig(SaveConfigCallback):
+    """Stores the resolved config of a ``fit`` beside the run, whole or not at all."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write ``config.yaml`` into the run folder, from process 0."""
+        del pl_module
+        folder = trainer.log_dir
+        if stage == "fit" and trainer.is_global_zero and folder is not None:
+            with replacing(Path(folder) / "config.yaml") as file:
+                self.parser.save(self.config, str(file), skip_none=False, overwrite=True, multifile=False)
+
+
+class RealUIDCLI(LightningCLI):
+    """LightningCLI with our defaults: a fixed run folder, atomic checkpoints, distances, pictures and progress."""
+
+    def __init__(self, args: list[str] | None) -> None:
+        super().__init__(
+            MatchingModule,
+            MatchingDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            seed_everything_default=0,
+            trainer_defaults={
+                "default_root_dir": "runs/run",
+                "use_distributed_sampler": False,  # our loaders are sharded already
+                "num_sanity_val_steps": 0,
+                "callbacks": [MatchingProgressBar()],
+            },
+            args=args,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser with our error messages."""
+        kwargs.setdefault("dump_header", [f"realuid-lightning, lightning.pytorch=={_lightning_version()}"])
+        parser = Parser(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action="config", help="YAML config; repeat it to override field by field."
+        )
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give each callback of ours a group of options."""
+        parser.add_lightning_class_args(FIDCallback, "fid")
+        parser.add_lightning_class_args(SampleGrid, "grid")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(PredictionWriter, "writer")
+
+    def instantiate_classes(self) -> None:
+        """Build everything, and tell the faults of all components at once."""
+        with gathering_faults():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer: checkpoints are atomic, and TensorBoard writes into the run folder itself.
+
+        A logger or a checkpoint plugin that the config names takes their place.
+        """
+        config = self._get(self.config_init, "trainer")
+        if config["logger"] in (None, True):
+            kwargs["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
+        plugins = config["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("ckpt_path") in ("last", "best"):
+            kwargs["ckpt_path"] = str(find_checkpoint(Path(self.trainer.default_root_dir), kwargs["ckpt_path"]))
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False  # they go to files, not into memory
+        return kwargs
+
+
+def find_checkpoint(run_folder: Path, which: str) -> Path:
+    """Return the newest (``last``) or the best checkpoint of a run folder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    last = run_folder / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise UserError(
+            f"ckpt_path: {which}, but {run_folder} holds no checkpoints/last.ckpt; set --trainer.default_root_dir to the "
+            "folder of a run, or name a file"
+        )
+    if which == "last":
+        return last
+    states = [state for name, state in read_checkpoint(last)["callbacks"].items() if name.startswith("RunCheckpoint")]
+    best = next((Path(state["best_model_path"]) for state in states if state["best_model_path"]), None)
+    if best is None:
+        raise UserError(f"ckpt_path: best, but the run in {run_folder} monitors nothing; set --checkpoint.monitor in fit")
+    return last.with_name(best.name)  # the folder may have moved since
+
+
+def _clear(message: str) -> str:
+    """Keep the telling lines of jsonargparse's nested messages."""
+    lines = [line.strip(" -\t") for line in message.splitlines() if line.strip()]
+    noise = re.compile(r"^(Problem with given class_path|Does not validate|Given value type|Not of type)")
+    telling = [line for line in lines if not noise.match(line)]
+    return "\n".join(dict.fromkeys(telling or lines))
+
+
+def _lightning_version() -> str:
+    import lightning
+
+    return lightning.__version__

@@ -1,0 +1,250 @@
+"""Image files: decoding, unreadable ones, and folders whose subfolders are classes."""
+
+import hashlib
+import os
+from abc import abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from realuid_lightning.data.source import Labels, Source
+from realuid_lightning.errors import Faults, UserError
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class _Files(NamedTuple):
+    """Readable files, their labels, and their pixels when these are held in memory."""
+
+    names: list[str]
+    y: Int64[Tensor, "n"] | None
+    images: UInt8[Tensor, "n c h w"] | None
+
+
+class ImageFiles(Source):
+    """Square images decoded from files, on access or once: what ``ImageFolder`` and ``CelebA`` share.
+
+    A subclass says which files (``listing``) and which part of each image (``crop``).
+
+    Args:
+        root: Folder that file names are relative to.
+        size: Height and width of a sample in pixels.
+        channels: 1 (grey) or 3 (RGB); files of any mode are converted, transparency is dropped.
+        unreadable: What to do about files that can not be decoded: ``raise``, or ``skip`` them, for which all files are
+            decoded once in ``setup``.
+        in_memory: Decode all files once, in ``setup``, and hold them as bytes.
+
+    Raises:
+        UserError: If arguments are out of range; all faults at once.
+    """
+
+    resample = Image.Resampling.BICUBIC
+    _or_skip = ""  # what an error message may add for classes that offer it
+
+    def __init__(
+        self, root: str, size: int, channels: int = 3, unreadable: str = "raise", in_memory: bool = False
+    ) -> None:
+        faults = Faults(type(self).__name__)
+        faults.unless(size >= 1, f"size must be at least 1 pixel, got {size}")
+        faults.unless(channels in (1, 3), f"channels must be 1 or 3, got {channels}")
+        faults.unless(unreadable in ("raise", "skip"), f"unreadable must be raise or skip, got {unreadable!r}")
+        faults.raise_any()
+        self.root, self.size, self.channels = Path(root), size, channels
+        self.unreadable, self.in_memory = unreadable, in_memory
+
+    @abstractmethod
+    def listing(self) -> tuple[list[str], Int64[Tensor, "n"] | None]:
+        """Return file names relative to ``root`` in a fixed order, and labels or None; reads no image."""
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """Return the square part of ``image`` to use: here the largest one in the middle."""
+        side = min(image.size)
+        return centre(image, side)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(channels, size, size)``."""
+        return (self.channels, self.size, self.size)
+
+    def __len__(self) -> int:
+        return len(self._files.names)
+
+    def setup(self) -> None:
+        """List the files; decode them as well if they are to be held in memory, or bad ones to be skipped."""
+        self.__len__()
+
+    def labels(self) -> Labels | None:
+        """Return all labels, or None."""
+        return self._files.y
+
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b c h w"], Labels | None]:
+        """Return images and labels, decoded now unless they are held in memory.
+
+        Raises:
+            UserError: If a file can not be decoded; the message names it.
+        """
+        names, y, images = self._files
+        x = torch.stack([self._decode(names[i]) for i in index.tolist()]) if images is None else images[index]
+        return x, None if y is None else y[index]
+
+    def fingerprint(self) -> str:
+        """Return class, preparation, size, and a hash of file names and file sizes; wherever ``root`` lies."""
+        digest = hashlib.sha256()
+        for name in self._files.names:
+            try:
+                size = (self.root / name).stat().st_size
+            except OSError as error:
+                raise self._unreadable(name, error) from error
+            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+        return self._named(digest.hexdigest(), *self._preparation())
+
+    def _preparation(self) -> tuple[object, ...]:
+        """Return what, beside ``shape``, decides how a file becomes a sample."""
+        return ()
+
+    @cached_property
+    def _listing(self) -> tuple[list[str], Int64[Tensor, "n"] | None]:
+        return self.listing()
+
+    @cached_property
+    def _files(self) -> _Files:
+        names, y = self._listing
+        if not self.in_memory and self.unreadable == "raise":
+            return _Files(names, y, None)
+        images = torch.empty(len(names), *self.shape, dtype=torch.uint8) if self.in_memory else None
+        keep = self._sift(names, self._decode_all(names, images))
+        if len(keep) == len(names):
+            return _Files(names, y, images)
+        kept = torch.tensor(keep)
+        return _Files(
+            [names[i] for i in keep], None if y is None else y[kept], None if images is None else images[kept]
+        )
+
+    def _decode_all(self, names: list[str], images: UInt8[Tensor, "n c h w"] | None) -> list[str | None]:
+        """Decode every file, into ``images`` if given; return each file's fault, None where it is sound."""
+
+        def fault(i: int) -> str | None:
+            try:
+                pixels = self._decode(names[i])
+            except UserError as error:
+                return str(error)
+            if images is not None:
+                images[i] = pixels
+            return None
+
+        with ThreadPoolExecutor() as threads:  # decoders release the interpreter lock
+            return list(threads.map(fault, range(len(names))))
+
+    def _sift(self, names: list[str], faults: list[str | None]) -> list[int]:
+        """Return the indices of sound files; warn of the others or raise, as ``unreadable`` says."""
+        keep = [i for i, fault in enumerate(faults) if fault is None]
+        bad = [names[i] for i, fault in enumerate(faults) if fault is not None]
+        if not bad:
+            return keep
+        told = f"{len(bad)} of {len(names)} images in {self.root} are unreadable ({', '.join(bad[:5])}"
+        told += ", ...)" if len(bad) > 5 else ")"
+        if self.unreadable == "raise":
+            raise UserError(f"{type(self).__name__}: {told}: repair or remove them{self._or_skip}")
+        if not keep:
+            raise UserError(f"{type(self).__name__}: {told}, so none is left: check root")
+        rank_zero_warn(f"{type(self).__name__}: {told}; they are skipped")
+        return keep
+
+    def _decode(self, name: str) -> UInt8[Tensor, "c h w"]:
+        try:
+            with Image.open(self.root / name) as image:
+                return self._pixels(image)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL raises all of these
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> UserError:
+        return UserError(
+            f"{type(self).__name__}: image {self.root / name} can not be read ({error}): repair or remove it"
+            + self._or_skip
+        )
+
+    def _pixels(self, image: Image.Image) -> UInt8[Tensor, "c h w"]:
+        if "exif" in image.info:  # photographs lie on their side without this
+            image = ImageOps.exif_transpose(image)
+        if image.mode == "P" and "transparency" in image.info:  # PIL's own advice: not straight to RGB
+            image = image.convert("RGBA")
+        mode = "L" if self.channels == 1 else "RGB"
+        image = self.crop(image if image.mode == mode else image.convert(mode))
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), self.resample)  # PIL's resize is antialiased
+        return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
+
+
+class ImageFolder(ImageFiles):
+    """All images below a folder, cropped to their middle square and resized (bicubic, antialiased) where needed.
+
+    When all images lie in two or more subfolders of ``root``, these are the classes, numbered by sorted name; otherwise
+    there are no labels. Names that begin with a dot are passed over.
+
+    Args:
+        root: The folder.
+        size: Height and width of a sample in pixels.
+        channels: 1 (grey) or 3 (RGB); files of any mode are converted, transparency is dropped.
+        unreadable: ``raise`` names the first unreadable file; ``skip`` decodes all once in ``setup``, drops the
+            unreadable ones and warns of their number.
+        in_memory: Decode all files once and hold them as bytes: ``channels * size * size`` bytes an image.
+
+    Raises:
+        UserError: If arguments are out of range (at once), or ``root`` holds no images (when first used).
+    """
+
+    _or_skip = ", or set unreadable: skip"
+
+    def __init__(
+        self,
+        root: str,
+        size: int,
+        channels: int = 3,
+        unreadable: Literal["raise", "skip"] = "raise",
+        in_memory: bool = False,
+    ) -> None:
+        super().__init__(root, size, channels, unreadable, in_memory)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of class folders, or None without classes; lists the files."""
+        return len(self.classes) or None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the class folders in the order of their labels; empty without classes."""
+        folders = sorted({name.partition("/")[0] for name in self._listing[0] if "/" in name})
+        return folders if self._listing[1] is not None else []
+
+    def listing(self) -> tuple[list[str], Int64[Tensor, "n"] | None]:
+        """Return all image files below ``root`` by sorted name, and the labels their folders give."""
+        if not self.root.is_dir():
+            raise UserError(f"ImageFolder: root must be a folder of images, but there is no folder {self.root}")
+        names = sorted(
+            Path(folder, file).relative_to(self.root).as_posix()
+            for folder, _, files in os.walk(self.root, followlinks=True)
+            for file in files
+            if Path(file).suffix.lower() in EXTENSIONS and not file.startswith(".")
+        )
+        if not names:
+            raise UserError(
+                f"ImageFolder: no images in {self.root}: expected files ending in {', '.join(sorted(EXTENSIONS))}"
+            )
+        folders = [name.rpartition("/")[0].partition("/")[0] for name in names]
+        number = {folder: label for label, folder in enumerate(sorted(set(folders)))}
+        labelled = "" not in number and len(number) > 1
+        return names, torch.tensor([number[folder] for folder in folders]) if labelled else None
+
+
+def centre(image: Image.Image, side: int) -> Image.Image:
+    """Cut the middle square of ``side`` pixels."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image if image.size == (side, side) else image.crop((left, top, left + side, top + side))

@@ -1,0 +1,210 @@
+"""The LightningDataModule: one source, four loaders, each sharded by hand."""
+
+import warnings
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.source import Labels, Source
+from realuid_lightning.data.stream import (
+    LatentDataset,
+    RealSequence,
+    RealStream,
+    StreamSampler,
+    balanced_labels,
+    parse_indices,
+    sampled_labels,
+    share,
+)
+from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.seeding import global_seed
+
+
+class MatchingDataModule(LightningDataModule):
+    """Real samples for training, latents for evaluation and prediction.
+
+    Loaders are sharded by rank, so the trainer needs ``use_distributed_sampler=False``. The training loader is endless
+    and begins at the trainer's ``global_step``, which makes resuming exact with any number of workers.
+
+    Args:
+        source: The data set.
+        batch_size: Real samples per network update and process. A training step of a module with ``micro_batches``
+            updates gets that many times as many.
+        labels: Train and evaluate with class labels.
+        flip: Mirror training images left to right with probability one half.
+        num_workers: Loader processes for real samples; 0 is best for sources held in memory.
+        eval_samples: Samples generated in a validation or test run, over all processes.
+        eval_batch_size: Samples per batch and process in evaluation and prediction; ``batch_size`` unless given. It
+            does not change results.
+        eval_labels: Labels of generated samples: ``balanced`` (index modulo classes) or ``sampled`` from the real ones.
+        predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
+        reference: Data set that evaluation compares with; ``source`` unless given.
+
+    Raises:
+        UserError: If arguments are out of range or do not go together; all faults at once.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int = 256,
+        labels: bool = False,
+        flip: bool = False,
+        num_workers: int = 0,
+        eval_samples: int = 50_000,
+        eval_batch_size: int | None = None,
+        eval_labels: Literal["balanced", "sampled"] = "balanced",
+        predict_seeds: str = "0-63",
+        reference: Source | None = None,
+    ) -> None:
+        super().__init__()
+        self.source, self.reference = source, source if reference is None else reference
+        self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
+        self.labels, self.flip, self.num_workers = labels, flip, num_workers
+        self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
+        self._check()
+
+    def _check(self) -> None:
+        faults = Faults("MatchingDataModule")
+        faults.unless(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        faults.unless(self.eval_batch_size >= 1, f"eval_batch_size must be at least 1, got {self.eval_batch_size}")
+        faults.unless(self.eval_samples >= 1, f"eval_samples must be at least 1, got {self.eval_samples}")
+        faults.unless(self.num_workers >= 0, f"num_workers must not be negative, got {self.num_workers}")
+        faults.unless(self.image or not self.flip, f"flip: true needs images, but samples have shape {self.shape}")
+        sampling = self.eval_labels in ("balanced", "sampled")
+        faults.unless(sampling, f"eval_labels must be balanced or sampled, got {self.eval_labels!r}")
+        same = self.reference.shape == self.shape
+        faults.unless(same, f"reference must have samples of shape {self.shape} as source, got {self.reference.shape}")
+        try:
+            parse_indices(self.predict_seeds)
+        except UserError as error:
+            faults.unless(False, f"predict_seeds: {error}")
+        faults.raise_any()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.source.shape
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, or None when ``labels`` is off or the source has none."""
+        return self.source.num_classes if self.labels else None
+
+    @property
+    def image(self) -> bool:
+        """Whether samples are images ``(C, H, W)``."""
+        return len(self.shape) == 3
+
+    @property
+    def reference_fingerprint(self) -> str:
+        """A short text that changes when the reference data change."""
+        return self.reference.fingerprint()
+
+    def prepare_data(self) -> None:
+        """Download what is missing, where asked to."""
+        self.source.prepare()
+        self.reference.prepare()
+
+    def setup(self, stage: str = "fit") -> None:
+        """Read what this stage needs (prediction: nothing) and check that labels are there if wanted.
+
+        Raises:
+            UserError: If data are missing, or labels are wanted of a source without any.
+        """
+        if self.labels and self.source.num_classes is None:
+            name = type(self.source).__name__
+            raise UserError(f"MatchingDataModule: labels: true needs a source with classes, but {name} has none here")
+        if stage == "fit":
+            self.source.setup()
+        if stage != "predict":
+            self.reference.setup()
+        self._hush()
+
+    def train_dataloader(self) -> DataLoader[MatchingBatch]:
+        """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples each."""
+        rank, world_size = self._place()
+        micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
+        sampler = StreamSampler(self.batch_size, micro_batches, rank, world_size, self._global_step)
+        stream = RealStream(self.source, global_seed(), self.flip, self.labels)
+        return self._loader(stream, self.num_workers, batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[MatchingBatch]:
+        """Return this rank's share of latents 0 to ``eval_samples - 1``."""
+        return self._latents(torch.arange(self.eval_samples), "eval_samples")
+
+    def test_dataloader(self) -> DataLoader[MatchingBatch]:
+        """Return the same as ``val_dataloader``."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[MatchingBatch]:
+        """Return this rank's share of the latents that ``predict_seeds`` names."""
+        return self._latents(parse_indices(self.predict_seeds), "predict_seeds")
+
+    def reference_dataloader(self) -> DataLoader[MatchingBatch]:
+        """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
+        dataset = RealSequence(self.reference, *self._place())
+        return self._loader(dataset, self.num_workers, batch_size=self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: MatchingBatch, dataloader_idx: int) -> MatchingBatch:  # noqa: ARG002
+        """Turn images from bytes into floats in [-1, 1]: here, so that bytes travel to the device."""
+        if batch.x1 is not None and batch.x1.dtype == torch.uint8:
+            return batch._replace(x1=to_floats(batch.x1))
+        return batch
+
+    def _latents(self, indices: Int64[Tensor, "n"], option: str) -> DataLoader[MatchingBatch]:
+        rank, world_size = self._place()
+        if len(indices) < world_size:  # an empty loader makes a rank skip evaluation, and the others wait for ever
+            raise UserError(
+                f"MatchingDataModule: {option} must name at least one sample for each of the {world_size} processes, "
+                f"got {len(indices)}: ask for more samples or use fewer devices"
+            )
+        mine = indices[list(share(len(indices), rank, world_size))]
+        dataset = LatentDataset(mine, self.shape, self._labels_of(mine))
+        return self._loader(dataset, 0, batch_size=self.eval_batch_size)
+
+    def _labels_of(self, indices: Int64[Tensor, "n"]) -> Labels | None:
+        labels = self.source.labels() if self.labels and self.eval_labels == "sampled" else None
+        if labels is not None:
+            return sampled_labels(indices, labels)
+        return None if self.num_classes is None else balanced_labels(indices, self.num_classes)
+
+    def _loader(self, dataset: Dataset[MatchingBatch], workers: int, **batching: Any) -> DataLoader[MatchingBatch]:
+        return DataLoader(
+            dataset,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_same,
+            generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
+            **batching,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _global_step(self) -> int:
+        return self.trainer.global_step if self.trainer else 0
+
+    def _hush(self) -> None:
+        """Silence Lightning's call for more workers where workers can not help: latents, and data held in memory."""
+        loaders = ["val_dataloader", "test_dataloader", "predict_dataloader"]
+        if self.source.in_memory:
+            loaders.append("train_dataloader")
+        message = f"The '({'|'.join(loaders)})' does not have many workers"
+        warnings.filterwarnings("ignore", message, category=PossibleUserWarning)
+
+
+def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+    """Map bytes 0..255 linearly onto [-1, 1]."""
+    return x.float().div_(127.5).sub_(1)
+
+
+def _same(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,118 @@
+"""What a data set must offer: samples by index, and a name for what they are."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+Samples = UInt8[Tensor, "b c h w"] | Float32[Tensor, "b *d"]
+Labels = Int64[Tensor, "b"]
+
+
+class Source(ABC):
+    """A finite set of real samples, addressed by index.
+
+    A source of your own subclasses this (or ``MemorySource``, with three methods) and is named in YAML by its class
+    path. Constructing one is cheap: it checks arguments and reads nothing.
+
+    Attributes:
+        in_memory: Whether ``get`` only reads memory, so that loader workers can not speed it up.
+    """
+
+    in_memory: bool = False
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, ``(C, H, W)`` or ``(D,)``; known before any data is read."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int | None:
+        """Number of classes, or None when samples have no labels."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Labels | None]:
+        """Return samples and labels.
+
+        Args:
+            index: Indices in [0, len(self)), in any order, repeats allowed.
+
+        Returns:
+            Images as uint8 in 0..255, ``(B, C, H, W)``, or vectors as float32, ``(B, *D)``; and labels ``(B,)`` in
+            [0, num_classes), or None.
+
+        Raises:
+            UserError: If a sample can not be read; the message names it.
+        """
+
+    @abstractmethod
+    def labels(self) -> Labels | None:
+        """Return the labels of all samples, without reading the samples, or None."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a short text, fit for a file name, that changes when the data change."""
+
+    def prepare(self) -> None:
+        """Download what is missing, if asked to; called by one process only."""
+        return
+
+    def setup(self) -> None:
+        """Read what is to be held in memory; called by every process, after ``prepare``.
+
+        Raises:
+            UserError: If the data are missing.
+        """
+        return
+
+    def _named(self, digest: str, *arguments: object) -> str:
+        """Join class, arguments, size, sample shape and content hash into a fingerprint."""
+        shape = "x".join(str(length) for length in self.shape)
+        return "-".join(
+            [type(self).__name__, *(str(argument) for argument in arguments), str(len(self)), shape, digest[:12]]
+        )
+
+
+class MemorySource(Source):
+    """A source that is read once and held as tensors: implement ``shape``, ``num_classes`` and ``load``."""
+
+    in_memory = True
+
+    @abstractmethod
+    def load(self) -> tuple[Samples, Labels | None]:
+        """Return all samples and labels, in the types of ``get``; called once."""
+
+    @cached_property
+    def _data(self) -> tuple[Samples, Labels | None]:
+        return self.load()
+
+    def setup(self) -> None:
+        """Read the data, unless that has been done."""
+        self.__len__()
+
+    def __len__(self) -> int:
+        return len(self._data[0])
+
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Labels | None]:
+        """Return the samples and labels at ``index``."""
+        x, y = self._data
+        return x[index], None if y is None else y[index]
+
+    def labels(self) -> Labels | None:
+        """Return all labels, or None."""
+        return self._data[1]
+
+    def fingerprint(self) -> str:
+        """Return class, size, shape and a hash of every sample and label."""
+        digest = hashlib.sha256()
+        for tensor in self._data:
+            if tensor is not None:
+                digest.update(tensor.contiguous().numpy().data)
+        return self._named(digest.hexdigest())

@@ -1,0 +1,186 @@
+"""Which samples come when: training data as an endless stream, reference data and latents once each.
+
+The stream is addressed by position, and everything about a position (its sample, its flip) is a function of the seed
+and the position alone. Resuming is starting at a later position, and sharding is sharing the positions out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.source import Labels, Source
+from realuid_lightning.errors import UserError
+from realuid_lightning.seeding import keyed_generator, mix, mix_array
+
+# What a draw is for; keys of its own for each purpose.
+ORDER = 0x0D0E2
+FLIP = 0xF11B
+LATENT = 0x1A7E27
+LABEL = 0x1ABE1
+
+Positions = Int64[np.ndarray, "b"]
+
+
+class RealStream(Dataset[MatchingBatch]):
+    """An endless stream of real samples: every epoch a new permutation of the source.
+
+    Position ``p`` holds sample ``permutation(seed, p // N)[p % N]`` of the source's ``N``.
+
+    Args:
+        source: Where samples come from.
+        seed: Decides the order and the flips.
+        flip: Mirror each image left to right with probability one half, decided anew at every position.
+        labels: Fill ``y``.
+    """
+
+    def __init__(self, source: Source, seed: int, flip: bool = False, labels: bool = False) -> None:
+        self.source, self.seed, self.flip, self.labels = source, seed, flip, labels
+        self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __getitems__(self, positions: Positions | Sequence[int]) -> MatchingBatch:
+        """Return the samples at ``positions`` as one batch: ``x1`` as the source gives it, ``y`` if asked for."""
+        places = np.asarray(positions, dtype=np.int64)
+        x, y = self.source.get(self._indices(places))
+        if self.flip:
+            mirrored = torch.from_numpy(mix_array(mix(self.seed, FLIP), places) % 2 == 1)
+            x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        return MatchingBatch(x1=x, y=y if self.labels else None)
+
+    def _indices(self, positions: Positions) -> Int64[Tensor, "b"]:
+        epochs, places = np.divmod(positions, len(self.source))
+        indices = torch.empty(len(positions), dtype=torch.int64)
+        for epoch in np.unique(epochs):
+            chosen = torch.from_numpy(epochs == epoch)
+            indices[chosen] = self._order(int(epoch))[torch.from_numpy(places)[chosen]]
+        return indices
+
+    def _order(self, epoch: int) -> Int64[Tensor, "n"]:
+        if self._permutation[0] != epoch:
+            generator = keyed_generator(self.seed, ORDER, epoch)
+            self._permutation = (epoch, torch.randperm(len(self.source), generator=generator))
+        return self._permutation[1]
+
+
+class StreamSampler(Sampler[Positions]):
+    """An endless sequence of batches of stream positions, shared out among processes without overlap.
+
+    Batch ``k`` consists of micro-batches ``m = k * micro_batches + j``; of micro-batch ``m``, rank ``r`` of ``W`` takes
+    positions ``(m * W + r) * batch_size + i``. So ``W`` processes see together, micro-batch by micro-batch, what one
+    process with ``W`` times the batch size sees.
+
+    Args:
+        batch_size: Samples in one micro-batch of one process.
+        micro_batches: Micro-batches in one batch (one training step).
+        rank: This process, 0 to ``world_size - 1``.
+        world_size: Number of processes.
+        start: The first batch to yield, or a function that tells it whenever iteration begins.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        micro_batches: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int | Callable[[], int] = 0,
+    ) -> None:
+        self.batch_size, self.micro_batches = batch_size, micro_batches
+        self.rank, self.world_size, self.start = rank, world_size, start
+
+    def __iter__(self) -> Iterator[Positions]:
+        k = self.start() if callable(self.start) else self.start
+        while True:
+            yield self.batch(k)
+            k += 1
+
+    def batch(self, k: int) -> Positions:
+        """Return the ``micro_batches * batch_size`` positions of batch ``k``, one micro-batch after the other."""
+        m = k * self.micro_batches + np.arange(self.micro_batches, dtype=np.int64)
+        first = (m * self.world_size + self.rank) * self.batch_size
+        return (first[:, None] + np.arange(self.batch_size, dtype=np.int64)).reshape(-1)
+
+
+class RealSequence(Dataset[MatchingBatch]):
+    """Each real sample once, in order: this rank's share, for reference statistics.
+
+    Args:
+        source: Where samples come from.
+        rank: This process, 0 to ``world_size - 1``.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, source: Source, rank: int = 0, world_size: int = 1) -> None:
+        self.source, self.indices = source, share(len(source), rank, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
+        """Return the samples at ``places`` of this rank's share, with labels where there are any."""
+        index = torch.tensor([self.indices[place] for place in places])
+        x, y = self.source.get(index)
+        return MatchingBatch(x1=x, y=y, index=index)
+
+
+class LatentDataset(Dataset[MatchingBatch]):
+    """Evaluation latents ``z ~ N(0, I)``, each a function of its global index alone.
+
+    Args:
+        indices: Global sample indices, ``(n,)``.
+        shape: Shape of one latent.
+        y: The samples' labels, ``(n,)``, or None.
+    """
+
+    def __init__(self, indices: Int64[Tensor, "n"], shape: tuple[int, ...], y: Labels | None = None) -> None:
+        self.indices, self.shape, self.y = indices, shape, y
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
+        """Return the latents at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y`` if there are labels."""
+        index = self.indices[list(places)]
+        z = torch.stack([torch.randn(self.shape, generator=keyed_generator(LATENT, i)) for i in index.tolist()])
+        return MatchingBatch(y=None if self.y is None else self.y[list(places)], z=z, index=index)
+
+
+def share(count: int, rank: int, world_size: int) -> range:
+    """Return rank's contiguous share of ``range(count)``; shares differ by at most one and may be empty."""
+    return range(count * rank // world_size, count * (rank + 1) // world_size)
+
+
+def balanced_labels(indices: Int64[Tensor, "n"], num_classes: int) -> Labels:
+    """Return ``index % num_classes``."""
+    return indices % num_classes
+
+
+def sampled_labels(indices: Int64[Tensor, "n"], labels: Labels) -> Labels:
+    """Return for each index one of the real data's ``labels``, drawn by the index alone."""
+    drawn = mix_array(mix(LABEL), indices.numpy()) % np.uint64(len(labels))
+    return labels[torch.from_numpy(drawn.astype(np.int64))]
+
+
+def parse_indices(text: str) -> Int64[Tensor, "n"]:
+    """Parse sample indices such as ``"0-63,100,200-299"`` (ranges include both ends), in the order given.
+
+    Raises:
+        UserError: If the text is malformed, has a range that runs backwards, or names an index twice.
+    """
+    ranges: list[range] = []
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        numbers = [first, last] if dash else [first, first]
+        if not all(number.isascii() and number.isdigit() for number in numbers) or int(numbers[1]) < int(first):
+            raise UserError(f"expected indices such as 0-63,100,200-299, got {part.strip()!r} in {text!r}")
+        ranges.append(range(int(first), int(numbers[1]) + 1))
+    indices = torch.cat([torch.arange(r.start, r.stop) for r in ranges])
+    ordered = indices.sort().values
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise UserError(f"each index may be named once, but {text!r} names {twice[0]} more often")
+    return indices

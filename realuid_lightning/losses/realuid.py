@@ -1,0 +1,151 @@
+"""The objectives of matching and of RealUID, as functions of predictions and targets (arXiv 2509.22459).
+
+All take tensors ``(B, *D)``, sum over the dimensions of a sample, average over the batch, and are minimised. They are
+written in expanded form, so that nothing divides by ``alpha`` or ``1 - alpha``; additive constants without a gradient
+are dropped. Half-precision inputs are summed in float32.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Batch = Float[Tensor, "b *d"]
+PerSample = Float[Tensor, " b"]
+Scalar = Float[Tensor, ""]
+
+
+def matching_loss(prediction: Batch, target: Batch, weight: PerSample | None = None) -> Scalar:
+    """Return ``E w |f - c|^2``, which trains a teacher.
+
+    Args:
+        prediction: Network output ``f(t, xt)``.
+        target: Conditional target ``c``.
+        weight: Time weight ``w_t``; 1 when None.
+    """
+    error = prediction - target
+    return _expectation(_inner(error, error), weight)
+
+
+def fake_loss(
+    fake_generated: Batch,
+    target_generated: Batch,
+    fake_real: Batch | None,
+    target_real: Batch | None,
+    *,
+    alpha: float,
+    beta: float,
+    weight: PerSample | None = None,
+) -> Scalar:
+    """Return what the fake model minimises, ``L_R(f; G)`` up to a constant (RealUID, arXiv 2509.22459).
+
+    ``E_gen w (alpha |f|^2 - 2 beta <f, c>) + E_real w ((1-alpha) |f|^2 - 2 (1-beta) <f, c>)``
+
+    Args:
+        fake_generated: Fake model at generated ``xt``.
+        target_generated: Target there.
+        fake_real: Fake model at real ``xt`` of the same ``t``; may be None when alpha = beta = 1.
+        target_real: Target there; likewise.
+        alpha: In (0, 1].
+        beta: Any real number; 1 together with ``alpha`` = 1 is the data-free UID.
+        weight: Time weight ``w_t``, shared by both halves; 1 when None.
+
+    Raises:
+        ValueError: If the real pair is missing where it counts.
+    """
+    generated = _inner(fake_generated, alpha * fake_generated - 2 * beta * target_generated)
+    if not needs_real(alpha, beta):
+        return _expectation(generated, weight)
+    fake_real, target_real = _real_half(fake_real, target_real)
+    real = _inner(fake_real, (1 - alpha) * fake_real - 2 * (1 - beta) * target_real)
+    return _expectation(generated + real, weight)
+
+
+def generator_loss(
+    teacher: Batch, fake: Batch, target: Batch, *, alpha: float, beta: float, weight: PerSample | None = None
+) -> Scalar:
+    """Return what the generator minimises, the generated half of ``L_R(f*; G) - L_R(f; G)`` (RealUID).
+
+    ``E_gen w (alpha (|f*|^2 - |f|^2) - 2 beta <f* - f, c>)``, with gradients through all three arguments.
+
+    Args:
+        teacher: Teacher ``f*`` at generated ``xt``.
+        fake: Fake model ``f`` there.
+        target: Target ``c`` there.
+        alpha: In (0, 1].
+        beta: Any real number.
+        weight: Time weight ``w_t``; 1 when None.
+    """
+    gap = teacher - fake
+    # |f*|^2 - |f|^2 = <f* - f, f* + f>: one product fewer, and no difference of large squares.
+    return _expectation(_inner(gap, alpha * (teacher + fake) - 2 * beta * target), weight)
+
+
+def general_fake_loss(
+    fake_generated: Batch,
+    teacher_generated: Batch,
+    target_generated: Batch,
+    fake_real: Batch | None,
+    teacher_real: Batch | None,
+    target_real: Batch | None,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    weight: PerSample | None = None,
+) -> Scalar:
+    """Return the fake model's loss of general RealUID, with ``d = f - f*`` (arXiv 2509.22459, three coefficients).
+
+    ``E_gen w (alpha |d|^2 - 2 beta <d, c> + 2 gamma <d, f*>)``
+    ``+ E_real w ((1-alpha) |d|^2 - 2 (1-beta) <d, c> + 2 (1-gamma) <d, f*>)``; gamma = alpha is ``fake_loss`` up to a
+    constant. The real triple may be None when all three coefficients are 1.
+
+    Raises:
+        ValueError: If the real triple is missing where it counts.
+    """
+    generated = _general(fake_generated, teacher_generated, target_generated, alpha, beta, gamma)
+    if not needs_real(alpha, beta, gamma):
+        return _expectation(generated, weight)
+    fake_real, teacher_real, target_real = _real_half(fake_real, teacher_real, target_real)
+    real = _general(fake_real, teacher_real, target_real, 1 - alpha, 1 - beta, 1 - gamma)
+    return _expectation(generated + real, weight)
+
+
+def general_generator_loss(
+    teacher: Batch,
+    fake: Batch,
+    target: Batch,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    weight: PerSample | None = None,
+) -> Scalar:
+    """Return the generator's loss of general RealUID: minus the generated half of ``general_fake_loss``."""
+    return _expectation(-_general(fake, teacher, target, alpha, beta, gamma), weight)
+
+
+def needs_real(*coefficients: float) -> bool:
+    """Return whether the real half of a fake loss has any effect: not when every coefficient is 1."""
+    return any(coefficient != 1 for coefficient in coefficients)
+
+
+def _general(fake: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+    gap = fake - teacher
+    return _inner(gap, alpha * gap - 2 * beta * target + 2 * gamma * teacher)
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """Inner product of each sample, ``(B,)``, in at least float32."""
+    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    return (left.to(dtype) * right.to(dtype)).flatten(1).sum(1)
+
+
+def _expectation(value: Tensor, weight: Tensor | None) -> Tensor:
+    return value.mean() if weight is None else (weight * value).mean()
+
+
+def _real_half(*tensors: Tensor | None) -> list[Tensor]:
+    present = [tensor for tensor in tensors if tensor is not None]
+    if len(present) != len(tensors):
+        raise ValueError("the real half counts unless every coefficient is 1: pass predictions and targets on real data")
+    return present

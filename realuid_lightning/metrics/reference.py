@@ -1,0 +1,80 @@
+"""Statistics of real features, computed once and kept on disk."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from realuid_lightning.atomic import write_tensors
+
+FORMAT = 1
+"""Raise when the meaning of a cached file changes."""
+
+
+class FeatureStatistics(NamedTuple):
+    """Sums over feature vectors, as torchmetrics' FID keeps them.
+
+    Attributes:
+        total: Sum of the vectors, ``(F,)`` float64.
+        outer: Sum of their outer products, ``(F, F)`` float64.
+        count: Number of vectors, int64 scalar.
+    """
+
+    total: Tensor
+    outer: Tensor
+    count: Tensor
+
+
+@torch.no_grad()
+def feature_statistics(features: nn.Module, batches: Iterable[Tensor], width: int, device: torch.device) -> FeatureStatistics:
+    """Sum features over batches of samples; zeros without any batch.
+
+    Args:
+        features: Extractor with ``width`` features.
+        batches: Samples ``(B, *D)``, in the range that the model generates.
+        width: Number of features ``F``.
+        device: Where the sums are kept.
+    """
+    total = torch.zeros(width, dtype=torch.float64, device=device)
+    outer = torch.zeros(width, width, dtype=torch.float64, device=device)
+    count = torch.zeros((), dtype=torch.int64, device=device)
+    for batch in batches:
+        vectors = features(batch).double()
+        total += vectors.sum(0)
+        outer += vectors.T @ vectors
+        count += len(vectors)
+    return FeatureStatistics(total, outer, count)
+
+
+class ReferenceCache:
+    """A folder of feature statistics, one file a protocol: the name is a hash of everything the statistics depend on.
+
+    Args:
+        folder: Where files are kept; ``$XDG_CACHE_HOME/realuid_lightning`` or ``~/.cache/realuid_lightning`` when None.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        self.folder = Path(folder or f"{base}/realuid_lightning").expanduser()
+
+    def file(self, protocol: str) -> Path:
+        """Return where the statistics of ``protocol`` are or will be."""
+        return self.folder / f"{hashlib.sha256(f'{FORMAT} {protocol}'.encode()).hexdigest()[:32]}.safetensors"
+
+    def read(self, protocol: str) -> FeatureStatistics | None:
+        """Return cached statistics; None when there are none, or the file is broken and has to be made anew."""
+        try:
+            return FeatureStatistics(**load_file(self.file(protocol)))
+        except (FileNotFoundError, SafetensorError, TypeError):
+            return None
+
+    def write(self, protocol: str, statistics: FeatureStatistics) -> None:
+        """Store statistics; a reader sees all of them or none."""
+        tensors = {name: tensor.cpu() for name, tensor in statistics._asdict().items()}
+        write_tensors(tensors, self.file(protocol), {"protocol": protocol})

@@ -1,0 +1,205 @@
+"""What the teacher and the distillation module share: draws, averages, evaluation, checkpoints."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from realuid_lightning.checkpoints import RECORD, check_state
+from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.modules.ema import EMA, ema_faults
+from realuid_lightning.paths import MatchingPath
+from realuid_lightning.recorded import Recorded
+from realuid_lightning.seeding import global_seed, keyed_generator, mix
+
+Sampler = Callable[[MatchingBatch], Tensor]
+
+
+class MatchingModule(LightningModule):
+    """Base of all modules: it draws randomness, keeps averages of one network, and generates in evaluation.
+
+    A subclass gives ``architecture``, ``ema`` (an ``EMA``), ``samplers``, a training step and its optimizers.
+
+    Args:
+        path: The framework.
+        ema: Decays of the averages that are kept, each in [0, 1).
+        evaluate: Names of the samplers that validation and test measure (``raw``, ``ema_0.999``, ...); all when None.
+        predict_with: Name of the sampler that ``predict`` uses; the last one when None.
+        sampling_chunk: Samples in one evaluation forward. Every forward has exactly this size, so that a sample does
+            not depend on the batch size or on the number of processes.
+    """
+
+    ema: EMA
+    role: ClassVar[str]
+    """What a checkpoint of this class holds: ``teacher`` or ``generator``."""
+
+    def __init__(
+        self,
+        path: MatchingPath,
+        ema: list[float],
+        evaluate: list[str] | None,
+        predict_with: str | None,
+        sampling_chunk: int,
+    ) -> None:
+        super().__init__()
+        faults = Faults(type(self).__name__)
+        for fault in ema_faults(ema):
+            faults.unless(False, fault)
+        faults.unless(sampling_chunk >= 1, f"sampling_chunk must be at least 1, got {sampling_chunk}")
+        faults.raise_any()
+        self.path = path
+        self.evaluate = evaluate
+        self.predict_with = predict_with
+        self.sampling_chunk = sampling_chunk
+
+    # ------------------------------------------------------------------------------------------------ randomness
+
+    def rng(self) -> torch.Generator:
+        """Return the generator of this training step's draws, keyed by (seed, step, rank), on the device.
+
+        The global generator is seeded alike, for dropout. So a resumed run draws what an uninterrupted one would.
+        """
+        torch.manual_seed(mix(global_seed(), self.global_step, self.global_rank, 1))
+        return keyed_generator(global_seed(), self.global_step, self.global_rank, device=self.device)
+
+    def draw(self, batch: MatchingBatch, rng: torch.Generator) -> MatchingBatch:
+        """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy."""
+        shape = next(field.shape for field in (batch.x1, batch.z, batch.x0) if field is not None)
+
+        def noise(given: Tensor | None) -> Tensor:
+            if given is not None:
+                return given.to(self.dtype)
+            return torch.randn(shape, generator=rng, device=self.device, dtype=self.dtype)
+
+        t = batch.t
+        if t is None:
+            t = self.path.sample_t(torch.rand(shape[:1], generator=rng, device=self.device, dtype=self.dtype))
+        return batch._replace(
+            x1=None if batch.x1 is None else batch.x1.to(self.dtype),
+            x0=noise(batch.x0),
+            z=noise(batch.z),
+            t=t,
+            eps=noise(batch.eps) if self.path.noisy else None,
+        )
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    @property
+    def architecture(self) -> nn.Module:
+        """A network of the teacher's architecture: what checkpoints record and data are checked against."""
+        raise NotImplementedError
+
+    @property
+    def ema_decays(self) -> list[float]:
+        """Decays of the averages, in the order of the config."""
+        return self.ema.decays
+
+    def samplers(self) -> dict[str, Sampler]:
+        """Return every way to turn a latent batch into samples, by name."""
+        raise NotImplementedError
+
+    def generate(self, sampler: Sampler, batch: MatchingBatch) -> Tensor:
+        """Turn latents into samples by forwards of ``sampling_chunk`` samples each.
+
+        Args:
+            sampler: One of ``samplers()``.
+            batch: Latents ``z`` (and labels ``y`` of a conditional model), of any number.
+
+        Returns:
+            Samples, ``(B, *D)``.
+        """
+        size, chunk = batch.size, self.sampling_chunk
+        padding = torch.arange(-(-size // chunk) * chunk, device=self.device) % size
+        padded = MatchingBatch(*(None if field is None else field.to(self.device)[padding] for field in batch))
+        parts = [sampler(rows._replace(z=rows.z.to(self.dtype))) for rows in padded.chunk(len(padding) // chunk)]  # type: ignore[union-attr]
+        return torch.cat(parts)[:size]
+
+    def validation_step(self, batch: MatchingBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Return samples of every evaluated sampler, ``(B, *D)`` by name; callbacks measure and draw them."""
+        del batch_idx
+        return {name: self.generate(sampler, batch) for name, sampler in self._evaluated().items()}
+
+    test_step = validation_step
+
+    def predict_step(self, batch: MatchingBatch, batch_idx: int) -> Tensor:
+        """Return samples ``(B, *D)`` of the sampler ``predict_with``."""
+        del batch_idx
+        samplers = self.samplers()
+        return self.generate(samplers[self.predict_with or list(samplers)[-1]], batch)
+
+    def _evaluated(self) -> dict[str, Sampler]:
+        samplers = self.samplers()
+        return {name: samplers[name] for name in self.evaluate or samplers}
+
+    # ----------------------------------------------------------------------------------- checks before any training
+
+    def setup(self, stage: str) -> None:
+        """Refuse what can not work with this trainer and this data, before any step is made."""
+        del stage
+        # The teacher and the averages are in eval mode by design.
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
+        faults = Faults(type(self).__name__)
+        names = list(self.samplers())
+        for option, chosen in [("evaluate", self.evaluate or []), ("predict_with", [self.predict_with or names[-1]])]:
+            for name in chosen:
+                faults.unless(name in names, f"{option} names {name!r}; there are {', '.join(names)}")
+        precision = str(self.trainer.precision)
+        faults.unless(
+            not precision.startswith("16"),
+            f"trainer.precision is {precision}, whose loss scaling the fake updates would bypass: "
+            "use bf16-mixed or 32-true",
+        )
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, MatchingDataModule):
+            self._check_data(data, faults)
+        faults.raise_any()
+
+    def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
+        network = self.architecture
+        shape, classes = getattr(network, "shape", None), getattr(network, "num_classes", None)
+        if shape is not None:
+            faults.unless(
+                tuple(shape) == tuple(data.shape),
+                f"the network takes samples of shape {tuple(shape)}, but the data has {tuple(data.shape)}",
+            )
+        if classes is None:
+            faults.unless(
+                not data.labels, "data.labels is true, but the network has no classes: set its num_classes or labels: false"
+            )
+        elif not data.labels:
+            faults.unless(False, f"the network expects one of {classes} classes, but data.labels is false: set it to true")
+        elif data.num_classes is not None:
+            faults.unless(
+                data.num_classes <= classes, f"the network has {classes} classes, but the data has {data.num_classes}"
+            )
+
+    # ----------------------------------------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record what rebuilds the network and the path, so that a checkpoint can be used without its config."""
+        network = self.architecture
+        checkpoint[RECORD] = {
+            "format": 1,
+            "role": self.role,
+            "network": network.recorded() if isinstance(network, Recorded) else None,
+            "path": self.path.recorded(),
+            "ema": self.ema_decays,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another program, another role or another architecture, naming the difference."""
+        record = checkpoint.get(RECORD)
+        if record is None:
+            raise UserError(
+                "ckpt_path: the file is no checkpoint of realuid_lightning. To start from an official or foreign teacher, "
+                "name it in model.teacher_ckpt"
+            )
+        if record["role"] != self.role:
+            raise UserError(
+                f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
+            )
+        check_state(self, checkpoint["state_dict"], "ckpt_path")

@@ -1,0 +1,66 @@
+"""Exponential moving averages of a network's weights."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from realuid_lightning.networks import Frozen
+
+
+def ema_name(decay: float) -> str:
+    """Return the name of an average in metrics and options, ``ema_0.999``."""
+    return f"ema_{float(decay)}"
+
+
+class EMA(nn.Module):
+    """Frozen copies of a network, one a decay, that follow it.
+
+    Args:
+        network: The network to follow; it is copied.
+        decays: Weight of the old average at each update, each in [0, 1). No ramp at the start (as the official recipe).
+    """
+
+    def __init__(self, network: nn.Module, decays: list[float]) -> None:
+        super().__init__()
+        self.decays = list(decays)
+        # A module's name may hold no dot.
+        self.copies = nn.ModuleDict({self._key(decay): Frozen(copy.deepcopy(network)) for decay in decays})
+
+    def __getitem__(self, decay: float) -> Frozen:
+        """Return the averaged network of ``decay``."""
+        return self.copies[self._key(decay)]  # type: ignore[return-value]
+
+    def named(self) -> dict[str, nn.Module]:
+        """Return the averaged networks under their public names, in the order of ``decays``."""
+        return {ema_name(decay): self[decay] for decay in self.decays}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move every average towards ``network``; buffers are copied."""
+        source = [parameter.detach() for parameter in network.parameters()]
+        for decay in self.decays:
+            torch._foreach_lerp_(self._parameters_of(decay), source, 1 - decay)
+            for mine, theirs in zip(self[decay].network.buffers(), network.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    @torch.no_grad()
+    def reset(self, network: nn.Module) -> None:
+        """Set every average to ``network``."""
+        for decay in self.decays:
+            self[decay].network.load_state_dict(network.state_dict())
+
+    def _parameters_of(self, decay: float) -> list[Tensor]:
+        return [parameter.detach() for parameter in self[decay].network.parameters()]
+
+    @staticmethod
+    def _key(decay: float) -> str:
+        return str(float(decay)).replace(".", "_")
+
+
+def ema_faults(decays: list[float]) -> list[str]:
+    """Return what is wrong with a list of decays, one message a fault."""
+    faults = [f"every ema decay must be in [0, 1), got {decay}" for decay in decays if not 0 <= decay < 1]
+    if len(set(map(EMA._key, decays))) < len(decays):
+        faults.append(f"ema decays must differ, got {decays}")
+    return faults

@@ -1,0 +1,277 @@
+"""RealUID distillation: teacher, fake model and one-step generator in one min-max game (arXiv 2509.22459)."""
+
+import copy
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from realuid_lightning.checkpoints import load_strictly, load_weights
+from realuid_lightning.data import MatchingBatch
+from realuid_lightning.errors import Faults
+from realuid_lightning.losses import fake_loss, general_fake_loss, general_generator_loss, generator_loss, needs_real
+from realuid_lightning.modules.base import MatchingModule, Sampler
+from realuid_lightning.modules.ema import EMA
+from realuid_lightning.modules.schedules import Warmup
+from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights
+from realuid_lightning.paths import FlowMatchingPath, MatchingPath, PathSample
+
+
+class RealUIDModule(MatchingModule):
+    """Distils a frozen teacher into a one-step generator, with real data in the loss when alpha or beta is not 1.
+
+    ``min_G max_f L_R(f*; G) - L_R(f; G)``: one training step is one cycle of ``fake_steps`` updates of the fake model
+    ``f`` and one update of the generator ``G``, from one batch of ``fake_steps + 1`` micro-batches. So steps, log axis
+    and checkpoints all count generator updates. A new objective overrides ``fake_loss`` or ``generator_loss``; a new
+    framework is a ``MatchingPath``.
+
+    Args:
+        network: Architecture of teacher, fake model and generator alike.
+        teacher_ckpt: Teacher's weights: a checkpoint of ``TeacherModule``, an official ``.pt``, or a state dict. None
+            says that ``network`` already holds them.
+        teacher_ema: Average of that checkpoint to take, such as 0.9999; the raw weights when None.
+        path: The framework that the teacher was trained on; flow matching when None.
+        alpha: Weight of generated samples in the fake model's squares, in (0, 1].
+        beta: Weight of generated samples in the fake model's targets; alpha = beta = 1 needs no real data (UID, FGM).
+        gamma: Third coefficient of general RealUID; None stands for alpha, which is RealUID.
+        fake_steps: Fake updates per generator update, at least 1.
+        fake_init: Start of the fake model: the teacher's weights, or those that ``network`` was built with.
+        generator_ckpt: Start of the generator (fine-tuning): a checkpoint of ``RealUIDModule``, or an official ``.pt``;
+            the teacher when None.
+        generator_ema: Average of that checkpoint to take; the raw weights when None.
+        generator_optimizer: Makes the generator's optimizer.
+        generator_schedule: Makes its schedule, stepped once a generator update.
+        fake_optimizer: Makes the fake model's optimizer.
+        fake_schedule: Makes its schedule, stepped once a fake update.
+        clip: Greatest gradient norm of each network, above 0; None clips nothing.
+        ema: Decays of the generator's averages, counted in generator updates, each in [0, 1).
+        evaluate: Names of the samplers that are measured (``raw``, ``ema_0.999``, ...); all when None.
+        predict_with: Name of the sampler that ``predict`` uses; the last one when None.
+        sampling_chunk: Samples in one evaluation forward, whatever the batch size.
+    """
+
+    role: ClassVar[Literal["generator"]] = "generator"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher_ckpt: str | None,
+        teacher_ema: float | None = None,
+        path: MatchingPath | None = None,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        gamma: float | None = None,
+        fake_steps: int = 5,
+        fake_init: Literal["teacher", "random"] = "teacher",
+        generator_ckpt: str | None = None,
+        generator_ema: float | None = None,
+        generator_optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=3e-5, betas=(0.0, 0.999)),
+        generator_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 500),
+        fake_optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=3e-5, betas=(0.0, 0.999)),
+        fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 500),
+        clip: float | None = 1.0,
+        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
+        evaluate: list[str] | None = None,
+        predict_with: str | None = None,
+        sampling_chunk: int = 64,
+    ) -> None:
+        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk)
+        faults = Faults("RealUIDModule")
+        faults.unless(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
+        faults.unless(fake_steps >= 1, f"fake_steps must be at least 1, got {fake_steps}")
+        faults.unless(clip is None or clip > 0, f"clip must be above 0, or null for no clipping, got {clip}")
+        faults.unless(
+            fake_init in ("teacher", "random"), f"fake_init must be 'teacher' or 'random', got {fake_init!r}"
+        )
+        faults.unless(
+            fake_init == "teacher" or teacher_ckpt is not None,
+            "fake_init: random needs a teacher_ckpt, since without one the network's own weights are the teacher",
+        )
+        faults.unless(teacher_ema is None or teacher_ckpt is not None, "teacher_ema is set, but teacher_ckpt is null")
+        faults.unless(
+            generator_ema is None or generator_ckpt is not None, "generator_ema is set, but generator_ckpt is null"
+        )
+        faults.raise_any()
+        self.automatic_optimization = False
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.fake_steps = fake_steps
+        self.fake_init = fake_init
+        self.teacher_ckpt, self.teacher_ema = teacher_ckpt, teacher_ema
+        self.generator_ckpt, self.generator_ema = generator_ckpt, generator_ema
+        self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule
+        self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
+        self.clip = clip
+        self.teacher = Frozen(copy.deepcopy(network))
+        self.fake = copy.deepcopy(network)
+        self.generator = OneStepGenerator(copy.deepcopy(network), self.path)
+        self.ema = EMA(self.generator, ema)
+        self._started = False
+
+    @property
+    def architecture(self) -> nn.Module:
+        """The teacher's network."""
+        return self.teacher.network
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches that one training step consumes: one an update."""
+        return self.fake_steps + 1
+
+    @property
+    def uses_real(self) -> bool:
+        """Whether real samples enter the loss at these coefficients."""
+        return needs_real(self.alpha, self.beta, self.alpha if self.gamma is None else self.gamma)
+
+    # ----------------------------------------------------------------------------------------------------- start
+
+    def setup(self, stage: str) -> None:
+        """Check the set-up; load the teacher and start both other networks, unless a checkpoint is about to fill all."""
+        super().setup(stage)
+        if self.trainer.ckpt_path is None:
+            self.start()
+
+    def start(self) -> None:
+        """Load the teacher, and start the fake model and the generator; a second call does nothing.
+
+        Raises:
+            UserError: If a checkpoint is missing, broken, of another architecture or of another framework.
+        """
+        if self._started:
+            return
+        if self.teacher_ckpt is not None:
+            self._load(self.teacher.network, self.teacher_ckpt, self.teacher_ema, "teacher")
+        weights = self.teacher.network.state_dict()
+        if self.fake_init == "teacher":
+            self.fake.load_state_dict(weights)
+        self.generator.network.load_state_dict(weights)
+        if self.generator_ckpt is not None:
+            self._load(self.generator.network, self.generator_ckpt, self.generator_ema, "generator")
+        self.ema.reset(self.generator)
+        self._started = True
+
+    def _load(self, network: nn.Module, file: str, ema: float | None, role: Literal["teacher", "generator"]) -> None:
+        weights = load_weights(file, role=role, ema=ema, path=self.path)
+        load_strictly(network, weights, f"{role}_ckpt {file}")
+
+    # ---------------------------------------------------------------------------------------------------- losses
+
+    def fake_loss(self, batch: MatchingBatch) -> Tensor:
+        """Return what the fake model minimises on a filled batch; no gradient reaches the generator.
+
+        Args:
+            batch: One micro-batch, as ``draw`` fills it.
+        """
+        with torch.no_grad():
+            generated = self._path_sample(batch, self.generator(batch.z, batch.y, batch.x0))
+        weight = self.path.weight(generated.t)
+        if not self.uses_real:
+            fake = self.fake(generated.t, generated.xt, batch.y)
+            return fake_loss(fake, generated.target, None, None, alpha=1.0, beta=1.0, weight=weight)
+        assert batch.x1 is not None
+        real = self._path_sample(batch, batch.x1)
+        # One forward on both halves: the same labels, times and noise.
+        t, xt = torch.cat([generated.t, real.t]), torch.cat([generated.xt, real.xt])
+        y = None if batch.y is None else torch.cat([batch.y, batch.y])
+        fake_generated, fake_real = self.fake(t, xt, y).chunk(2)
+        if self.gamma is None:
+            return fake_loss(
+                fake_generated, generated.target, fake_real, real.target, alpha=self.alpha, beta=self.beta, weight=weight
+            )
+        with torch.no_grad():
+            teacher_generated, teacher_real = self.teacher(t, xt, y).chunk(2)
+        return general_fake_loss(
+            fake_generated,
+            teacher_generated,
+            generated.target,
+            fake_real,
+            teacher_real,
+            real.target,
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
+            weight=weight,
+        )
+
+    def generator_loss(self, batch: MatchingBatch) -> Tensor:
+        """Return what the generator minimises on a filled batch; gradients flow through ``xt`` and the target.
+
+        In training the fake model's weights are frozen around this call and its backward pass.
+
+        Args:
+            batch: One micro-batch, as ``draw`` fills it.
+        """
+        generated = self._path_sample(batch, self.generator(batch.z, batch.y, batch.x0))
+        teacher = self.teacher(generated.t, generated.xt, batch.y)
+        fake = self.fake(generated.t, generated.xt, batch.y)
+        weight = self.path.weight(generated.t)
+        if self.gamma is None:
+            return generator_loss(teacher, fake, generated.target, alpha=self.alpha, beta=self.beta, weight=weight)
+        return general_generator_loss(
+            teacher, fake, generated.target, alpha=self.alpha, beta=self.beta, gamma=self.gamma, weight=weight
+        )
+
+    def _path_sample(self, batch: MatchingBatch, x1: Tensor) -> PathSample:
+        assert batch.t is not None and batch.x0 is not None
+        return self.path.sample(batch.t, batch.x0, x1, batch.eps)
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: MatchingBatch, batch_idx: int) -> None:
+        """Make one cycle: ``fake_steps`` fake updates, each from its own micro-batch, then one generator update."""
+        del batch_idx
+        rng = self.rng()
+        fake_optimizer, generator_optimizer = self._optimizers()
+        fake_schedule, generator_schedule = self._schedules()
+        *fake_batches, generator_batch = batch.chunk(self.micro_batches)
+        for micro_batch in fake_batches:
+            loss = self.fake_loss(self.draw(micro_batch, rng))
+            # The bare optimizer: Lightning would count its steps as training steps.
+            fake_norm = self._update(fake_optimizer.optimizer, fake_schedule, loss, self.fake)
+        fake_loss = loss.detach()
+        with frozen_weights(self.fake):
+            loss = self.generator_loss(self.draw(generator_batch, rng))
+            generator_norm = self._update(generator_optimizer, generator_schedule, loss, self.generator)
+        self.ema.update(self.generator)
+        self.log_dict({"train/generator_loss": loss.detach(), "train/fake_loss": fake_loss}, prog_bar=True)
+        self.log_dict({"grad_norm/generator": generator_norm, "grad_norm/fake": fake_norm})
+
+    def _update(
+        self, optimizer: Optimizer | LightningOptimizer, schedule: LRScheduler, loss: Tensor, network: nn.Module
+    ) -> Tensor:
+        """Make one update of ``network`` and return its gradient norm before clipping."""
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.clip if self.clip is not None else float("inf"))
+        optimizer.step()
+        schedule.step()
+        return norm
+
+    def _optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
+        fake, generator = self.optimizers()  # type: ignore[misc]
+        return fake, generator  # type: ignore[return-value]
+
+    def _schedules(self) -> tuple[LRScheduler, LRScheduler]:
+        fake, generator = self.lr_schedulers()  # type: ignore[misc]
+        return fake, generator  # type: ignore[return-value]
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Return optimizers and schedules of the fake model and the generator, in this order."""
+        fake = self.fake_optimizer(self.fake.parameters())
+        generator = self.generator_optimizer(self.generator.parameters())
+        schedules: Any = [self.fake_schedule(fake), self.generator_schedule(generator)]
+        return [fake, generator], schedules
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def samplers(self) -> dict[str, Sampler]:
+        """Return the one-step generator with its raw weights and with every average."""
+        generators = {"raw": self.generator, **self.ema.named()}
+        return {name: self._sampler(generator) for name, generator in generators.items()}
+
+    @staticmethod
+    def _sampler(generator: nn.Module) -> Sampler:
+        return lambda batch: generator(batch.z, batch.y, batch.x0)

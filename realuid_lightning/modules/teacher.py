@@ -1,0 +1,107 @@
+"""Teacher training: any matching framework, by its path."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from realuid_lightning.data import MatchingBatch
+from realuid_lightning.errors import Faults
+from realuid_lightning.losses import matching_loss
+from realuid_lightning.modules.base import MatchingModule, Sampler
+from realuid_lightning.modules.ema import EMA
+from realuid_lightning.modules.schedules import Warmup
+from realuid_lightning.paths import FlowMatchingPath, MatchingPath
+from realuid_lightning.solvers import Euler, Solver
+
+
+class TeacherModule(MatchingModule):
+    """Trains a network to predict a path's target, ``min_f E w_t |f(t, xt) - c|^2``, and samples it in many steps.
+
+    Args:
+        network: Network ``f(t, x, y)``; ``y`` is given when the data has labels.
+        path: The framework; flow matching when None.
+        optimizer: Makes the optimizer of the network's parameters.
+        schedule: Makes its learning-rate schedule, stepped once an update; constant by default.
+        ema: Decays of the averages that are kept, each in [0, 1).
+        solver: Multi-step sampler of validation and prediction; Euler when None.
+        sampling_steps: Numbers of solver steps that validation measures; 1 is the one-step generator's start.
+        evaluate: Names of the samplers that are measured (``raw_steps_50``, ``ema_0.999_steps_50``, ...); all when None.
+        predict_with: Name of the sampler that ``predict`` uses; the last one when None.
+        sampling_chunk: Samples in one evaluation forward, whatever the batch size.
+    """
+
+    role: ClassVar[Literal["teacher"]] = "teacher"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: MatchingPath | None = None,
+        optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4),
+        schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 0),
+        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
+        solver: Solver | None = None,
+        sampling_steps: list[int] = [1, 50],  # noqa: B006
+        evaluate: list[str] | None = None,
+        predict_with: str | None = None,
+        sampling_chunk: int = 64,
+    ) -> None:
+        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk)
+        faults = Faults("TeacherModule")
+        faults.unless(bool(sampling_steps), "sampling_steps must name at least one number of steps, got none")
+        for steps in sampling_steps:
+            faults.unless(steps >= 1, f"sampling_steps must be at least 1, got {steps}")
+        faults.raise_any()
+        self.network = network
+        self.ema = EMA(network, ema)
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.solver = solver or Euler()
+        self.sampling_steps = list(sampling_steps)
+
+    @property
+    def architecture(self) -> nn.Module:
+        """The network."""
+        return self.network
+
+    def training_step(self, batch: MatchingBatch, batch_idx: int) -> Tensor:
+        """Return the matching loss of one batch."""
+        del batch_idx
+        batch = self.draw(batch, self.rng())
+        loss = self.matching_loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def matching_loss(self, batch: MatchingBatch) -> Tensor:
+        """Return ``E w_t |f(t, xt) - c|^2`` of a filled batch."""
+        assert batch.t is not None and batch.x0 is not None and batch.x1 is not None
+        sample = self.path.sample(batch.t, batch.x0, batch.x1, batch.eps)
+        return matching_loss(self.network(sample.t, sample.xt, batch.y), sample.target, self.path.weight(sample.t))
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: LightningOptimizer, *args: Any, **kwargs: Any) -> None:
+        """Make one update and let the averages follow."""
+        super().optimizer_step(epoch, batch_idx, optimizer, *args, **kwargs)
+        self.ema.update(self.network)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return the optimizer and its schedule, stepped once an update."""
+        optimizer = self.optimizer(self.network.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
+
+    def samplers(self) -> dict[str, Sampler]:
+        """Return a multi-step sampler for the raw weights and every average, at every number of steps."""
+        return {
+            f"{name}_steps_{steps}": self._sampler(network, steps)
+            for name, network in {"raw": self.network, **self.ema.named()}.items()
+            for steps in self.sampling_steps
+        }
+
+    def _sampler(self, network: nn.Module, steps: int) -> Sampler:
+        def sample(batch: MatchingBatch) -> Tensor:
+            assert isinstance(batch.z, torch.Tensor)
+            return self.solver.sample(self.path, network, batch.z, batch.y, steps)
+
+        return sample

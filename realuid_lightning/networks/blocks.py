@@ -1,0 +1,144 @@
+"""Building blocks of the UNet; their state-dict keys are those of the official checkpoints."""
+
+import math
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def time_features(t: Float[Tensor, " b"], width: int, max_period: float = 10_000.0) -> Float[Tensor, "b width"]:
+    """Embed times by cosines, then sines, of geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        t: Times, in float32 or float64, which is the precision of the result.
+        width: Number of features, even.
+        max_period: The frequencies fall from 1 to nearly ``1 / max_period``, in radians per unit of ``t``.
+
+    Returns:
+        The features, each in [-1, 1].
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * (-math.log(max_period) / half))
+    angles = t[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Norm(nn.GroupNorm):
+    """Group normalisation in 32 groups that keeps the type of its input.
+
+    Autocast computes the statistics in float32, as it should, but would also store everything up to the next
+    convolution in float32.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(32, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` of shape (B, channels, H, W)."""
+        return super().forward(x).to(x.dtype)
+
+
+class ResBlock(nn.Module):
+    """Two normalised convolutions around an added embedding, beside a skip connection; starts as the skip alone.
+
+    Args:
+        in_channels: Channels of the input, divisible by 32.
+        out_channels: Channels of the output, divisible by 32.
+        embedding_width: Width of the time (and label) embedding.
+        dropout: Probability of dropping an activation before the second convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_width: int, dropout: float) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(Norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_width, out_channels))
+        last = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.out_layers = nn.Sequential(Norm(out_channels), nn.SiLU(), nn.Dropout(dropout), last)
+        same = in_channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, h: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b k h w"]:
+        """Transform ``h`` under ``embedding``."""
+        shift: Tensor = self.emb_layers(embedding)[:, :, None, None]
+        update: Tensor = self.out_layers(self.in_layers(h) + shift)
+        skip: Tensor = self.skip_connection(h)
+        return skip + update
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention between all pixels, added to its input; starts as the identity.
+
+    Args:
+        channels: Channels, divisible by 32.
+        head_channels: Channels of one head; divides ``channels``.
+    """
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.head_channels = head_channels
+        self.norm = Norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Let every pixel attend to all others."""
+        batch, channels, height, width = h.shape
+        heads = channels // self.head_channels
+        # Pixels before channels: a view of a channels_last tensor, and what linear layers and attention run fastest on.
+        pixels = self.norm(h).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+        qkv = functional.linear(pixels, self.qkv.weight.squeeze(-1), self.qkv.bias)
+        # Official order of the 3C channels: head, then q | k | v, then channel within the head.
+        q, k, v = qkv.view(batch, -1, heads, 3, self.head_channels).transpose(1, 2).unbind(3)
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
+        update = functional.linear(mixed, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
+        return h + update.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
+        """Reduce (B, C, H, W) to (B, C, H/2, W/2)."""
+        reduced: Tensor = self.op(h)
+        return reduced
+
+
+class Upsample(nn.Module):
+    """Double height and width by repetition, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
+        """Enlarge (B, C, H, W) to (B, C, 2H, 2W)."""
+        enlarged: Tensor = self.conv(functional.interpolate(h, scale_factor=2, mode="nearest"))
+        return enlarged
+
+
+class Stage(nn.ModuleList):
+    """Layers in a row; residual blocks among them see the embedding."""
+
+    def forward(self, embedding: Tensor, h: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Run all layers on ``h``, joined with the channels of ``skip`` when there is one."""
+        if skip is not None:
+            h = torch.cat([h, skip], dim=1)
+        for layer in self:
+            h = layer(h, embedding) if isinstance(layer, ResBlock) else layer(h)
+        return h
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Set all parameters of a layer to zero and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

@@ -1,0 +1,50 @@
+"""Networks that are read but not trained."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from torch import nn
+
+
+class Frozen(nn.Module):
+    """Wraps a network that never trains: always in evaluation mode, no parameter asks for gradients.
+
+    Gradients still flow through it to its inputs. ``train()``, also that of a module around it, leaves it as it is.
+
+    Args:
+        network: The network; it is frozen in place and called as before.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Stay in evaluation mode, whatever ``mode`` says."""
+        return super().train(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the network."""
+        return self.network(*args, **kwargs)
+
+
+@contextmanager
+def frozen_weights(network: nn.Module) -> Iterator[None]:
+    """Spare the gradients of a network's weights inside a ``with`` block.
+
+    Gradients still flow through the network to its inputs. On leaving, also by an exception, every parameter gets
+    back the exact ``requires_grad`` it had.
+
+    Args:
+        network: The network; its mode, values and stored gradients stay untouched.
+    """
+    before = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    for parameter, _ in before:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)

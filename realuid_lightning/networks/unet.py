@@ -1,0 +1,235 @@
+"""The UNet of the published experiments (Dhariwal and Nichol 2021, arXiv 2105.05233, without its scale-shift norm)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils import checkpoint as checkpointing
+
+from realuid_lightning.errors import Faults
+from realuid_lightning.networks.blocks import (
+    AttentionBlock,
+    Downsample,
+    Norm,
+    ResBlock,
+    Stage,
+    Upsample,
+    time_features,
+    zeroed,
+)
+from realuid_lightning.networks.inputs import check_inputs
+from realuid_lightning.recorded import Recorded
+
+
+class Encoding(NamedTuple):
+    """What the lower half of the UNet hands to the upper half.
+
+    Attributes:
+        middle: Features of the middle block, ``(B, middle_channels, s, s)``; a GAN head reads these.
+        skips: Outputs of the input blocks, first to last.
+        embedding: Embedded time and label, ``(B, 4 * model_channels)``.
+    """
+
+    middle: Tensor
+    skips: tuple[Tensor, ...]
+    embedding: Tensor
+
+
+class UNet(Recorded, nn.Module):
+    """UNet with time embedding, attention and optional classes; its output starts at zero.
+
+    State-dict keys and shapes are those of the official RealUID checkpoints (see ``load_official``). Runs in float32,
+    in float64, and under bfloat16 autocast; prefers channels_last on GPUs.
+
+    Args:
+        image_size: Height and width, in pixels; divisible by 2 for every further entry of ``channel_mult``.
+        in_channels: Channels of the image, 3 for colour.
+        model_channels: Channels at full resolution, divisible by 32.
+        num_res_blocks: Residual blocks at each resolution on the way down (one more on the way up).
+        channel_mult: Channels at each resolution, in units of ``model_channels``; from one entry to the next the
+            resolution halves.
+        attention_resolutions: Resolutions, in pixels, with attention; the middle block always has it.
+        num_head_channels: Channels of one attention head.
+        num_classes: Number of classes of a conditional network, None for an unconditional one.
+        dropout: Probability of dropping an activation, in [0, 1).
+        checkpoint: Recompute activations in the backward pass: less memory, about a third more time, same gradients.
+
+    Raises:
+        UserError: If arguments do not fit, listing all of them.
+
+    Example:
+        The 35.7 M parameters of the CIFAR-10 experiments:
+
+        >>> network = UNet(32, 3, 128, 2, [1, 2, 2, 2], [16], 64)
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_channels: int,
+        model_channels: int,
+        num_res_blocks: int,
+        channel_mult: Sequence[int],
+        attention_resolutions: Sequence[int],
+        num_head_channels: int,
+        num_classes: int | None = None,
+        dropout: float = 0.0,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        faults = Faults("UNet")
+        _check_counts(
+            faults,
+            image_size=image_size,
+            in_channels=in_channels,
+            model_channels=model_channels,
+            num_res_blocks=num_res_blocks,
+            num_head_channels=num_head_channels,
+        )
+        faults.unless(
+            num_classes is None or num_classes > 0, f"num_classes must be positive or None, got {num_classes}"
+        )
+        faults.unless(0 <= dropout < 1, f"dropout must be in [0, 1), got {dropout}")
+        _check_levels(faults, image_size, model_channels, channel_mult, attention_resolutions, num_head_channels)
+        faults.raise_any()
+
+        self.shape = (in_channels, image_size, image_size)
+        self.num_classes = num_classes
+        self.checkpoint = checkpoint
+        self.model_channels = model_channels
+        self.middle_channels = model_channels * channel_mult[-1]
+        embedding_width = 4 * model_channels
+
+        self.time_embed = nn.Sequential(
+            nn.Linear(model_channels, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)
+        )
+        if num_classes is not None:
+            self.label_emb = nn.Embedding(num_classes, embedding_width)
+
+        def attention(channels: int) -> AttentionBlock:
+            return AttentionBlock(channels, num_head_channels)
+
+        def layers(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+            block = ResBlock(inputs, outputs, embedding_width, dropout)
+            return [block, attention(outputs)] if size in attention_resolutions else [block]
+
+        # Down: remember the channels of every stage, for the way up joins each to its mirror image.
+        widths = [model_channels * mult for mult in channel_mult]
+        channels, size = model_channels, image_size
+        skips = [channels]
+        self.input_blocks = nn.ModuleList([Stage([nn.Conv2d(in_channels, channels, 3, padding=1)])])
+        for level, width in enumerate(widths):
+            if level > 0:
+                self.input_blocks.append(Stage([Downsample(channels)]))
+                skips.append(channels)
+                size //= 2
+            for _ in range(num_res_blocks):
+                self.input_blocks.append(Stage(layers(channels, width, size)))
+                channels = width
+                skips.append(channels)
+
+        first, last = (ResBlock(channels, channels, embedding_width, dropout) for _ in range(2))
+        self.middle_block = Stage([first, attention(channels), last])
+
+        self.output_blocks = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            for _ in range(num_res_blocks + 1):
+                self.output_blocks.append(Stage(layers(channels + skips.pop(), width, size)))
+                channels = width
+            if level > 0:
+                self.output_blocks[-1].append(Upsample(channels))  # type: ignore[operator]
+                size *= 2
+
+        self.out = nn.Sequential(Norm(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, in_channels, 3, padding=1)))
+
+    def forward(
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b c h w"], y: Int64[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Predict the matching target, a velocity in flow matching.
+
+        Args:
+            t: Time of each sample, in [0, 1].
+            x: Points on the path, ``(B, *shape)``.
+            y: Class labels in [0, num_classes), exactly when the network has classes.
+
+        Returns:
+            The prediction, of the shape and type of ``x``.
+
+        Raises:
+            UserError: If shapes do not fit, or labels are missing or superfluous.
+        """
+        return self.decode(self.encode(t, x, y)).to(x.dtype)
+
+    def encode(
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b c h w"], y: Int64[Tensor, " b"] | None = None
+    ) -> Encoding:
+        """Run the lower half, up to and including the middle block; arguments and errors as in ``forward``."""
+        check_inputs(self.shape, self.num_classes, t, x, y)
+        dtype = next(self.time_embed.parameters()).dtype
+        precise = torch.promote_types(dtype, torch.float32)
+        embedding: Tensor = self.time_embed(time_features(t.to(precise), self.model_channels).to(dtype))
+        if y is not None:
+            embedding = embedding + self.label_emb(y)
+
+        h = x
+        skips = []
+        for stage in self.input_blocks:
+            h = self._run(stage, embedding, h)
+            skips.append(h)
+        return Encoding(self._run(self.middle_block, embedding, h), tuple(skips), embedding)
+
+    def decode(self, encoding: Encoding) -> Float[Tensor, "b c h w"]:
+        """Run the upper half on what ``encode`` returned."""
+        h = encoding.middle
+        for stage, skip in zip(self.output_blocks, reversed(encoding.skips), strict=True):
+            h = self._run(stage, encoding.embedding, h, skip)
+        prediction: Tensor = self.out(h)
+        return prediction
+
+    def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
+        """Run one stage, keeping only its inputs for the backward pass when checkpointing."""
+        if self.checkpoint and torch.is_grad_enabled():
+            output: Tensor = checkpointing.checkpoint(stage, *inputs, use_reentrant=False)
+        else:
+            output = stage(*inputs)
+        return output
+
+
+def _check_counts(faults: Faults, **counts: int) -> None:
+    for name, count in counts.items():
+        faults.unless(count > 0, f"{name} must be positive, got {count}")
+
+
+def _check_levels(
+    faults: Faults,
+    image_size: int,
+    model_channels: int,
+    channel_mult: Sequence[int],
+    attention_resolutions: Sequence[int],
+    num_head_channels: int,
+) -> None:
+    """Note what keeps the resolutions and channels from fitting together."""
+    positive = len(channel_mult) > 0 and min(channel_mult) > 0
+    faults.unless(positive, f"channel_mult must hold positive integers, at least one, got {list(channel_mult)}")
+    faults.unless(
+        model_channels % 32 == 0, f"model_channels must be divisible by 32 (32 groups in a norm), got {model_channels}"
+    )
+    sizes = [image_size >> level for level in range(len(channel_mult))]
+    faults.unless(
+        not sizes or sizes[-1] << len(sizes) - 1 == image_size > 0,
+        f"image_size must be divisible by {1 << max(len(sizes) - 1, 0)} (channel_mult has {len(sizes)} entries), "
+        f"got {image_size}",
+    )
+    strange = sorted(set(attention_resolutions) - set(sizes))
+    faults.unless(
+        not strange, f"attention_resolutions must be among the resolutions {sizes}, got {strange} beside them"
+    )
+    if positive and num_head_channels > 0:
+        attended = {mult for mult, size in zip(channel_mult, sizes, strict=True) if size in attention_resolutions}
+        channels = sorted(model_channels * mult for mult in attended | {channel_mult[-1]})
+        faults.unless(
+            all(width % num_head_channels == 0 for width in channels),
+            f"num_head_channels must divide the channels under attention {channels}, got {num_head_channels}",
+        )

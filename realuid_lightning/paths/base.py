@@ -1,0 +1,148 @@
+"""The contract between a matching framework and everything else.
+
+A framework is a family of conditional distributions ``p_t(xt | x1, x0)`` with a regression target ``c``. The network
+of a framework predicts ``E[c | xt]``; all losses, modules and solvers speak to it through ``MatchingPath`` alone.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from realuid_lightning.recorded import Recorded
+
+
+class Network(Protocol):
+    """A network of a framework: ``prediction = network(t, xt, y)``."""
+
+    def __call__(
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b *d"], y: Int64[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b *d"]: ...
+
+
+class PathSample(NamedTuple):
+    """A draw from the path and what the network has to predict there.
+
+    Attributes:
+        t: Time, ``(B,)``.
+        xt: Point on the path, ``(B, *D)``.
+        target: Conditional target ``c = f_t(xt | x1, x0)``, ``(B, *D)``.
+    """
+
+    t: Tensor
+    xt: Tensor
+    target: Tensor
+
+
+class MatchingPath(Recorded, ABC):
+    """How real (or generated) samples ``x1`` are connected with sources ``x0``, for ``t`` from 0 (source) to 1 (data).
+
+    A subclass needs ``mean`` alone; the target is then the velocity, the time derivative of the sample. In ``mean``,
+    ``std`` and ``_target`` the time comes shaped ``(B, 1, ..., 1)``, so that formulas read as in the papers. All methods
+    are deterministic: noise comes in as an argument.
+
+    Attributes:
+        t_range: Least and greatest time that training and solvers visit.
+    """
+
+    t_range: tuple[float, float] = (0.0, 1.0)
+
+    @abstractmethod
+    def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """Return the mean of ``xt`` given both ends, ``(B, *D)``."""
+
+    def std(self, t: Tensor) -> Tensor:
+        """Return the standard deviation of ``xt`` given both ends, shaped as ``t``; zero unless overridden."""
+        return torch.zeros_like(t)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether ``xt`` is random given both ends, so that ``sample`` needs ``eps``."""
+        return type(self).std is not MatchingPath.std
+
+    @final
+    def sample(
+        self,
+        t: Float[Tensor, " b"],
+        x0: Float[Tensor, "b *d"],
+        x1: Float[Tensor, "b *d"],
+        eps: Float[Tensor, "b *d"] | None = None,
+    ) -> PathSample:
+        """Return ``xt = mean + std eps`` and its target; gradients flow through every argument.
+
+        Raises:
+            ValueError: If shapes disagree, or a noisy path is given no ``eps``.
+        """
+        if t.shape != x1.shape[:1]:
+            raise ValueError(f"t must have shape {tuple(x1.shape[:1])}, one time a sample, got {tuple(t.shape)}")
+        if x0.shape != x1.shape:
+            raise ValueError(f"x0 and x1 must have one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
+        if self.noisy and (eps is None or eps.shape != x1.shape):
+            got = None if eps is None else tuple(eps.shape)
+            raise ValueError(f"{type(self).__name__} is noisy: eps must have shape {tuple(x1.shape)}, got {got}")
+        time = expand(t, x1)
+        xt, target = self._point(time, x0, x1, eps)
+        if xt.shape != x1.shape or target.shape != x1.shape:
+            raise ValueError(
+                f"{type(self).__name__}: mean, std and target must give shape {tuple(x1.shape)}, "
+                f"got xt {tuple(xt.shape)} and target {tuple(target.shape)}"
+            )
+        return PathSample(t, xt, target)
+
+    def _point(self, t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return ``xt`` and the target; override where both are cheaper in closed form, or the target is no velocity."""
+
+        def xt(time: Tensor) -> Tensor:
+            mean = self.mean(time, x0, x1)
+            return mean + self.std(time) * eps if self.noisy else mean
+
+        return torch.func.jvp(xt, (t,), (torch.ones_like(t),))  # type: ignore[no-any-return]
+
+    def sample_t(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Map uniform draws ``u`` in [0, 1) to training times, here uniform on ``t_range``."""
+        start, end = self.t_range
+        return start + (end - start) * u
+
+    def weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"] | None:
+        """Return the time weight ``w_t`` of every loss, ``(B,)``; None stands for 1."""
+        del t
+        return None
+
+    def velocity(
+        self, t: Float[Tensor, " b"], xt: Float[Tensor, "b *d"], prediction: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]:
+        """Turn the network's prediction at ``(t, xt)`` into the velocity ``dx/dt`` of the sampling ODE."""
+        del t, xt
+        return prediction
+
+    def denoise(
+        self, t: Float[Tensor, " b"], xt: Float[Tensor, "b *d"], prediction: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]:
+        """Turn the network's prediction at ``(t, xt)`` into a guess of ``x1``, here by one straight step to the end."""
+        return xt + (self.t_range[1] - expand(t, xt)) * self.velocity(t, xt, prediction)
+
+    def one_step(
+        self,
+        network: Network,
+        z: Float[Tensor, "b *d"],
+        y: Int64[Tensor, " b"] | None = None,
+        x0: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Generate ``x1`` from the latent ``z`` by a single call of ``network``, here its guess at the source end.
+
+        Args:
+            network: Teacher-shaped network.
+            z: Latent, distributed as the source, ``(B, *D)``.
+            y: Labels or None.
+            x0: Source-domain sample, for frameworks that translate one; unused here.
+        """
+        del x0
+        t = torch.full(z.shape[:1], self.t_range[0], dtype=z.dtype, device=z.device)
+        return self.denoise(t, z, network(t, z, y))
+
+
+def expand(t: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Tensor:
+    """Reshape a value per sample, ``(B,)``, to ``(B, 1, ..., 1)`` of the rank of ``like``."""
+    return t.reshape(-1, *[1] * (like.ndim - 1))
