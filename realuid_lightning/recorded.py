@@ -3,11 +3,12 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from realuid_lightning.errors import Faults, UserError
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Recorded")
 
 _KEYS = {"class_path", "init_args"}
 _PLAIN = (int, float, str, bool, type(None))
@@ -28,7 +29,7 @@ class Recorded:
 
     _arguments: dict[str, Any]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+    def __new__(cls: type[R], *args: Any, **kwargs: Any) -> R:  # noqa: D102
         self = super().__new__(cls)
         try:
             bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)

@@ -1,6 +1,7 @@
 """Reading checkpoint files without running anything that they contain."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _load_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # foreign pickles draw a warning about their protocol before they are refused
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # The one fault that torch tells apart only in words: a sound pickle that asks for a class or function.
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):

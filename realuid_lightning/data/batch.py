@@ -27,7 +27,7 @@ class MatchingBatch(NamedTuple):
     z: Tensor | None = None
     t: Tensor | None = None
     eps: Tensor | None = None
-    index: Tensor | None = None
+    index: Tensor | None = None  # type: ignore[assignment]
 
     @property
     def size(self) -> int:

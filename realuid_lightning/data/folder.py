@@ -172,12 +172,7 @@ class ImageFiles(Source):
         )
 
     def _pixels(self, image: Image.Image) -> UInt8[Tensor, "c h w"]:
-        if "exif" in image.info:  # photographs lie on their side without this
-            image = ImageOps.exif_transpose(image)
-        if image.mode == "P" and "transparency" in image.info:  # PIL's own advice: not straight to RGB
-            image = image.convert("RGBA")
-        mode = "L" if self.channels == 1 else "RGB"
-        image = self.crop(image if image.mode == mode else image.convert(mode))
+        image = self.crop(_converted(image, "L" if self.channels == 1 else "RGB"))
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), self.resample)  # PIL's resize is antialiased
         return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
@@ -248,3 +243,16 @@ def centre(image: Image.Image, side: int) -> Image.Image:
     """Cut the middle square of ``side`` pixels."""
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image if image.size == (side, side) else image.crop((left, top, left + side, top + side))
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """Turn ``image`` upright and into ``mode``, where PIL's own conversion is wrong or warns too."""
+    if "exif" in image.info:  # photographs lie on their side without this
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # PIL clips to 255 instead of scaling
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range; 8 or 16 bits a channel are needed")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)

@@ -109,8 +109,8 @@ class MatchingDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download what is missing, where asked to."""
-        self.source.prepare()
-        self.reference.prepare()
+        for source in dict.fromkeys((self.source, self.reference)):  # once if they are one
+            source.prepare()
 
     def setup(self, stage: str = "fit") -> None:
         """Read what this stage needs (prediction: nothing) and check that labels are there if wanted.

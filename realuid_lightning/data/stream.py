@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from realuid_lightning.data.batch import MatchingBatch
-from realuid_lightning.data.source import Labels, Source
+from realuid_lightning.data.source import Source
 from realuid_lightning.errors import UserError
 from realuid_lightning.seeding import keyed_generator, mix, mix_array
 
@@ -136,7 +136,9 @@ class LatentDataset(Dataset[MatchingBatch]):
         y: The samples' labels, ``(n,)``, or None.
     """
 
-    def __init__(self, indices: Int64[Tensor, "n"], shape: tuple[int, ...], y: Labels | None = None) -> None:
+    def __init__(
+        self, indices: Int64[Tensor, "n"], shape: tuple[int, ...], y: Int64[Tensor, "n"] | None = None
+    ) -> None:
         self.indices, self.shape, self.y = indices, shape, y
 
     def __len__(self) -> int:
@@ -154,12 +156,12 @@ def share(count: int, rank: int, world_size: int) -> range:
     return range(count * rank // world_size, count * (rank + 1) // world_size)
 
 
-def balanced_labels(indices: Int64[Tensor, "n"], num_classes: int) -> Labels:
+def balanced_labels(indices: Int64[Tensor, "n"], num_classes: int) -> Int64[Tensor, "n"]:
     """Return ``index % num_classes``."""
     return indices % num_classes
 
 
-def sampled_labels(indices: Int64[Tensor, "n"], labels: Labels) -> Labels:
+def sampled_labels(indices: Int64[Tensor, "n"], labels: Int64[Tensor, "real"]) -> Int64[Tensor, "n"]:
     """Return for each index one of the real data's ``labels``, drawn by the index alone."""
     drawn = mix_array(mix(LABEL), indices.numpy()) % np.uint64(len(labels))
     return labels[torch.from_numpy(drawn.astype(np.int64))]

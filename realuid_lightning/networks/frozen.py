@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 
@@ -21,7 +21,7 @@ class Frozen(nn.Module):
         self.network = network.requires_grad_(False)
         self.train(False)
 
-    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+    def train(self, mode: bool = True) -> "Frozen":  # noqa: ARG002
         """Stay in evaluation mode, whatever ``mode`` says."""
         return super().train(False)
 

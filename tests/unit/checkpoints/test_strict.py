@@ -1,0 +1,56 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from realuid_lightning.checkpoints import load_strictly
+from realuid_lightning.errors import UserError
+from realuid_lightning.networks import MLP
+
+State = dict[str, Tensor]
+
+
+def test_loads_everything_and_casts() -> None:
+    source, target = MLP([2], width=8), MLP([2], width=8).double()
+    load_strictly(target, source.state_dict(), "a.pt")
+    torch.testing.assert_close(target.state_dict(), source.double().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda state: state.pop("out.2.bias"), ["1 of 34 missing: out.2.bias", "another architecture"]),
+        (lambda state: state.update(extra=torch.ones(1)), ["1 of 35 unexpected: extra", "another architecture"]),
+        (
+            lambda state: state.update({"out.2.bias": torch.ones(3)}),
+            ["1 of 34 of another shape: out.2.bias (3,), expected (2,)", "another architecture"],
+        ),
+        (lambda state: state.update({"out.2.bias": "text"}), ["out.2.bias str, expected (2,)"]),
+        (
+            lambda state: state.update({"label_emb.weight": torch.ones(10, 4)}),
+            ["class-conditional (label_emb.weight has 10 classes): set num_classes: 10"],
+        ),
+        (lambda state: state.clear(), ["34 of 34 missing: ", ", ...", "no key is shared"]),
+    ],
+)
+def test_reports_what_does_not_fit_and_loads_nothing(change: Callable[[State], object], parts: list[str]) -> None:
+    network = MLP([2], width=8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = MLP([2], width=8).state_dict()
+    change(state)
+    with pytest.raises(UserError) as caught:
+        load_strictly(network, state, "a.pt")
+    message = str(caught.value)
+    assert message.startswith("a.pt: the weights do not fit MLP, nothing was loaded")
+    for part in parts:
+        assert part in message
+    torch.testing.assert_close(dict(network.state_dict()), before, atol=0, rtol=0)
+
+
+def test_hints_at_the_number_of_classes() -> None:
+    network = MLP([2], width=8, num_classes=5)
+    with pytest.raises(UserError, match=r"looks unconditional .*: set num_classes: null"):
+        load_strictly(network, MLP([2], width=8).state_dict(), "a.pt")
+    with pytest.raises(UserError, match="set num_classes: 7"):
+        load_strictly(network, MLP([2], width=8, num_classes=7).state_dict(), "a.pt")
