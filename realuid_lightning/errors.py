@@ -58,6 +58,8 @@ def gathering_faults() -> Iterator[None]:
     token = _gathered.set(faults)
     try:
         yield
+    except UserError as error:  # raised on the spot
+        faults.append(str(error))
     except Exception:
         if not faults:
             raise

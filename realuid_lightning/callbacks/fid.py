@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
-from realuid_lightning.errors import UserError
+from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.metrics import (
     Features,
     FeatureStatistics,
@@ -47,10 +47,22 @@ class FIDCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the extractor before any training; refuse data without a reference."""
         del pl_module
-        if stage == "predict":
+        if stage == "predict" or (stage == "fit" and not trainer.limit_val_batches):
             return
-        if not isinstance(getattr(trainer, "datamodule", None), MatchingDataModule):
-            raise UserError("FIDCallback: needs a MatchingDataModule, whose reference_dataloader gives the real samples")
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, MatchingDataModule):
+            raise UserError(
+                "FIDCallback: needs a MatchingDataModule, whose reference_dataloader gives the real samples"
+            )
+        faults = Faults("FIDCallback")
+        faults.unless(data.eval_samples >= 2, f"needs at least 2 samples, got data.eval_samples {data.eval_samples}")
+        faults.unless(
+            not isinstance(self.features, InceptionFeatures) or (data.image and data.shape[0] in (1, 3)),
+            f"InceptionFeatures need images of 1 or 3 channels, but samples have shape {data.shape}: set features to "
+            "RawFeatures or a module of your own",
+        )
+        faults.raise_any()
+        self._reference = None  # that of other data, if this callback has served before
         if isinstance(self.features, Features):
             self.features.prepare()
         self.features.eval().requires_grad_(False)
@@ -80,12 +92,14 @@ class FIDCallback(Callback):
         """Compute, log and store every sampler's figure."""
         if trainer.sanity_checking:
             return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir waits for all processes
         names = list(self._metrics) or list(pl_module._evaluated())  # a process may have had no latents of its own
         for name in names:
             metric = self._metric(name, pl_module.device)
             value = float(metric.compute())
             pl_module.log(f"fid/{name}", value, prog_bar=name == names[-1], rank_zero_only=False, sync_dist=False)
-            self._record(trainer, name, value)
+            if trainer.is_global_zero:
+                self._record(folder, trainer, name, value)
         self._metrics.clear()
 
     on_test_start = on_validation_start
@@ -127,9 +141,7 @@ class FIDCallback(Callback):
         assert isinstance(real, Tensor)
         return real
 
-    def _record(self, trainer: Trainer, name: str, value: float) -> None:
-        if not trainer.is_global_zero:
-            return
+    def _record(self, folder: Path, trainer: Trainer, name: str, value: float) -> None:
         data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
         row: dict[str, Any] = {
             "step": trainer.global_step,
@@ -139,7 +151,6 @@ class FIDCallback(Callback):
             "samples": data.eval_samples,
             "reference": data.reference_fingerprint,
         }
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "fid.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -30,7 +30,8 @@ class MatchingProgressBar(RichProgressBar):
         return {name.removeprefix("train/"): value for name, value in items.items()}
 
     def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.validating or trainer.global_step % trainer.log_every_n_steps == 0:
+        interval = trainer.log_every_n_steps  # 0 says never
+        if trainer.validating or (interval > 0 and trainer.global_step % interval == 0):
             super()._update_metrics(trainer, pl_module)
 
     def _get_train_description(self, current_epoch: int) -> str:

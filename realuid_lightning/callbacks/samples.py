@@ -22,8 +22,11 @@ from realuid_lightning.metrics import to_bytes
 
 Row = tuple[Tensor, Tensor, Tensor | None]
 
-SMALLEST_SIDE = 64
-"""Pictures are enlarged to at least this many pixels, so that a person sees something."""
+SMALLEST_SIDE = 32
+"""Images are enlarged to at least this many pixels, so that a person sees something."""
+
+DENSITY_BINS = 64
+"""Cells of a density along each axis, which reaches from -3 to 3."""
 
 
 class SampleGrid(Callback):
@@ -63,12 +66,12 @@ class SampleGrid(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``samples/NAME/step_N.png`` into the run folder, and the same picture to TensorBoard."""
         del pl_module
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "samples"  # log_dir waits for all processes
         for name, parts in self._samples.items():
             picture = None if trainer.sanity_checking else draw(torch.cat(parts))
             if picture is None:
                 continue
-            folder = Path(trainer.log_dir or trainer.default_root_dir) / "samples" / name
-            with replacing(folder / f"step_{trainer.global_step:08d}.png") as file:
+            with replacing(folder / name / f"step_{trainer.global_step:08d}.png") as file:
                 write_png(picture, str(file))
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
@@ -154,12 +157,11 @@ def draw(samples: Float[Tensor, "b *d"]) -> Tensor | None:
         The picture, or None for other data.
     """
     if samples.ndim == 4 and samples.shape[1] in (1, 3):
-        scale = max(1, -(-SMALLEST_SIDE // 2 // samples.shape[-1]))
+        scale = max(1, -(-SMALLEST_SIDE // samples.shape[-1]))
         large = to_bytes(samples).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         return make_grid(large, nrow=math.ceil(math.sqrt(len(samples))), padding=2)
     if samples.ndim == 2 and samples.shape[1] == 2:
-        edge = 3.0
-        counts = torch.histogramdd(samples.double(), bins=[SMALLEST_SIDE] * 2, range=[-edge, edge] * 2).hist
+        counts = torch.histogramdd(samples.double(), bins=[DENSITY_BINS] * 2, range=[-3.0, 3.0] * 2).hist
         picture = (255 * counts / counts.max().clamp(min=1)).to(torch.uint8).T.flip(0)
         return picture.repeat_interleave(4, 0).repeat_interleave(4, 1)[None]
     return None

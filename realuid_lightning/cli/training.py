@@ -1,12 +1,15 @@
 """``realuid fit | validate | test | predict``: the LightningCLI."""
 
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -27,8 +30,12 @@ def run(words: Sequence[str]) -> None:
         UserError: If the options, the config, a file or the environment is at fault.
         SystemExit: After ``--help`` or ``--print_config``.
     """
-    # Lightning warns of arguments that are the process' own anyway.
-    RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
+    _hush()
+    try:
+        # Lightning warns of arguments that are the process' own anyway.
+        RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
 
 
 class Parser(LightningArgumentParser):
@@ -36,7 +43,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong as ``UserError``, without usage text."""
-        raise UserError(f"{_clear(message)}\nsee realuid COMMAND --help, or --print_config for the whole config") from ex
+        raise UserError(_clear(message)) from ex
 
 
 class RunConfig(SaveConfigCallback):
@@ -106,6 +113,9 @@ class RealUIDCLI(LightningCLI):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
+    def _parse_ckpt_path(self) -> None:
+        """Do not read the checkpoint for hyper-parameters: ours has none beside the config, and is large."""
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") in ("last", "best"):
@@ -136,12 +146,24 @@ def find_checkpoint(run_folder: Path, which: str) -> Path:
     return last.with_name(best.name)  # the folder may have moved since
 
 
+HELP = "see realuid COMMAND --help, or --print_config for the whole config"
+NOISE = re.compile(
+    r"Problem with given class_path|Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value"
+    rf"|Parser key \"(model|data)\":$|{HELP}"
+)
+
+
 def _clear(message: str) -> str:
     """Keep the telling lines of jsonargparse's nested messages."""
     lines = [line.strip(" -\t") for line in message.splitlines() if line.strip()]
-    noise = re.compile(r"^(Problem with given class_path|Does not validate|Given value type|Not of type)")
-    telling = [line for line in lines if not noise.match(line)]
-    return "\n".join(dict.fromkeys(telling or lines))
+    telling = [line for line in lines if not NOISE.match(line)]
+    return "\n".join([*dict.fromkeys(telling or lines), HELP])
+
+
+def _hush() -> None:
+    """Silence what others say about themselves rather than about the run."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda row: "litlogger" not in row.getMessage())
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
 
 
 def _lightning_version() -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,6 +26,10 @@ class Features(Recorded, nn.Module):
 
     def prepare(self) -> None:
         """Load weights; called once before any training, so that a missing file is told at once."""
+
+    def extra_repr(self) -> str:
+        """Show the settings, for ``feature_fingerprint``: figures with other settings are other figures."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
 
 
 class RawFeatures(Features):
@@ -73,14 +76,19 @@ class InceptionFeatures(Features):
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:
-            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], self.weights)
+            # antialias would replace TensorFlow's resize, on which published figures rest, by torch's
+            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], self.weights, antialias=False)
         except Exception as error:  # torch-fidelity lets errors of files, downloads and unpickling through as they come
             source = f"the file {self.weights}" if self.weights else "the download"
             raise UserError(
-                f"FID: no Inception weights: {source} failed ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
-                f"Point the callback's features.init_args.weights to a local copy of {INCEPTION_FILE}, or choose other "
-                "features, such as RawFeatures or a module of your own."
+                f"FID: no Inception weights: {source} failed ({type(error).__name__}: {' '.join(str(error).split())[:160]}). "
+                f"Name a local copy of {INCEPTION_FILE} by --fid.features InceptionFeatures --fid.features.weights FILE, or "
+                "choose other features, such as RawFeatures or a module of your own"
             ) from error
+
+    def extra_repr(self) -> str:
+        """Show nothing: one and the same weights are kept in many places."""
+        return ""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """Return features of samples in [-1, 1]."""
@@ -100,10 +108,9 @@ def feature_label(features: nn.Module) -> str:
 
 
 def feature_fingerprint(features: nn.Module) -> str:
-    """Return a text that changes with the extractor's class, settings or weights."""
-    digest = hashlib.sha256()
+    """Return a text that changes with the extractor's class, settings (those in its ``repr``) or weights."""
+    digest = hashlib.sha256(repr(features).encode())
     for name, tensor in sorted(features.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    settings: Any = features.extra_repr() or getattr(features, "num_features", "")
-    return f"{type(features).__module__}.{type(features).__qualname__}({settings}) {digest.hexdigest()}"
+    return f"{type(features).__module__}.{type(features).__qualname__} {digest.hexdigest()}"

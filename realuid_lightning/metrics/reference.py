@@ -32,7 +32,9 @@ class FeatureStatistics(NamedTuple):
 
 
 @torch.no_grad()
-def feature_statistics(features: nn.Module, batches: Iterable[Tensor], width: int, device: torch.device) -> FeatureStatistics:
+def feature_statistics(
+    features: nn.Module, batches: Iterable[Tensor], width: int, device: torch.device
+) -> FeatureStatistics:
     """Sum features over batches of samples; zeros without any batch.
 
     Args:
@@ -60,7 +62,7 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         self.folder = Path(folder or f"{base}/realuid_lightning").expanduser()
 
     def file(self, protocol: str) -> Path:

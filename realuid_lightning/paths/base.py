@@ -5,7 +5,7 @@ of a framework predicts ``E[c | xt]``; all losses, modules and solvers speak to 
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,6 +14,7 @@ from torch import Tensor
 from realuid_lightning.recorded import Recorded
 
 
+@runtime_checkable
 class Network(Protocol):
     """A network of a framework: ``prediction = network(t, xt, y)``."""
 
@@ -82,8 +83,7 @@ class MatchingPath(Recorded, ABC):
         if self.noisy and (eps is None or eps.shape != x1.shape):
             got = None if eps is None else tuple(eps.shape)
             raise ValueError(f"{type(self).__name__} is noisy: eps must have shape {tuple(x1.shape)}, got {got}")
-        time = expand(t, x1)
-        xt, target = self._point(time, x0, x1, eps)
+        xt, target = self._point(expand(t, x1), x0, x1, eps if self.noisy else None)
         if xt.shape != x1.shape or target.shape != x1.shape:
             raise ValueError(
                 f"{type(self).__name__}: mean, std and target must give shape {tuple(x1.shape)}, "
@@ -96,9 +96,10 @@ class MatchingPath(Recorded, ABC):
 
         def xt(time: Tensor) -> Tensor:
             mean = self.mean(time, x0, x1)
-            return mean + self.std(time) * eps if self.noisy else mean
+            return mean if eps is None else mean + self.std(time) * eps
 
-        return torch.func.jvp(xt, (t,), (torch.ones_like(t),))  # type: ignore[no-any-return]
+        point, slope, *_ = torch.func.jvp(xt, (t,), (torch.ones_like(t),))
+        return point, slope
 
     def sample_t(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Map uniform draws ``u`` in [0, 1) to training times, here uniform on ``t_range``."""

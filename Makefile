@@ -1,0 +1,38 @@
+.PHONY: help setup demo test lint types clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-compile --editable .
+	@touch $@
+
+.venv/developing: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
+	@touch $@
+
+setup: .venv/installed  ## Create .venv and install the package
+
+demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw both (minutes on a CPU)
+	rm -rf runs/demo
+	$(BIN)/realuid fit --config configs/demo/teacher.yaml
+	$(BIN)/realuid fit --config configs/demo/distil.yaml
+	$(BIN)/realuid report runs/demo
+	@echo "pictures: runs/demo/teacher/samples, runs/demo/distil/samples"
+
+test: .venv/developing  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/developing  ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/developing  ## Check types
+	$(BIN)/mypy
+
+clean:  ## Remove what make has created, except runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

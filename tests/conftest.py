@@ -1,0 +1,16 @@
+import jaxtyping
+
+# Shapes and types in signatures are checked under test only, so before anything of the package is imported.
+jaxtyping.install_import_hook("realuid_lightning", "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch):
+    """Keep a test away from the user's cache and from the seed of another test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
