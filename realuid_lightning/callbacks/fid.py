@@ -37,9 +37,8 @@ class FIDCallback(Callback):
     def __init__(self, features: nn.Module | None = None, cache: str | None = None) -> None:
         self.features = features if features is not None else InceptionFeatures()
         if not isinstance(getattr(self.features, "num_features", None), int):
-            raise UserError(
-                f"FIDCallback: features must have an integer attribute num_features, but {type(self.features).__name__} has none"
-            )
+            name = type(self.features).__name__
+            raise UserError(f"FIDCallback: features must have an integer attribute num_features, but {name} has none")
         self.cache = ReferenceCache(cache)
         self._metrics: dict[str, FrechetInceptionDistance] = {}
         self._reference: FeatureStatistics | None = None

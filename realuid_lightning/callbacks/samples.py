@@ -88,7 +88,8 @@ class PredictionWriter(BasePredictionWriter):
     Args:
         folder: Where files go; ``samples`` in the run folder when None.
         format: ``png`` writes one image a sample, ``000042.png``; ``npz`` one file ``samples.npz`` with arrays
-            ``index (N,)``, ``samples (N, H, W, C)`` uint8 for images or ``(N, *D)`` float32, and ``labels (N,)`` if any.
+            ``index (N,)``, ``samples``, ``(N, H, W, C)`` uint8 for images or ``(N, *D)`` float32, and ``labels (N,)``
+            if there are any.
     """
 
     def __init__(self, folder: str | None = None, format: Literal["png", "npz"] = "png") -> None:  # noqa: A002

@@ -14,7 +14,7 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 class Features(Recorded, nn.Module):
-    """Base of our extractors; any ``nn.Module`` with ``num_features`` that maps ``(B, *D)`` to ``(B, F)`` serves as well.
+    """Base of our extractors; any module with ``num_features`` that maps ``(B, *D)`` to ``(B, F)`` serves as well.
 
     Attributes:
         num_features: Length ``F`` of a feature vector.
@@ -80,10 +80,11 @@ class InceptionFeatures(Features):
             self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], self.weights, antialias=False)
         except Exception as error:  # torch-fidelity lets errors of files, downloads and unpickling through as they come
             source = f"the file {self.weights}" if self.weights else "the download"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise UserError(
-                f"FID: no Inception weights: {source} failed ({type(error).__name__}: {' '.join(str(error).split())[:160]}). "
-                f"Name a local copy of {INCEPTION_FILE} by --fid.features InceptionFeatures --fid.features.weights FILE, or "
-                "choose other features, such as RawFeatures or a module of your own"
+                f"FID: no Inception weights: {source} failed ({reason}). Name a local copy of {INCEPTION_FILE} by "
+                "--fid.features InceptionFeatures --fid.features.weights FILE, or choose other features, such as "
+                "RawFeatures or a module of your own"
             ) from error
 
     def extra_repr(self) -> str:

@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from realuid_lightning.checkpoints import load_strictly, load_weights
 from realuid_lightning.data import MatchingBatch
-from realuid_lightning.errors import Faults
+from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.losses import fake_loss, general_fake_loss, general_generator_loss, generator_loss, needs_real
 from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
@@ -131,6 +132,13 @@ class RealUIDModule(MatchingModule):
     def setup(self, stage: str) -> None:
         """Check the set-up; load the teacher and start both other networks, unless a checkpoint is about to fill all."""
         super().setup(stage)
+        strategy = self.trainer.strategy
+        if stage == "fit" and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            # Each backward reaches one of two networks; plain DDP would wait for the other, or send nothing at all.
+            raise UserError(
+                "trainer.strategy: the fake model and the generator train in turn, which plain ddp can not follow; "
+                "set it to ddp_find_unused_parameters_true"
+            )
         if self.trainer.ckpt_path is None:
             self.start()
 

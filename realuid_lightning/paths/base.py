@@ -20,7 +20,9 @@ class Network(Protocol):
 
     def __call__(
         self, t: Float[Tensor, " b"], x: Float[Tensor, "b *d"], y: Int64[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b *d"]: ...
+    ) -> Float[Tensor, "b *d"]:
+        """Predict the target at ``(t, xt)``, given labels or None."""
+        ...
 
 
 class PathSample(NamedTuple):
@@ -41,8 +43,8 @@ class MatchingPath(Recorded, ABC):
     """How real (or generated) samples ``x1`` are connected with sources ``x0``, for ``t`` from 0 (source) to 1 (data).
 
     A subclass needs ``mean`` alone; the target is then the velocity, the time derivative of the sample. In ``mean``,
-    ``std`` and ``_target`` the time comes shaped ``(B, 1, ..., 1)``, so that formulas read as in the papers. All methods
-    are deterministic: noise comes in as an argument.
+    ``std`` and ``_point`` the time comes shaped ``(B, 1, ..., 1)``, so that formulas read as in the papers. All methods
+    are deterministic: noise comes in as an argument. ``realuid_lightning.testing.check_path`` checks your own path.
 
     Attributes:
         t_range: Least and greatest time that training and solvers visit.
@@ -92,7 +94,7 @@ class MatchingPath(Recorded, ABC):
         return PathSample(t, xt, target)
 
     def _point(self, t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return ``xt`` and the target; override where both are cheaper in closed form, or the target is no velocity."""
+        """Return ``xt`` and the target; override where a closed form is cheaper, or the target is no velocity."""
 
         def xt(time: Tensor) -> Tensor:
             mean = self.mean(time, x0, x1)

@@ -38,6 +38,7 @@ class LinearSchedule(Schedule):
     """``a = t``, ``b = 1 - t``: conditional optimal transport (flow matching, arXiv 2210.02747, eq. 20)."""
 
     def __call__(self, t: Tensor) -> Coefficients:
+        """Return the coefficients at ``t``."""
         one = torch.ones_like(t)
         return Coefficients(t, 1 - t, one, -one)
 
@@ -46,6 +47,7 @@ class CosineSchedule(Schedule):
     """``a = sin(pi t / 2)``, ``b = cos(pi t / 2)``: variance preserving for unit-variance data (arXiv 2303.08797)."""
 
     def __call__(self, t: Tensor) -> Coefficients:
+        """Return the coefficients at ``t``."""
         a, b = torch.sin(math.pi / 2 * t), torch.cos(math.pi / 2 * t)
         return Coefficients(a, b, math.pi / 2 * b, -math.pi / 2 * a)
 
@@ -70,6 +72,7 @@ class VPSchedule(Schedule):
         self.beta_max = beta_max
 
     def __call__(self, t: Tensor) -> Coefficients:
+        """Return the coefficients at ``t``."""
         s = 1 - t
         slope = self.beta_max - self.beta_min
         log_a = -0.25 * slope * s**2 - 0.5 * self.beta_min * s
