@@ -46,10 +46,12 @@ def mix_array(key: int, counters: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     Returns:
         64 random bits for each counter, of the same shape.
     """
-    state = (np.uint64(key) ^ counters.astype(np.uint64)) + np.uint64(_GOLDEN)
-    state = (state ^ state >> np.uint64(30)) * np.uint64(_MIX_1)
-    state = (state ^ state >> np.uint64(27)) * np.uint64(_MIX_2)
-    return state ^ state >> np.uint64(31)
+    state = counters.astype(np.uint64)
+    with np.errstate(over="ignore"):  # numpy warns of single numbers that wrap around, not of arrays
+        state = (np.uint64(key) ^ state) + np.uint64(_GOLDEN)
+        state = (state ^ state >> np.uint64(30)) * np.uint64(_MIX_1)
+        state = (state ^ state >> np.uint64(27)) * np.uint64(_MIX_2)
+    return np.asarray(state ^ state >> np.uint64(31))
 
 
 def keyed_generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:

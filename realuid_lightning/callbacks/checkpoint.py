@@ -1,5 +1,6 @@
 """When checkpoints are written and which are kept."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,46 +29,74 @@ class RunCheckpoint(ModelCheckpoint):
         keep: int = 1,
         every: int | None = None,
     ) -> None:
+        faults = Faults("RunCheckpoint")
+        faults.unless(mode in ("min", "max"), f"mode must be 'min' or 'max', got {mode!r}")
+        faults.unless(keep >= -1, f"keep must be at least 0, or -1 for all, got {keep}")
+        faults.unless(every is None or every >= 1, f"every must be at least 1 step, or null, got {every}")
+        faults.raise_any()
         super().__init__(
             monitor=monitor,
             mode=mode,
             save_top_k=keep if monitor is not None else 0,
-            save_last=True,
             filename="best_step_{step:08d}",
             auto_insert_metric_name=False,
             save_on_train_epoch_end=False,
         )
-        faults = Faults("RunCheckpoint")
-        faults.unless(keep >= -1, f"keep must be at least 0, or -1 for all, got {keep}")
-        faults.unless(every is None or every >= 1, f"every must be at least 1 step, or null, got {every}")
-        faults.raise_any()
         self.every = every
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse to begin a new run where another one's checkpoints are.
+        """Find the folder; that it is in use is for ``on_fit_start`` to judge."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to begin a new run where another one's checkpoints are (the trainer knows only now what it resumes).
 
         Raises:
             UserError: If the run folder holds checkpoints and none of them is resumed.
         """
-        super().setup(trainer, pl_module, stage)
+        del pl_module
         folder = Path(self.dirpath or ".")
-        if stage == "fit" and trainer.ckpt_path is None and any(folder.glob("*.ckpt")):
+        # What a killed write leaves begins with a dot.
+        used = any(not file.name.startswith(".") for file in folder.glob("*.ckpt"))
+        if used and trainer.ckpt_path is None:
             raise UserError(
                 f"{folder} holds the checkpoints of a run. Resume it with --ckpt_path last, choose another folder with "
                 "--trainer.default_root_dir, or remove it"
             )
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Save the newest state where ``every`` says so."""
         if self.every is not None and trainer.global_step % self.every == 0:
             self._save_last(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the state if it is among the best, and save it as the newest, which knows the best.
+
+        Raises:
+            UserError: If ``monitor`` names no metric; the state is saved first.
+        """
+        del pl_module
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        metrics = self._monitor_candidates(trainer)
+        known = self.monitor is None or self.monitor in metrics
+        if known:
+            self._save_topk_checkpoint(trainer, metrics)
+        self._save_last(trainer)
+        if not known:
+            raise UserError(f"RunCheckpoint: monitor names {self.monitor!r}; there are {', '.join(sorted(metrics))}")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final step, unless that has just been done."""
-        super().on_train_end(trainer, pl_module)
-        self._save_last(trainer)
+        del pl_module
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last(trainer)
 
     def _save_last(self, trainer: Trainer) -> None:
-        if self.dirpath is not None and self._last_global_step_saved != trainer.global_step:
+        """Write ``last.ckpt``: ModelCheckpoint itself writes it beside a new best only, and not over an old one."""
+        if self.dirpath is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._last_global_step_saved = trainer.global_step
-            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
+            self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
+            trainer.save_checkpoint(self.last_model_path)

@@ -92,7 +92,8 @@ class FIDCallback(Callback):
         if trainer.sanity_checking:
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir waits for all processes
-        names = list(self._metrics) or list(pl_module._evaluated())  # a process may have had no latents of its own
+        # A process may have had no latents of its own.
+        names = list(self._metrics) or list(pl_module._evaluated())  # type: ignore[operator]
         for name in names:
             metric = self._metric(name, pl_module.device)
             value = float(metric.compute())
@@ -102,7 +103,7 @@ class FIDCallback(Callback):
         self._metrics.clear()
 
     on_test_start = on_validation_start
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
     on_test_epoch_end = on_validation_epoch_end
 
     def _metric(self, name: str, device: torch.device) -> FrechetInceptionDistance:

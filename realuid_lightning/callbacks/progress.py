@@ -30,7 +30,7 @@ class MatchingProgressBar(RichProgressBar):
         return {name.removeprefix("train/"): value for name, value in items.items()}
 
     def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        interval = trainer.log_every_n_steps  # 0 says never
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 says never
         if trainer.validating or (interval > 0 and trainer.global_step % interval == 0):
             super()._update_metrics(trainer, pl_module)
 

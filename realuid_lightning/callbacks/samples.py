@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch import Tensor
-from torchvision.io import write_png
 from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
@@ -71,14 +71,13 @@ class SampleGrid(Callback):
             picture = None if trainer.sanity_checking else draw(torch.cat(parts))
             if picture is None:
                 continue
-            with replacing(folder / name / f"step_{trainer.global_step:08d}.png") as file:
-                write_png(picture, str(file))
+            write_png(picture, folder / name / f"step_{trainer.global_step:08d}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(f"samples/{name}", picture, trainer.global_step)
         self._samples.clear()
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
     on_test_epoch_end = on_validation_epoch_end
 
 
@@ -117,8 +116,7 @@ class PredictionWriter(BasePredictionWriter):
             return
         folder = self._target(trainer)
         for index, image in zip(batch.index.tolist(), to_bytes(prediction).cpu(), strict=True):
-            with replacing(folder / f"{index:06d}.png") as file:
-                write_png(image, str(file))
+            write_png(image, folder / f"{index:06d}.png")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the rows of all processes and write the npz file in the order of their indices."""
@@ -137,6 +135,13 @@ class PredictionWriter(BasePredictionWriter):
 
     def _target(self, trainer: Trainer) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "samples")
+
+
+def write_png(image: UInt8[Tensor, "c h w"], target: Path) -> None:
+    """Write an image of 1 or 3 channels, whole or not at all."""
+    pixels = image.permute(1, 2, 0).numpy()
+    with replacing(target) as file:
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file)
 
 
 def _gathered(rows: list[Row]) -> list[Row]:
@@ -160,7 +165,8 @@ def draw(samples: Float[Tensor, "b *d"]) -> Tensor | None:
     if samples.ndim == 4 and samples.shape[1] in (1, 3):
         scale = max(1, -(-SMALLEST_SIDE // samples.shape[-1]))
         large = to_bytes(samples).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-        return make_grid(large, nrow=math.ceil(math.sqrt(len(samples))), padding=2)
+        grid: Tensor = make_grid(large, nrow=math.ceil(math.sqrt(len(samples))), padding=2)
+        return grid
     if samples.ndim == 2 and samples.shape[1] == 2:
         counts = torch.histogramdd(samples.double(), bins=[DENSITY_BINS] * 2, range=[-3.0, 3.0] * 2).hist
         picture = (255 * counts / counts.max().clamp(min=1)).to(torch.uint8).T.flip(0)

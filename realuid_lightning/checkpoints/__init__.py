@@ -5,7 +5,7 @@ from realuid_lightning.checkpoints.files import read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
 from realuid_lightning.checkpoints.strict import check_state, load_strictly
-from realuid_lightning.checkpoints.weights import RECORD, load_weights
+from realuid_lightning.checkpoints.weights import RECORD, load_weights, record_of
 
 __all__ = [
     "RECORD",
@@ -17,4 +17,5 @@ __all__ = [
     "load_strictly",
     "load_weights",
     "read_checkpoint",
+    "record_of",
 ]

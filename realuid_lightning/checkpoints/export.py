@@ -10,7 +10,7 @@ from torch import nn
 from realuid_lightning.atomic import write_tensors
 from realuid_lightning.checkpoints.files import read_checkpoint
 from realuid_lightning.checkpoints.strict import load_strictly
-from realuid_lightning.checkpoints.weights import RECORD, network_weights
+from realuid_lightning.checkpoints.weights import RECORD, network_weights, record_of
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import OneStepGenerator
 from realuid_lightning.paths import MatchingPath
@@ -36,9 +36,7 @@ def load_generator(
     """
     exported = Path(path).suffix == ".safetensors"
     content = read_checkpoint(path)
-    record = _exported_record(path) if exported else content.get(RECORD)
-    if record is None:
-        raise UserError(f"{path}: expected a checkpoint of RealUIDModule or an export of it, got a foreign file")
+    record = record_of(_exported_header(path) if exported else content, path)
     if record["role"] != "generator":
         raise UserError(f"{path}: holds a {record['role']}, not a one-step generator; distil it first (realuid fit)")
     if exported and ema is not None:
@@ -66,11 +64,10 @@ def export_generator(checkpoint: str | Path, target: str | Path, ema: float | No
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: an export is a .safetensors file; choose a name that ends so")
     generator = load_generator(checkpoint, ema)
-    record = {**read_checkpoint(checkpoint)[RECORD], "ema": [] if ema is None else [ema]}
+    record = {**record_of(read_checkpoint(checkpoint), checkpoint), "ema": [] if ema is None else [ema]}
     write_tensors(generator.network.state_dict(), target, {RECORD: json.dumps(record)})
 
 
-def _exported_record(path: str | Path) -> dict[str, Any] | None:
+def _exported_header(path: str | Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(RECORD)
-    return None if text is None else json.loads(text)
+        return {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == RECORD}

@@ -8,6 +8,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints.files import read_checkpoint
+from realuid_lightning.checkpoints.weights import record_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -28,4 +29,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: If the file is missing, broken or foreign.
         """
         del map_location, weights_only
-        return read_checkpoint(path)
+        content = read_checkpoint(path)
+        record_of(content, path)  # Lightning would fail on a foreign file in words of its own
+        return content

@@ -1,5 +1,6 @@
 """Weights of a network from any file that holds them: our checkpoints, exports, official files, bare state dicts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,21 @@ def load_weights(
     raise UserError(
         f"{file}: expected a checkpoint of this package, an official .pt or a state dict, got a file with {keys}"
     )
+
+
+def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Return what one of our checkpoints says of itself: role, network, path, averages.
+
+    Raises:
+        UserError: If it is not one of ours.
+    """
+    record = checkpoint.get(RECORD)
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{source}: expected a checkpoint of this package, got a foreign one; an official or foreign teacher is named "
+            "in model.teacher_ckpt"
+        )
+    return record
 
 
 def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -31,6 +32,7 @@ def run(words: Sequence[str]) -> None:
         SystemExit: After ``--help`` or ``--print_config``.
     """
     _hush()
+    _check_yaml(words)
     try:
         # Lightning warns of arguments that are the process' own anyway.
         RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
@@ -158,6 +160,22 @@ def _clear(message: str) -> str:
     lines = [line.strip(" -\t") for line in message.splitlines() if line.strip()]
     telling = [line for line in lines if not NOISE.match(line)]
     return "\n".join([*dict.fromkeys(telling or lines), HELP])
+
+
+def _check_yaml(words: Sequence[str]) -> None:
+    """Name the config file that is no YAML; jsonargparse names only the line.
+
+    Raises:
+        UserError: With the file, and what is wrong where in it.
+    """
+    for flag, value in zip(words, [*words[1:], ""], strict=True):
+        name, _, attached = flag.partition("=")
+        file = Path(attached or value)
+        if name in ("-c", "--config") and file.is_file():
+            try:
+                yaml.safe_load(file.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise UserError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _hush() -> None:

@@ -28,7 +28,7 @@ class FeatureStatistics(NamedTuple):
 
     total: Tensor
     outer: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from realuid_lightning.checkpoints import RECORD, check_state
+from realuid_lightning.checkpoints import RECORD, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.ema import EMA, ema_faults
@@ -192,12 +192,7 @@ class MatchingModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another program, another role or another architecture, naming the difference."""
-        record = checkpoint.get(RECORD)
-        if record is None:
-            raise UserError(
-                "ckpt_path: the file is no checkpoint of realuid_lightning. To start from an official or foreign teacher, "
-                "name it in model.teacher_ckpt"
-            )
+        record = record_of(checkpoint, "ckpt_path")
         if record["role"] != self.role:
             raise UserError(
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"

@@ -130,7 +130,7 @@ class RealUIDModule(MatchingModule):
     # ----------------------------------------------------------------------------------------------------- start
 
     def setup(self, stage: str) -> None:
-        """Check the set-up; load the teacher and start both other networks, unless a checkpoint is about to fill all."""
+        """Check the set-up, before any step is made."""
         super().setup(stage)
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -139,8 +139,17 @@ class RealUIDModule(MatchingModule):
                 "trainer.strategy: the fake model and the generator train in turn, which plain ddp can not follow; "
                 "set it to ddp_find_unused_parameters_true"
             )
-        if self.trainer.ckpt_path is None:
-            self.start()
+
+    def on_fit_start(self) -> None:
+        """Load the teacher and start both other networks, unless a checkpoint has just filled all three."""
+        self.start()
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the checkpoint; it holds every network, so the teacher's own file is not needed."""
+        super().on_load_checkpoint(checkpoint)
+        self._started = True
 
     def start(self) -> None:
         """Load the teacher, and start the fake model and the generator; a second call does nothing.

@@ -107,14 +107,15 @@ def test_last_knows_the_best_right_after_validation(tmp_path):
     assert best_of(tmp_path).endswith("best_step_00000004.ckpt")
 
 
-@pytest.mark.parametrize(("mode", "keep", "kept"), [("max", 1, {2}), ("min", 2, {4, 6}), ("min", -1, {2, 4, 6}), ("min", 0, set())])
+@pytest.mark.parametrize(
+    ("mode", "keep", "kept"), [("max", 1, {2}), ("min", 2, {4, 6}), ("min", -1, {2, 4, 6}), ("min", 0, set())]
+)
 def test_mode_and_keep(tmp_path, mode, keep, kept):
     callback = RunCheckpoint(monitor="figure", mode=mode, keep=keep)
     fit(tmp_path, Counting([3.0, 1.0, 2.0]), callback, 6, val_check_interval=2, limit_val_batches=1)
     assert saved(tmp_path) == {f"best_step_{step:08d}.ckpt": step for step in kept} | {"last.ckpt": 6}
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_resuming_goes_on_in_the_same_files(tmp_path):
     options = {"val_check_interval": 2, "limit_val_batches": 1}

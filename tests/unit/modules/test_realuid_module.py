@@ -172,7 +172,7 @@ def test_clip_bounds_each_networks_update(clip, tmp_path):
     before = weights(made.generator)
     trainer(tmp_path, 1).fit(made, data())
     moved = torch.cat([(weights(made.generator)[key] - before[key]).flatten() for key in before]).norm()
-    assert (moved <= 1e-3 * 1.001e-3) == (clip is not None)  # lr times clip
+    assert (moved < 1.1e-6) == (clip is not None)  # lr times clip, and rounding
 
 
 def test_gamma_is_read():
@@ -183,7 +183,7 @@ def test_gamma_is_read():
     assert not torch.isclose(plain.generator_loss(batch), other.generator_loss(batch))
     grads = [torch.autograd.grad(made.fake_loss(batch), next(made.fake.parameters()))[0] for made in (plain, general, other)]
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
-    assert (grads[0] - grads[2]).abs().max() > 1e-4
+    assert (grads[0] - grads[2]).norm() > 1e-3 * grads[0].norm()
 
 
 def test_draws_are_keyed_by_seed_step_and_rank(monkeypatch):

@@ -1,0 +1,140 @@
+"""Every mistake gets one message that says what and how to mend it, no traceback, and exit code 2, before training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
+TEACHER, DISTIL = (("fit", "--config", str(CONFIGS / f"{name}.yaml")) for name in ("teacher", "distil"))
+SMALL = ("--model.network.width=32", "--trainer.max_steps=1")
+FINE = (*DISTIL, *SMALL)
+
+CASES = {
+    "alpha above 1": ((*FINE, "--model.alpha=1.5"), ["alpha must be in (0, 1], got 1.5"]),
+    "alpha zero": ((*FINE, "--model.alpha=0"), ["alpha must be in (0, 1], got 0"]),
+    "alpha no number": ((*FINE, "--model.alpha=much"), ["alpha", "float", "much"]),
+    "negative fake steps": ((*FINE, "--model.fake_steps=-1"), ["fake_steps must be at least 1, got -1"]),
+    "negative steps": ((*FINE, "--trainer.max_steps=-5"), ["max_steps", "-5"]),
+    "decay of 1": ((*FINE, "--model.ema=[1.0]"), ["decay must be in [0, 1), got 1.0"]),
+    "unknown fake_init": ((*FINE, "--model.fake_init=zeros"), ["fake_init", "teacher", "random", "zeros"]),
+    "unknown average to measure": ((*FINE, "--model.evaluate=[ema_0.5]"), ["evaluate names 'ema_0.5'", "raw, ema_0.9"]),
+    "several faults of several components": (
+        (*FINE, "--model.alpha=2", "--model.clip=0", "--data.batch_size=0", "--grid.count=0", "--checkpoint.keep=-2"),
+        ["alpha must", "clip must", "batch_size must", "count must", "keep must"],
+    ),
+    "missing teacher": ((*FINE, "--model.teacher_ckpt=nowhere.ckpt"), ["nowhere.ckpt", "no such file"]),
+    "teacher is a folder": ((*FINE, "--model.teacher_ckpt=."), ["folder"]),
+    "empty teacher": ((*FINE, "--model.teacher_ckpt=empty.ckpt"), ["empty.ckpt", "empty"]),
+    "truncated teacher": ((*FINE, "--model.teacher_ckpt=cut.ckpt"), ["cut.ckpt", "cut off", "copy or download it again"]),
+    "text as a teacher": ((*FINE, "--model.teacher_ckpt=text.ckpt"), ["text.ckpt", "another format"]),
+    "foreign teacher": ((*FINE, "--model.teacher_ckpt=foreign.pt"), ["foreign.pt", "expected a checkpoint of this package"]),
+    "code in a teacher": ((*FINE, "--model.teacher_ckpt=code.pt"), ["code.pt", "could run code"]),
+    "distilled as a teacher": (
+        (*FINE, "--model.teacher_ckpt=runs/demo/distil/checkpoints/last.ckpt"),
+        ["expected the checkpoint of a teacher, got that of a generator"],
+    ),
+    "teacher as a generator": (
+        (*FINE, "--model.generator_ckpt=runs/demo/teacher/checkpoints/last.ckpt"),
+        ["expected the checkpoint of a generator, got that of a teacher"],
+    ),
+    "no such average": ((*FINE, "--model.teacher_ema=0.5"), ["no average of decay 0.5; available: 0.999"]),
+    "other width": (
+        (*DISTIL, "--trainer.max_steps=1", "--model.network.width=64"),
+        ["do not fit MLP, nothing was loaded", "of another shape", "expected (", "width"],
+    ),
+    "other depth": ((*FINE, "--model.network.depth=5"), ["do not fit MLP", "missing"]),
+    "conditional network, unconditional teacher": (
+        (*FINE, "--model.network.num_classes=10", "--data.labels=true"),
+        ["label_emb.weight", "set num_classes: null"],
+    ),
+    "other path": ((*FINE, "--model.path.schedule=CosineSchedule"), ["CosineSchedule()", "set model.path"]),
+    "labels missing": ((*FINE, "--model.network.num_classes=10"), ["expects one of 10 classes", "data.labels is false"]),
+    "labels unwanted": ((*FINE, "--data.labels=true"), ["data.labels is true", "num_classes"]),
+    "labels that the data lacks": (
+        (*FINE, "--data.source=Gaussian", "--data.source.mean=[0]", "--data.source.std=[1]", "--data.labels=true"),
+        ["labels", "Gaussian has none"],
+    ),
+    "other shape": ((*FINE, "--model.network.shape=[1,4,4]"), ["(1, 4, 4)", "(1, 8, 8)"]),
+    "empty image folder": (
+        (*FINE, "--data.source=ImageFolder", "--data.source.root=hollow", "--data.source.size=8", "--data.source.channels=1"),
+        ["no images in hollow"],
+    ),
+    "missing image folder": (
+        (*FINE, "--data.source=ImageFolder", "--data.source.root=gone", "--data.source.size=8", "--data.source.channels=1"),
+        ["gone"],
+    ),
+    "broken image": (
+        (*FINE, "--data.source=ImageFolder", "--data.source.root=broken", "--data.source.size=8", "--data.source.channels=1"),
+        ["bad.png"],
+    ),
+    "missing CIFAR-10": (
+        (*TEACHER, "--trainer.max_steps=1", "--data.source=CIFAR10", "--model.network.shape=[3,32,32]"),
+        ["CIFAR10", "download"],
+    ),
+    "unknown key": ((*FINE, "--model.alhpa=0.9"), ["'alhpa' is not accepted"]),
+    "unknown group": ((*FINE, "--modle.alpha=0.9"), ["--modle.alpha"]),
+    "unknown key in a file": (("fit", "--config", str(CONFIGS / "distil.yaml"), "--config", "typo.yaml"), ["fake_stepz"]),
+    "broken YAML": (("fit", "--config", "broken.yaml"), ["broken.yaml"]),
+    "missing config": (("fit", "--config", "gone.yaml"), ["gone.yaml"]),
+    "no config": (("fit",), ["model"]),
+    "unknown class": ((*FINE, "--model=NoSuchModule"), ["NoSuchModule"]),
+    "unknown command": (("distill",), ["fit, validate, test, predict", "'distill'"]),
+    "resume what never ran": ((*FINE, "--ckpt_path=last"), ["no checkpoints/last.ckpt"]),
+    "resume from a text": ((*FINE, "--ckpt_path=text.ckpt"), ["text.ckpt", "another format"]),
+    "resume from a teacher": (
+        (*FINE, "--ckpt_path=runs/demo/teacher/checkpoints/last.ckpt"),
+        ["holds a teacher, but RealUIDModule resumes a generator"],
+    ),
+    "resume from a bare state dict": ((*FINE, "--ckpt_path=state.pt"), ["state.pt", "expected a checkpoint of this package", "teacher_ckpt"]),
+    "begin in a used folder": ((*FINE, "--trainer.default_root_dir=runs/demo/distil"), ["--ckpt_path last"]),
+    "Inception weights that are not there": (
+        (*FINE, "--fid.features=InceptionFeatures", "--fid.features.weights=inception.pth"),
+        ["inception.pth", "--fid.features"],
+    ),
+    "broken seeds": (
+        ("predict", *FINE[1:], "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt", "--data.predict_seeds=9-3"),
+        ["predict_seeds", "9-3"],
+    ),
+    "report of nothing": (("report", "hollow"), ["no fid.jsonl"]),
+    "export to another format": (
+        ("export", "runs/demo/distil/checkpoints/last.ckpt", "generator.bin"),
+        [".safetensors"],
+    ),
+    "export of a teacher": (("export", "runs/demo/teacher/checkpoints/last.ckpt", "x.safetensors"), ["holds a teacher"]),
+}
+
+
+@pytest.fixture(scope="module")
+def workshop(demo):
+    """The demo's folder, with all kinds of wrong files beside the runs."""
+    whole = (demo / "runs" / "demo" / "teacher" / "checkpoints" / "last.ckpt").read_bytes()
+    (demo / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    (demo / "empty.ckpt").touch()
+    (demo / "text.ckpt").write_text("hello\n")
+    (demo / "inception.pth").write_text("hello\n")
+    (demo / "typo.yaml").write_text("model: {init_args: {fake_stepz: 3}}\n")
+    (demo / "broken.yaml").write_text("model: [\n")
+    torch.save({"epoch": 3, "weights": [1.0]}, demo / "foreign.pt")
+    torch.save({"model": Path("x")}, demo / "code.pt")
+    torch.save({"weight": torch.zeros(3)}, demo / "state.pt")
+    (demo / "hollow").mkdir()
+    (demo / "broken").mkdir()
+    (demo / "broken" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return demo
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(" ", "-"))
+def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path):
+    monkeypatch.chdir(workshop)
+    words, expected = CASES[case]
+    if words[0] in ("fit", "predict") and not any("default_root_dir" in word for word in words):
+        words = (*words, f"--trainer.default_root_dir={tmp_path / 'run'}")
+    code, written = realuid(*words)
+    assert code == 2, written
+    faults = [line for line in written.splitlines() if line.startswith("error: ")]
+    for word in expected:
+        assert word in "\n".join(faults), written
+    assert "Traceback" not in written
+    assert len(faults) <= 6, written  # no wall
+    assert not list((tmp_path / "run").rglob("*.ckpt"))

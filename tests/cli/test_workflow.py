@@ -1,0 +1,168 @@
+"""From images to a one-step generator, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from realuid_lightning import load_generator
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
+SMALL = ["--model.network.width=32", "--trainer.enable_model_summary=false"]
+
+
+@pytest.fixture(autouse=True)
+def in_demo(demo, monkeypatch):
+    monkeypatch.chdir(demo)
+
+
+def test_fit_leaves_checkpoints_distances_pictures_and_its_config(demo):
+    for name, samplers in [("teacher", ["ema_0.999_steps_1", "ema_0.999_steps_50"]), ("distil", ["raw", "ema_0.99"])]:
+        run = demo / "runs" / "demo" / name
+        assert (run / "checkpoints" / "last.ckpt").is_file()
+        rows = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()]
+        assert {row["step"] for row in rows} == {2, 4}
+        assert all(row["distance"] > 0 and row["features"] == "raw values (64)" for row in rows)
+        for sampler in samplers:
+            assert sampler in {row["sampler"] for row in rows}
+            for step in (2, 4):
+                assert pixels(run / "samples" / sampler / f"step_{step:08d}.png").ndim == 3
+        assert list(run.glob("events.out.tfevents.*"))
+        assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 4
+
+
+def pixels(file):
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+def test_the_stored_config_makes_the_same_run_again(demo, realuid):
+    code, _ = realuid("fit", "--config", "runs/demo/distil/config.yaml", "--trainer.default_root_dir=runs/again")
+    assert code == 0
+    first, again = (weights(demo / "runs" / run) for run in ("demo/distil", "again"))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(demo, realuid):
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.batch_size=16", "--data.eval_samples=40"]
+    words += ["--trainer.val_check_interval=2", "--trainer.default_root_dir=runs/resumed", "--trainer.log_every_n_steps=1"]
+    assert realuid("fit", *words, "--trainer.max_steps=2")[0] == 0
+    assert realuid("fit", *words, "--trainer.max_steps=4", "--ckpt_path=last")[0] == 0
+    whole, resumed = (weights(demo / "runs" / run) for run in ("demo/distil", "resumed"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def weights(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_checkpoint_measures_what_its_run_measured(demo, realuid, command):
+    code, written = realuid(
+        *(command, "--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--data.eval_batch_size=7"),
+        *("--ckpt_path=last",),
+    )
+    assert code == 0, written
+    rows = [json.loads(line) for line in (demo / "runs" / "demo" / "distil" / "fid.jsonl").read_text().splitlines()]
+    measured = [row["distance"] for row in rows if row["sampler"] == "ema_0.99"]
+    assert measured[-1] == pytest.approx(measured[1], rel=1e-9)
+    assert yaml.safe_load((demo / "runs/demo/distil/config.yaml").read_text())["data"]["init_args"]["batch_size"] == 16
+
+
+def test_a_checkpoint_needs_no_teacher_file(realuid, tmp_path):
+    predict(realuid, "--model.teacher_ckpt=gone.ckpt", f"--writer.folder={tmp_path}", "--data.predict_seeds=5")
+    assert [file.name for file in tmp_path.iterdir()] == ["000005.png"]
+
+
+def predict(realuid, *words):
+    code, written = realuid("predict", "--config", CONFIGS / "distil.yaml", *SMALL, "--ckpt_path=last", *words)
+    assert code == 0, written
+
+
+def test_predict_writes_the_same_files_for_any_batch_size(demo, realuid, tmp_path):
+    for size in (7, 64):
+        predict(realuid, f"--data.batch_size={size}", f"--data.eval_batch_size={size}", f"--writer.folder={tmp_path / str(size)}")
+    names = sorted(file.name for file in (tmp_path / "7").iterdir())
+    assert names == [f"{index:06d}.png" for index in range(64)]
+    for name in names:
+        assert (tmp_path / "7" / name).read_bytes() == (tmp_path / "64" / name).read_bytes()
+
+
+def test_predict_seeds_name_the_samples_and_npz_holds_them_in_order(realuid, tmp_path):
+    seeds = "--data.predict_seeds=40-42,3"
+    predict(realuid, seeds, "--writer.format=npz", f"--writer.folder={tmp_path}")
+    predict(realuid, seeds, f"--writer.folder={tmp_path}")
+    stored = np.load(tmp_path / "samples.npz")
+    assert stored["index"].tolist() == [3, 40, 41, 42]
+    for index, image in zip(stored["index"], stored["samples"], strict=True):
+        assert (pixels(tmp_path / f"{index:06d}.png") == image[..., 0]).all()
+
+
+def test_predict_with_chooses_the_weights(realuid, tmp_path):
+    for name in ("raw", "ema_0.99"):
+        predict(realuid, f"--model.predict_with={name}", "--writer.format=npz", f"--writer.folder={tmp_path / name}")
+    raw, average = (np.load(tmp_path / name / "samples.npz")["samples"] for name in ("raw", "ema_0.99"))
+    assert (raw != average).any()
+
+
+def test_export_and_load_generator_give_what_predict_gives(demo, realuid, tmp_path):
+    predict(realuid, "--writer.format=npz", f"--writer.folder={tmp_path}", "--data.predict_seeds=0-9")
+    checkpoint = demo / "runs" / "demo" / "distil" / "checkpoints" / "last.ckpt"
+    code, written = realuid("export", checkpoint, tmp_path / "generator.safetensors", "--ema=0.99")
+    assert code == 0, written
+    from realuid_lightning.data.stream import LatentDataset
+
+    z = LatentDataset(torch.arange(10), (1, 8, 8)).__getitems__(range(10)).z
+    expected = torch.from_numpy(np.load(tmp_path / "samples.npz")["samples"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    for generator in (load_generator(checkpoint, ema=0.99), load_generator(tmp_path / "generator.safetensors")):
+        assert not generator.training
+        torch.testing.assert_close(generator(z).clamp(-1, 1), expected, rtol=0, atol=1.01 / 255)
+
+
+def test_report_is_a_table_of_all_runs(realuid, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, written = realuid("report", "runs/demo")
+    assert code == 0
+    for word in ("teacher", "distil", "ema_0.999_steps_50", "raw values (64)", "Frechet distance"):
+        assert word in written
+
+
+def test_configs_compose_and_every_field_can_be_overridden(tmp_path, realuid, capfd):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("model: {init_args: {alpha: 0.9, beta: 0.94}}\ntrainer: {max_steps: 3}\n")
+    words = ["fit", "-c", CONFIGS / "distil.yaml", "-c", overlay, "--model.beta=0.88", "--print_config"]
+    with pytest.raises(SystemExit) as left:
+        realuid(*words)
+    assert left.value.code == 0
+    merged = yaml.safe_load(capfd.readouterr().out)
+    assert merged["trainer"]["max_steps"] == 3
+    assert (merged["model"]["init_args"]["alpha"], merged["model"]["init_args"]["beta"]) == (0.9, 0.88)
+    assert merged["model"]["init_args"]["fake_steps"] == 5
+
+
+def test_help_needs_neither_torch_nor_lightning():
+    script = "import sys; from realuid_lightning.cli import main; main(['--help']); print({'torch', 'lightning'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+    assert "realuid fit --config" in done.stdout
+
+
+def test_the_console_script_runs_as_a_process_of_its_own(demo):
+    """Exit codes, warnings and streams as the shell sees them."""
+    script = Path(sys.executable).with_name("realuid")
+    words = ["fit", "--config", str(CONFIGS / "teacher.yaml"), *SMALL, "--trainer.max_steps=2", "--data.batch_size=16"]
+    words += ["--trainer.val_check_interval=2", "--data.eval_samples=16", "--trainer.default_root_dir=runs/process"]
+    done = subprocess.run([script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr + done.stdout
+    assert (demo / "runs" / "process" / "checkpoints" / "last.ckpt").is_file()
+    again = subprocess.run([script, *words], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "--ckpt_path last" in again.stderr
+    assert "Traceback" not in again.stderr

@@ -1,0 +1,93 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from realuid_lightning.atomic import replacing, write_tensors
+
+KILLED = """
+import os, signal, sys
+from realuid_lightning.atomic import replacing
+with replacing(sys.argv[1]) as file:
+    file.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
+    target = tmp_path / "new" / "deep" / "file.txt"
+    with replacing(target) as file:
+        assert file.parent == target.parent
+        assert file.suffix == ".txt"
+        file.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert os.listdir(target.parent) == ["file.txt"]
+
+
+def test_it_replaces_what_was_there(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with replacing(str(target)) as file:
+        file.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(error), replacing(target) as file:
+        file.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_write_that_never_was_is_an_error(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(target):
+        pass
+    assert target.read_text() == "old"
+
+
+def test_a_killed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    run = subprocess.run([sys.executable, "-c", KILLED, str(target)])
+    assert run.returncode == -signal.SIGKILL
+    assert target.read_text() == "old"
+    assert list(tmp_path.glob("[!.]*")) == [target]  # what is left of the new one is hidden
+
+
+def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), rename(*names)))
+    with replacing(tmp_path / "file.txt") as file:
+        file.write_text("whole")
+    assert calls == ["fsync", "replace"]
+
+
+def test_tensors_and_their_text_come_back(tmp_path):
+    tensors = {
+        "gradient": torch.ones(2, requires_grad=True),
+        "strided": torch.arange(6).view(2, 3).T,
+        "half": torch.ones(1, dtype=torch.bfloat16),
+        "scalar": torch.tensor(3),
+    }
+    write_tensors(tensors, tmp_path / "file.safetensors", {"note": "é"})
+    with safe_open(tmp_path / "file.safetensors", "pt") as file:
+        assert file.metadata() == {"note": "é"}
+        assert set(file.keys()) == set(tensors)
+        for name, tensor in tensors.items():
+            assert torch.equal(file.get_tensor(name), tensor)
+            assert file.get_tensor(name).dtype == tensor.dtype
+    assert os.listdir(tmp_path) == ["file.safetensors"]
