@@ -52,10 +52,13 @@ class RunConfig(SaveConfigCallback):
     """Stores the resolved config of a ``fit`` beside the run, whole or not at all."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write nothing yet: the run may still be refused, and its folder be another run's."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``config.yaml`` into the run folder, from process 0."""
         del pl_module
-        folder = trainer.log_dir
-        if stage == "fit" and trainer.is_global_zero and folder is not None:
+        folder = trainer.log_dir  # waits for all processes
+        if trainer.is_global_zero and folder is not None:
             with replacing(Path(folder) / "config.yaml") as file:
                 self.parser.save(self.config, str(file), skip_none=False, overwrite=True, multifile=False)
 

@@ -127,6 +127,7 @@ def workshop(demo):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(" ", "-"))
 def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path):
     monkeypatch.chdir(workshop)
+    before = files(workshop / "runs")
     words, expected = CASES[case]
     if words[0] in ("fit", "predict") and not any("default_root_dir" in word for word in words):
         words = (*words, f"--trainer.default_root_dir={tmp_path / 'run'}")
@@ -138,3 +139,9 @@ def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path):
     assert "Traceback" not in written
     assert len(faults) <= 6, written  # no wall
     assert not list((tmp_path / "run").rglob("*.ckpt"))
+    assert files(workshop / "runs") == before  # nothing of an earlier run is touched
+
+
+def files(folder):
+    """Contents of all files of runs, but for TensorBoard's, which every start may add."""
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and "tfevents" not in file.name}

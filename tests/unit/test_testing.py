@@ -292,7 +292,7 @@ def forgetful():
         (Random(), ["sample: a second call gave another result"]),
         (Coupled(), ["must not depend on others in its batch"]),
         (Target(), ["target: must be the time derivative of xt", "override velocity"]),
-        (Noisy(), ["at t_range[1] xt must be x1, but differs by 2"]),
+        (Noisy(), ["at t_range[1] xt must be x1, but differs by 3"]),
         (Leaky(), ["at t_range[0] xt must not depend on x1, but changes by 1"]),
         (Backwards(), ["at t_range[0]", "at t_range[1]", "turn time around"]),
         (Detached(), ["gradients: those of target by x0", "gradients: those of target by x1", "detach"]),

@@ -1,0 +1,145 @@
+import urllib.error
+
+import pytest
+import torch
+from torch import nn
+
+from realuid_lightning.data import to_floats
+from realuid_lightning.errors import UserError
+from realuid_lightning.metrics import (
+    Features,
+    InceptionFeatures,
+    RawFeatures,
+    feature_fingerprint,
+    feature_label,
+    to_bytes,
+)
+
+
+class Scaled(Features):
+    """Features with a setting that is no weight."""
+
+    num_features = 2
+    label = "scaled"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.layer = nn.Linear(2, 2)
+        nn.init.eye_(self.layer.weight)
+
+
+def plain(*layers):
+    torch.manual_seed(0)
+    module = nn.Sequential(*layers)
+    module.num_features = 2
+    return module
+
+
+def test_bytes_are_the_nearest_levels():
+    x = torch.tensor([-1.0, -1 + 0.9 / 255, -1 + 1.1 / 255, 0.999, 1.0, -7.0, 7.0, -1 / 255])
+    assert to_bytes(x).tolist() == [0, 0, 1, 255, 255, 0, 255, 127]
+    assert to_bytes(x).dtype == torch.uint8
+    assert to_bytes(x.bfloat16()).dtype == torch.uint8
+    assert x[0] == -1  # the samples themselves are left alone
+
+
+def test_every_byte_comes_back():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(to_bytes(to_floats(levels)), levels)
+
+
+def test_raw_features_are_the_values():
+    features = RawFeatures([1, 8, 8])
+    x = torch.randn(5, 1, 8, 8)
+    assert features.num_features == 64
+    assert torch.equal(features(x), x.view(5, 64).double())
+    assert feature_label(features) == "raw values (64)"
+    assert feature_label(nn.Flatten()) == "Flatten"
+
+
+def test_the_fingerprint_depends_on_weights():
+    one, two = plain(nn.Linear(2, 2)), plain(nn.Linear(2, 2))
+    assert feature_fingerprint(one) == feature_fingerprint(two)
+    with torch.no_grad():
+        two[0].weight[0, 0] += 1e-6
+    assert feature_fingerprint(one) != feature_fingerprint(two)
+
+
+def test_the_fingerprint_depends_on_settings_and_layers():
+    assert feature_fingerprint(Scaled(1.0)) != feature_fingerprint(Scaled(2.0))
+    assert feature_fingerprint(RawFeatures([2])) != feature_fingerprint(RawFeatures([3]))
+    assert feature_fingerprint(plain(nn.Linear(2, 2))) != feature_fingerprint(plain(nn.Linear(2, 2), nn.ReLU()))
+    assert feature_fingerprint(plain(nn.ReLU())) != feature_fingerprint(plain(nn.LeakyReLU(0.5)))
+
+
+def test_the_fingerprint_takes_every_type_of_tensor():
+    module = nn.Linear(2, 2).bfloat16()
+    module.register_buffer("flag", torch.tensor(True))
+    module.register_buffer("none", torch.zeros(0))
+    first = feature_fingerprint(module)
+    module.flag.fill_(False)
+    assert feature_fingerprint(module) != first
+
+
+def stand_in(*args, **kwargs):
+    """Takes the place of torchmetrics' network, and notes how it was asked for."""
+
+    class Network(nn.Module):
+        asked = (args, kwargs)
+
+        def forward(self, x):
+            assert x.dtype == torch.uint8
+            return x[:, :, 0, 0].float()
+
+    return Network()
+
+
+def test_inception_sees_bytes_of_three_channels_and_tensorflows_resize(monkeypatch):
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", stand_in)
+    features = InceptionFeatures("weights.pth")
+    features.prepare()
+    features.prepare()
+    args, options = features.network.asked
+    assert args == ("inception-v3-compat", ["2048"], "weights.pth")
+    assert options == {"antialias": False}  # torchmetrics' default is not the resize of the published figures
+    grey = torch.tensor([0.999, -1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    assert features(grey).tolist() == [[255.0] * 3, [0.0] * 3]
+    assert features(grey.expand(2, 3, 4, 4)).dtype == torch.float64
+
+
+def test_weights_are_the_same_wherever_they_lie(monkeypatch):
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", stand_in)
+    prints = set()
+    for place in (None, "here.pth", "there.pth"):
+        features = InceptionFeatures(place)
+        features.prepare()
+        prints.add(feature_fingerprint(features))
+    assert len(prints) == 1
+
+
+def test_a_missing_weights_file_is_told_with_its_option(tmp_path):
+    with pytest.raises(UserError) as caught:
+        InceptionFeatures(str(tmp_path / "absent.pth")).prepare()
+    for word in ("absent.pth failed", "--fid.features.weights", "weights-inception-2015-12-05", "RawFeatures"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_a_broken_weights_file_is_told_with_its_option(tmp_path, content):
+    file = tmp_path / "broken.pth"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"broken.pth failed.*--fid.features.weights"):
+        InceptionFeatures(str(file)).prepare()
+
+
+@pytest.mark.parametrize("error", [urllib.error.URLError("no route"), AssertionError(), OSError("two\nlines")])
+def test_a_failing_download_is_told_with_the_option(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", fail)
+    with pytest.raises(UserError, match="the download failed") as caught:
+        InceptionFeatures().prepare()
+    assert "--fid.features.weights" in str(caught.value)
+    assert "\n" not in str(caught.value)
