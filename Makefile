@@ -17,6 +17,8 @@ help:  ## Show this help
 
 setup: .venv/installed  ## Create .venv and install the package
 
+# One thread each: networks this small gain little from more, and lose much when other processes want the cores.
+demo: export OMP_NUM_THREADS ?= 1
 demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw both (minutes on a CPU)
 	rm -rf runs/demo
 	$(BIN)/realuid fit --config configs/demo/teacher.yaml

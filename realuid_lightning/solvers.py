@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int64
@@ -51,7 +52,7 @@ class Solver(ABC):
 
         grid = torch.linspace(*path.t_range, steps + 1, dtype=x0.dtype, device=x0.device)
         x = x0
-        for t, end in zip(grid[:-1], grid[1:], strict=True):
+        for t, end in pairwise(grid):
             x = self.step(velocity, t, end - t, x)
         return x
 

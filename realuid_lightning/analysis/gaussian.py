@@ -1,7 +1,7 @@
 """RealUID between Gaussians on the linear flow path, in closed form: where theory and code meet.
 
-Everything is a function of float64 tensors; nothing is sampled. Source: RealUID, arXiv 2509.22459, and the identities of
-flow matching for ``xt = (1 - t) x0 + t x1``, ``x0 ~ N(0, 1)``, ``x1 ~ N(mean, std^2)``.
+Everything is a function of float64 tensors; nothing is sampled. Source: RealUID, arXiv 2509.22459, and the identities
+of flow matching for ``xt = (1 - t) x0 + t x1``, ``x0 ~ N(0, 1)``, ``x1 ~ N(mean, std^2)``.
 """
 
 import math

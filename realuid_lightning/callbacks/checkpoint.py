@@ -99,4 +99,4 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._last_global_step_saved = trainer.global_step
             self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
-            trainer.save_checkpoint(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)

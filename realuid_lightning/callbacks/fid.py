@@ -97,7 +97,7 @@ class FIDCallback(Callback):
         for name in names:
             metric = self._metric(name, pl_module.device)
             value = float(metric.compute())
-            pl_module.log(f"fid/{name}", value, prog_bar=name == names[-1], rank_zero_only=False, sync_dist=False)
+            pl_module.log(f"fid/{name}", value, prog_bar=name == names[-1], sync_dist=True)
             if trainer.is_global_zero:
                 self._record(folder, trainer, name, value)
         self._metrics.clear()

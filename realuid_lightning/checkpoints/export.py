@@ -43,10 +43,12 @@ def load_generator(
         raise UserError(f"{path}: an export holds one set of weights; leave ema out, got {ema}")
     if network is None:
         if record["network"] is None:
-            raise UserError(f"{path}: its network class does not record its arguments; pass network=, built as in training")
+            raise UserError(
+                f"{path}: its network class does not record its arguments; pass network=, built as in training"
+            )
         network = rebuild(record["network"], nn.Module)
     load_strictly(network, content if exported else network_weights(content, ema, path), str(path))
-    generator = OneStepGenerator(network, on or rebuild(record["path"], MatchingPath))
+    generator = OneStepGenerator(network, on or rebuild(record["path"], MatchingPath))  # type: ignore[type-abstract]
     return generator.eval().requires_grad_(False)
 
 

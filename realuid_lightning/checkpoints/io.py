@@ -20,7 +20,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with replacing(path) as file:
             torch.save(checkpoint, file)
 
-    def load_checkpoint(  # type: ignore[override]
+    def load_checkpoint(
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read ``path`` on the CPU; whole files of weights and plain values only.

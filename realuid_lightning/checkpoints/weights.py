@@ -64,8 +64,8 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
     record = checkpoint.get(RECORD)
     if not isinstance(record, dict):
         raise UserError(
-            f"{source}: expected a checkpoint of this package, got a foreign one; an official or foreign teacher is named "
-            "in model.teacher_ckpt"
+            f"{source}: expected a checkpoint of this package, got a foreign one; an official or foreign teacher is "
+            "named in model.teacher_ckpt"
         )
     return record
 

@@ -12,7 +12,9 @@ def export(words: Sequence[str]) -> None:
     parser = ArgumentParser(prog="realuid export", description="Write a generator to a .safetensors file.")
     parser.add_argument("checkpoint", type=str, help="checkpoint of a distillation")
     parser.add_argument("target", type=str, help=".safetensors file to create")
-    parser.add_argument("--ema", type=float | None, default=None, help="decay of the average to export; raw when left out")
+    parser.add_argument(
+        "--ema", type=float | None, default=None, help="decay of the average to export; raw when left out"
+    )
     options = parser.parse_args(list(words))
     export_generator(options.checkpoint, options.target, options.ema)
     print(f"{options.target}: written")

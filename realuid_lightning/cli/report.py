@@ -10,17 +10,21 @@ from rich.table import Table
 
 from realuid_lightning.errors import UserError
 
+TEXTS = ("run", "sampler", "features")
+
 
 def report(words: Sequence[str]) -> None:
-    """Print the last distances of every run folder at or below the given ones.
+    """Print the last and the best distances of every run at or below the given folders, oldest run first.
 
     Raises:
         UserError: If a folder holds no run that has measured anything.
     """
     folders = [Path(word) for word in words] or [Path("runs")]
-    table = Table("run", "sampler", "step", "Frechet distance", "best", "features", "samples")
+    table = Table(title="Frechet distance to the real data")
+    for column in ("run", "sampler", "step", "last", "best", "samples", "features"):
+        table.add_column(column, no_wrap=column != "features", justify="left" if column in TEXTS else "right")
     for folder in folders:
-        histories = sorted(folder.rglob("fid.jsonl"))
+        histories = sorted(folder.rglob("fid.jsonl"), key=lambda file: file.stat().st_mtime)
         if not histories:
             raise UserError(f"report: {folder} holds no fid.jsonl; give the folder of a run that has validated")
         for history in histories:
@@ -42,8 +46,8 @@ def last_distances(history: Path) -> list[tuple[Any, ...]]:
             measured[-1]["step"],
             f"{measured[-1]['distance']:.3f}",
             f"{min(row['distance'] for row in measured):.3f}",
-            measured[-1]["features"],
             measured[-1]["samples"],
+            measured[-1]["features"],
         )
         for sampler, measured in rows.items()
     ]

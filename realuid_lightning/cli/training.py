@@ -1,6 +1,7 @@
 """``realuid fit | validate | test | predict``: the LightningCLI."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -12,8 +13,8 @@ import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO
 
 from realuid_lightning import metrics, networks, paths, solvers  # noqa: F401 - makes short class names known
 from realuid_lightning.atomic import replacing
@@ -33,6 +34,8 @@ def run(words: Sequence[str]) -> None:
     """
     _hush()
     _check_yaml(words)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
     try:
         # Lightning warns of arguments that are the process' own anyway.
         RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
@@ -139,15 +142,17 @@ def find_checkpoint(run_folder: Path, which: str) -> Path:
     last = run_folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
         raise UserError(
-            f"ckpt_path: {which}, but {run_folder} holds no checkpoints/last.ckpt; set --trainer.default_root_dir to the "
-            "folder of a run, or name a file"
+            f"ckpt_path: {which}, but {run_folder} holds no checkpoints/last.ckpt; set --trainer.default_root_dir to "
+            "the folder of a run, or name a file"
         )
     if which == "last":
         return last
     states = [state for name, state in read_checkpoint(last)["callbacks"].items() if name.startswith("RunCheckpoint")]
     best = next((Path(state["best_model_path"]) for state in states if state["best_model_path"]), None)
     if best is None:
-        raise UserError(f"ckpt_path: best, but the run in {run_folder} monitors nothing; set --checkpoint.monitor in fit")
+        raise UserError(
+            f"ckpt_path: best, but the run in {run_folder} monitors nothing; set --checkpoint.monitor in fit"
+        )
     return last.with_name(best.name)  # the folder may have moved since
 
 
@@ -183,7 +188,9 @@ def _check_yaml(words: Sequence[str]) -> None:
 
 def _hush() -> None:
     """Silence what others say about themselves rather than about the run."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda row: "litlogger" not in row.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda row: "litlogger" not in row.getMessage()
+    )
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
 
 

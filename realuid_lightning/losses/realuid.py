@@ -147,5 +147,7 @@ def _expectation(value: Tensor, weight: Tensor | None) -> Tensor:
 def _real_half(*tensors: Tensor | None) -> list[Tensor]:
     present = [tensor for tensor in tensors if tensor is not None]
     if len(present) != len(tensors):
-        raise ValueError("the real half counts unless every coefficient is 1: pass predictions and targets on real data")
+        raise ValueError(
+            "the real half counts unless every coefficient is 1: pass predictions and targets on real data"
+        )
     return present

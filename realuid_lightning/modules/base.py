@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
@@ -69,17 +69,18 @@ class MatchingModule(LightningModule):
     def draw(self, batch: MatchingBatch, rng: torch.Generator) -> MatchingBatch:
         """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy."""
         shape = next(field.shape for field in (batch.x1, batch.z, batch.x0) if field is not None)
+        dtype = cast(torch.dtype, self.dtype)
 
         def noise(given: Tensor | None) -> Tensor:
             if given is not None:
-                return given.to(self.dtype)
-            return torch.randn(shape, generator=rng, device=self.device, dtype=self.dtype)
+                return given.to(dtype)
+            return torch.randn(shape, generator=rng, device=self.device, dtype=dtype)
 
         t = batch.t
         if t is None:
-            t = self.path.sample_t(torch.rand(shape[:1], generator=rng, device=self.device, dtype=self.dtype))
+            t = self.path.sample_t(torch.rand(shape[:1], generator=rng, device=self.device, dtype=dtype))
         return batch._replace(
-            x1=None if batch.x1 is None else batch.x1.to(self.dtype),
+            x1=None if batch.x1 is None else batch.x1.to(dtype),
             x0=noise(batch.x0),
             z=noise(batch.z),
             t=t,
@@ -168,10 +169,13 @@ class MatchingModule(LightningModule):
             )
         if classes is None:
             faults.unless(
-                not data.labels, "data.labels is true, but the network has no classes: set its num_classes or labels: false"
+                not data.labels,
+                "data.labels is true, but the network has no classes: set its num_classes or labels: false",
             )
         elif not data.labels:
-            faults.unless(False, f"the network expects one of {classes} classes, but data.labels is false: set it to true")
+            faults.unless(
+                False, f"the network expects one of {classes} classes, but data.labels is false: set it to true"
+            )
         elif data.num_classes is not None:
             faults.unless(
                 data.num_classes <= classes, f"the network has {classes} classes, but the data has {data.num_classes}"

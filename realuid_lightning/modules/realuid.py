@@ -1,7 +1,7 @@
 """RealUID distillation: teacher, fake model and one-step generator in one min-max game (arXiv 2509.22459)."""
 
 import copy
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -85,9 +85,7 @@ class RealUIDModule(MatchingModule):
         faults.unless(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
         faults.unless(fake_steps >= 1, f"fake_steps must be at least 1, got {fake_steps}")
         faults.unless(clip is None or clip > 0, f"clip must be above 0, or null for no clipping, got {clip}")
-        faults.unless(
-            fake_init in ("teacher", "random"), f"fake_init must be 'teacher' or 'random', got {fake_init!r}"
-        )
+        faults.unless(fake_init in ("teacher", "random"), f"fake_init must be 'teacher' or 'random', got {fake_init!r}")
         faults.unless(
             fake_init == "teacher" or teacher_ckpt is not None,
             "fake_init: random needs a teacher_ckpt, since without one the network's own weights are the teacher",
@@ -133,7 +131,11 @@ class RealUIDModule(MatchingModule):
         """Check the set-up, before any step is made."""
         super().setup(stage)
         strategy = self.trainer.strategy
-        if stage == "fit" and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        if (
+            stage == "fit"
+            and isinstance(strategy, DDPStrategy)
+            and not strategy._ddp_kwargs.get("find_unused_parameters")
+        ):
             # Each backward reaches one of two networks; plain DDP would wait for the other, or send nothing at all.
             raise UserError(
                 "trainer.strategy: the fake model and the generator train in turn, which plain ddp can not follow; "
@@ -196,7 +198,13 @@ class RealUIDModule(MatchingModule):
         fake_generated, fake_real = self.fake(t, xt, y).chunk(2)
         if self.gamma is None:
             return fake_loss(
-                fake_generated, generated.target, fake_real, real.target, alpha=self.alpha, beta=self.beta, weight=weight
+                fake_generated,
+                generated.target,
+                fake_real,
+                real.target,
+                alpha=self.alpha,
+                beta=self.beta,
+                weight=weight,
             )
         with torch.no_grad():
             teacher_generated, teacher_real = self.teacher(t, xt, y).chunk(2)
@@ -232,7 +240,8 @@ class RealUIDModule(MatchingModule):
         )
 
     def _path_sample(self, batch: MatchingBatch, x1: Tensor) -> PathSample:
-        assert batch.t is not None and batch.x0 is not None
+        assert batch.t is not None
+        assert batch.x0 is not None
         return self.path.sample(batch.t, batch.x0, x1, batch.eps)
 
     # ------------------------------------------------------------------------------------------------- training
@@ -241,8 +250,8 @@ class RealUIDModule(MatchingModule):
         """Make one cycle: ``fake_steps`` fake updates, each from its own micro-batch, then one generator update."""
         del batch_idx
         rng = self.rng()
-        fake_optimizer, generator_optimizer = self._optimizers()
-        fake_schedule, generator_schedule = self._schedules()
+        fake_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
+        fake_schedule, generator_schedule = cast(list[LRScheduler], self.lr_schedulers())
         *fake_batches, generator_batch = batch.chunk(self.micro_batches)
         for micro_batch in fake_batches:
             loss = self.fake_loss(self.draw(micro_batch, rng))
@@ -266,14 +275,6 @@ class RealUIDModule(MatchingModule):
         optimizer.step()
         schedule.step()
         return norm
-
-    def _optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
-        fake, generator = self.optimizers()  # type: ignore[misc]
-        return fake, generator  # type: ignore[return-value]
-
-    def _schedules(self) -> tuple[LRScheduler, LRScheduler]:
-        fake, generator = self.lr_schedulers()  # type: ignore[misc]
-        return fake, generator  # type: ignore[return-value]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """Return optimizers and schedules of the fake model and the generator, in this order."""

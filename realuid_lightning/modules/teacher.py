@@ -1,12 +1,14 @@
 """Teacher training: any matching framework, by its path."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from realuid_lightning.data import MatchingBatch
 from realuid_lightning.errors import Faults
@@ -29,7 +31,7 @@ class TeacherModule(MatchingModule):
         ema: Decays of the averages that are kept, each in [0, 1).
         solver: Multi-step sampler of validation and prediction; Euler when None.
         sampling_steps: Numbers of solver steps that validation measures; 1 is the one-step generator's start.
-        evaluate: Names of the samplers that are measured (``raw_steps_50``, ``ema_0.999_steps_50``, ...); all when None.
+        evaluate: Names of the samplers that are measured (``raw_steps_50``, ...); all when None.
         predict_with: Name of the sampler that ``predict`` uses; the last one when None.
         sampling_chunk: Samples in one evaluation forward, whatever the batch size.
     """
@@ -77,16 +79,24 @@ class TeacherModule(MatchingModule):
 
     def matching_loss(self, batch: MatchingBatch) -> Tensor:
         """Return ``E w_t |f(t, xt) - c|^2`` of a filled batch."""
-        assert batch.t is not None and batch.x0 is not None and batch.x1 is not None
+        assert batch.t is not None
+        assert batch.x0 is not None
+        assert batch.x1 is not None
         sample = self.path.sample(batch.t, batch.x0, batch.x1, batch.eps)
         return matching_loss(self.network(sample.t, sample.xt, batch.y), sample.target, self.path.weight(sample.t))
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: LightningOptimizer, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
         """Make one update and let the averages follow."""
-        super().optimizer_step(epoch, batch_idx, optimizer, *args, **kwargs)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(self.network)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and its schedule, stepped once an update."""
         optimizer = self.optimizer(self.network.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}

@@ -26,9 +26,15 @@ CASES = {
     "missing teacher": ((*FINE, "--model.teacher_ckpt=nowhere.ckpt"), ["nowhere.ckpt", "no such file"]),
     "teacher is a folder": ((*FINE, "--model.teacher_ckpt=."), ["folder"]),
     "empty teacher": ((*FINE, "--model.teacher_ckpt=empty.ckpt"), ["empty.ckpt", "empty"]),
-    "truncated teacher": ((*FINE, "--model.teacher_ckpt=cut.ckpt"), ["cut.ckpt", "cut off", "copy or download it again"]),
+    "truncated teacher": (
+        (*FINE, "--model.teacher_ckpt=cut.ckpt"),
+        ["cut.ckpt", "cut off", "copy or download it again"],
+    ),
     "text as a teacher": ((*FINE, "--model.teacher_ckpt=text.ckpt"), ["text.ckpt", "another format"]),
-    "foreign teacher": ((*FINE, "--model.teacher_ckpt=foreign.pt"), ["foreign.pt", "expected a checkpoint of this package"]),
+    "foreign teacher": (
+        (*FINE, "--model.teacher_ckpt=foreign.pt"),
+        ["foreign.pt", "expected a checkpoint of this package"],
+    ),
     "code in a teacher": ((*FINE, "--model.teacher_ckpt=code.pt"), ["code.pt", "could run code"]),
     "distilled as a teacher": (
         (*FINE, "--model.teacher_ckpt=runs/demo/distil/checkpoints/last.ckpt"),
@@ -49,7 +55,10 @@ CASES = {
         ["label_emb.weight", "set num_classes: null"],
     ),
     "other path": ((*FINE, "--model.path.schedule=CosineSchedule"), ["CosineSchedule()", "set model.path"]),
-    "labels missing": ((*FINE, "--model.network.num_classes=10"), ["expects one of 10 classes", "data.labels is false"]),
+    "labels missing": (
+        (*FINE, "--model.network.num_classes=10"),
+        ["expects one of 10 classes", "data.labels is false"],
+    ),
     "labels unwanted": ((*FINE, "--data.labels=true"), ["data.labels is true", "num_classes"]),
     "labels that the data lacks": (
         (*FINE, "--data.source=Gaussian", "--data.source.mean=[0]", "--data.source.std=[1]", "--data.labels=true"),
@@ -57,15 +66,33 @@ CASES = {
     ),
     "other shape": ((*FINE, "--model.network.shape=[1,4,4]"), ["(1, 4, 4)", "(1, 8, 8)"]),
     "empty image folder": (
-        (*FINE, "--data.source=ImageFolder", "--data.source.root=hollow", "--data.source.size=8", "--data.source.channels=1"),
+        (
+            *FINE,
+            "--data.source=ImageFolder",
+            "--data.source.root=hollow",
+            "--data.source.size=8",
+            "--data.source.channels=1",
+        ),
         ["no images in hollow"],
     ),
     "missing image folder": (
-        (*FINE, "--data.source=ImageFolder", "--data.source.root=gone", "--data.source.size=8", "--data.source.channels=1"),
+        (
+            *FINE,
+            "--data.source=ImageFolder",
+            "--data.source.root=gone",
+            "--data.source.size=8",
+            "--data.source.channels=1",
+        ),
         ["gone"],
     ),
     "broken image": (
-        (*FINE, "--data.source=ImageFolder", "--data.source.root=broken", "--data.source.size=8", "--data.source.channels=1"),
+        (
+            *FINE,
+            "--data.source=ImageFolder",
+            "--data.source.root=broken",
+            "--data.source.size=8",
+            "--data.source.channels=1",
+        ),
         ["bad.png"],
     ),
     "missing CIFAR-10": (
@@ -74,7 +101,10 @@ CASES = {
     ),
     "unknown key": ((*FINE, "--model.alhpa=0.9"), ["'alhpa' is not accepted"]),
     "unknown group": ((*FINE, "--modle.alpha=0.9"), ["--modle.alpha"]),
-    "unknown key in a file": (("fit", "--config", str(CONFIGS / "distil.yaml"), "--config", "typo.yaml"), ["fake_stepz"]),
+    "unknown key in a file": (
+        ("fit", "--config", str(CONFIGS / "distil.yaml"), "--config", "typo.yaml"),
+        ["fake_stepz"],
+    ),
     "broken YAML": (("fit", "--config", "broken.yaml"), ["broken.yaml"]),
     "missing config": (("fit", "--config", "gone.yaml"), ["gone.yaml"]),
     "no config": (("fit",), ["model"]),
@@ -86,7 +116,10 @@ CASES = {
         (*FINE, "--ckpt_path=runs/demo/teacher/checkpoints/last.ckpt"),
         ["holds a teacher, but RealUIDModule resumes a generator"],
     ),
-    "resume from a bare state dict": ((*FINE, "--ckpt_path=state.pt"), ["state.pt", "expected a checkpoint of this package", "teacher_ckpt"]),
+    "resume from a bare state dict": (
+        (*FINE, "--ckpt_path=state.pt"),
+        ["state.pt", "expected a checkpoint of this package", "teacher_ckpt"],
+    ),
     "begin in a used folder": ((*FINE, "--trainer.default_root_dir=runs/demo/distil"), ["--ckpt_path last"]),
     "Inception weights that are not there": (
         (*FINE, "--fid.features=InceptionFeatures", "--fid.features.weights=inception.pth"),
@@ -101,7 +134,10 @@ CASES = {
         ("export", "runs/demo/distil/checkpoints/last.ckpt", "generator.bin"),
         [".safetensors"],
     ),
-    "export of a teacher": (("export", "runs/demo/teacher/checkpoints/last.ckpt", "x.safetensors"), ["holds a teacher"]),
+    "export of a teacher": (
+        ("export", "runs/demo/teacher/checkpoints/last.ckpt", "x.safetensors"),
+        ["holds a teacher"],
+    ),
 }
 
 

@@ -42,10 +42,19 @@ def tiny(config, folder):
     network = dict(model["network"]["init_args"])
     if "model_channels" in network:
         size = network["image_size"] = 16
-        small = {"image_size": size, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [8], "num_head_channels": 32}
+        small = {
+            "image_size": size,
+            "model_channels": 32,
+            "num_res_blocks": 1,
+            "attention_resolutions": [8],
+            "num_head_channels": 32,
+        }
         network |= small
         overlay["model"]["init_args"]["network"] = {"init_args": small}
-        source = {"class_path": "ImageFolder", "init_args": {"root": str(images(folder / "images", size)), "size": size}}
+        source = {
+            "class_path": "ImageFolder",
+            "init_args": {"root": str(images(folder / "images", size)), "size": size},
+        }
         overlay["data"]["init_args"]["source"] = source
         overlay["fid"] = {"features": {"class_path": "RawFeatures", "init_args": {"shape": [3, size, size]}}}
     else:
@@ -109,7 +118,10 @@ def test_published_recipe(file, alpha, beta, lr, batch, paper):
     model = config["model"]["init_args"]
     assert (model["alpha"], model["beta"], model["fake_steps"], model["clip"]) == (alpha, beta, 5, 1.0)
     for role in ("fake", "generator"):
-        assert model[f"{role}_optimizer"] == {"class_path": "torch.optim.Adam", "init_args": {"lr": lr, "betas": [0.0, 0.999]}}
+        assert model[f"{role}_optimizer"] == {
+            "class_path": "torch.optim.Adam",
+            "init_args": {"lr": lr, "betas": [0.0, 0.999]},
+        }
         assert model[f"{role}_schedule"]["init_args"]["steps"] == (1 if "finetune" in file else 500)
     assert config["data"]["init_args"]["batch_size"] == batch
     assert f"FID {paper}" in (CONFIGS / f"{file}.yaml").read_text()

@@ -51,7 +51,11 @@ def test_the_stored_config_makes_the_same_run_again(demo, realuid):
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(demo, realuid):
     words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.batch_size=16", "--data.eval_samples=40"]
-    words += ["--trainer.val_check_interval=2", "--trainer.default_root_dir=runs/resumed", "--trainer.log_every_n_steps=1"]
+    words += [
+        "--trainer.val_check_interval=2",
+        "--trainer.default_root_dir=runs/resumed",
+        "--trainer.log_every_n_steps=1",
+    ]
     assert realuid("fit", *words, "--trainer.max_steps=2")[0] == 0
     assert realuid("fit", *words, "--trainer.max_steps=4", "--ckpt_path=last")[0] == 0
     whole, resumed = (weights(demo / "runs" / run) for run in ("demo/distil", "resumed"))
@@ -87,7 +91,12 @@ def predict(realuid, *words):
 
 def test_predict_writes_the_same_files_for_any_batch_size(demo, realuid, tmp_path):
     for size in (7, 64):
-        predict(realuid, f"--data.batch_size={size}", f"--data.eval_batch_size={size}", f"--writer.folder={tmp_path / str(size)}")
+        predict(
+            realuid,
+            f"--data.batch_size={size}",
+            f"--data.eval_batch_size={size}",
+            f"--writer.folder={tmp_path / str(size)}",
+        )
     names = sorted(file.name for file in (tmp_path / "7").iterdir())
     assert names == [f"{index:06d}.png" for index in range(64)]
     for name in names:
@@ -129,7 +138,7 @@ def test_report_is_a_table_of_all_runs(realuid, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, written = realuid("report", "runs/demo")
     assert code == 0
-    for word in ("teacher", "distil", "ema_0.999_steps_50", "raw values (64)", "Frechet distance"):
+    for word in ("teacher", "distil", "ema_0.999_steps_50", "raw values (64)", "Frechet distance to the real data"):
         assert word in written
 
 
@@ -147,7 +156,8 @@ def test_configs_compose_and_every_field_can_be_overridden(tmp_path, realuid, ca
 
 
 def test_help_needs_neither_torch_nor_lightning():
-    script = "import sys; from realuid_lightning.cli import main; main(['--help']); print({'torch', 'lightning'} & set(sys.modules))"
+    script = "from realuid_lightning.cli import main; main(['--help'])"
+    script += "; import sys; print({'torch', 'lightning'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
     assert "realuid fit --config" in done.stdout

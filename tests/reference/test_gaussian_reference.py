@@ -1,4 +1,4 @@
-"""The objective between Gaussians, by the package's losses with the exact inner maximiser, against quadrature values."""
+"""The objective between Gaussians, by our losses with the exact inner maximiser, against quadrature values."""
 
 import json
 import math

@@ -77,7 +77,10 @@ def test_the_singular_corner_keeps_the_real_term(beta):
     """At alpha = 1, beta != 1 (where the official code drops it) the loss is the limit of alpha -> 1 ..."""
     near, corner = ({"loss": "dist", "turn": "fake", "alpha": alpha, "beta": beta} for alpha in (1 - 1e-9, 1.0))
     setting = Setting()
-    grads = [torch.autograd.grad(setting.loss(row), list(setting.leaves.values())[:2], retain_graph=True) for row in (near, corner)]
+    grads = [
+        torch.autograd.grad(setting.loss(row), list(setting.leaves.values())[:2], retain_graph=True)
+        for row in (near, corner)
+    ]
     for left, right in zip(*grads, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-7, atol=1e-7)
     # ... and its gradient agrees with finite differences.

@@ -1,3 +1,4 @@
+# ruff: noqa: PT012 - what a block notes and then raises is the point
 import pytest
 
 from realuid_lightning.errors import Faults, UserError, gathering_faults
@@ -60,7 +61,7 @@ def test_after_the_block_faults_are_raised_at_once_again():
     with pytest.raises(UserError), gathering_faults():
         Faults("Thing").unless(True, "never told")
         Component("broken", -1)
-    with pytest.raises(UserError, match="^late: size must be positive, got -3$"):
+    with pytest.raises(UserError, match=r"^late: size must be positive, got -3$"):
         Component("late", -3)
 
 

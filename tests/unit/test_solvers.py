@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def error(solver, path, steps):
 @pytest.mark.parametrize(("solver", "order"), [(Euler(), 1), (Heun(), 2)])
 def test_the_error_falls_with_the_order_of_the_solver(name, solver, order):
     errors = [error(solver, PATHS[name], steps) for steps in (200, 400, 800)]
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.02)
 
 
@@ -58,7 +59,7 @@ def test_the_error_falls_with_the_order_of_the_solver(name, solver, order):
         (Euler(), "vp", 0.01),
         (Heun(), "linear", 5e-5),
         (Heun(), "cosine", 1e-4),
-        (Heun(), "vp", 5e-4),
+        (Heun(), "vp", 3e-3),  # its source still knows 0.7% of the mean
     ],
 )
 def test_a_hundred_steps_make_the_data_distribution(solver, name, accuracy):
@@ -118,6 +119,6 @@ def test_steps_are_equal_over_the_range_of_the_path(solver, calls):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_type_of_the_source_is_kept(dtype):
     made = Heun().sample(
-        FlowMatchingPath(LinearSchedule()), lambda t, x, y: x * t[:, None], torch.ones(2, 3, dtype=dtype), None, 3
+        FlowMatchingPath(LinearSchedule()), lambda t, x, _: x * t[:, None], torch.ones(2, 3, dtype=dtype), None, 3
     )
     assert made.dtype == dtype

@@ -1,3 +1,4 @@
+
 import pytest
 import torch
 
@@ -334,7 +335,7 @@ def test_a_class_that_no_checkpoint_can_name_is_told():
     class Local(Curved):
         pass
 
-    with pytest.raises(AssertionError, match="recorded: expected no error, got UserError: .*top of a module"):
+    with pytest.raises(AssertionError, match=r"recorded: expected no error, got UserError: .*top of a module"):
         check_path(Local())
 
 

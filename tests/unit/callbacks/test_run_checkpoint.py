@@ -128,7 +128,7 @@ def test_resuming_goes_on_in_the_same_files(tmp_path):
 
 def test_a_used_folder_is_refused(tmp_path):
     fit(tmp_path, Counting(), RunCheckpoint(), 2)
-    with pytest.raises(UserError, match="--ckpt_path last.*--trainer.default_root_dir"):
+    with pytest.raises(UserError, match=r"--ckpt_path last.*--trainer.default_root_dir"):
         fit(tmp_path, Counting(), RunCheckpoint(), 2)
 
 

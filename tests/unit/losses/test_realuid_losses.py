@@ -48,9 +48,7 @@ def test_fake_loss_is_the_papers_up_to_a_constant(alpha, beta):
 def test_general_with_gamma_alpha_is_realuid(alpha, beta):
     fake_gen, f_gen, c_gen, fake_real, f_real, c_real = batch(6)
     fakes = [fake_gen.requires_grad_(), fake_real.requires_grad_()]
-    general = general_fake_loss(
-        fake_gen, f_gen, c_gen, fake_real, f_real, c_real, alpha=alpha, beta=beta, gamma=alpha
-    )
+    general = general_fake_loss(fake_gen, f_gen, c_gen, fake_real, f_real, c_real, alpha=alpha, beta=beta, gamma=alpha)
     plain = fake_loss(fake_gen, c_gen, fake_real, c_real, alpha=alpha, beta=beta)
     for left, right in zip(torch.autograd.grad(general, fakes), torch.autograd.grad(plain, fakes), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)

@@ -181,7 +181,9 @@ def test_gamma_is_read():
     other = module(alpha=0.9, beta=0.94, gamma=0.7)
     torch.testing.assert_close(plain.generator_loss(batch), general.generator_loss(batch))
     assert not torch.isclose(plain.generator_loss(batch), other.generator_loss(batch))
-    grads = [torch.autograd.grad(made.fake_loss(batch), next(made.fake.parameters()))[0] for made in (plain, general, other)]
+    grads = [
+        torch.autograd.grad(made.fake_loss(batch), next(made.fake.parameters()))[0] for made in (plain, general, other)
+    ]
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
     assert (grads[0] - grads[2]).norm() > 1e-3 * grads[0].norm()
 
@@ -222,7 +224,9 @@ def test_fake_init_random_keeps_the_weights_the_network_was_built_with(tmp_path)
 
 def test_all_faults_at_once():
     with pytest.raises(UserError) as told:
-        RealUIDModule(network(), teacher_ckpt=None, alpha=0.0, fake_steps=0, clip=-1.0, teacher_ema=0.9, fake_init="random")
+        RealUIDModule(
+            network(), teacher_ckpt=None, alpha=0.0, fake_steps=0, clip=-1.0, teacher_ema=0.9, fake_init="random"
+        )
     for word in ("alpha must be in (0, 1], got 0.0", "fake_steps", "clip", "teacher_ema", "fake_init: random"):
         assert word in str(told.value)
 
@@ -263,7 +267,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers
 
     def fresh():
         made = RealUIDModule(
-            network(dropout=0.1), teacher_ckpt=None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.9, 0.5], sampling_chunk=8
+            network(dropout=0.1),
+            teacher_ckpt=None,
+            alpha=0.9,
+            beta=0.94,
+            fake_steps=2,
+            ema=[0.9, 0.5],
+            sampling_chunk=8,
         )
         made.start()
         return made
@@ -351,6 +361,8 @@ def test_a_teacher_checkpoint_feeds_a_distillation(tmp_path):
     run.fit(teacher, data())
     run.save_checkpoint(tmp_path / "teacher.ckpt")
     for ema, expected in [(None, teacher.network), (0.5, teacher.ema[0.5].network)]:
-        made = RealUIDModule(copy.deepcopy(network(seed=9)), teacher_ckpt=str(tmp_path / "teacher.ckpt"), teacher_ema=ema)
+        made = RealUIDModule(
+            copy.deepcopy(network(seed=9)), teacher_ckpt=str(tmp_path / "teacher.ckpt"), teacher_ema=ema
+        )
         made.start()
         assert same(weights(made.teacher.network), weights(expected))

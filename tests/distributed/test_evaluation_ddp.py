@@ -1,0 +1,90 @@
+"""Evaluation and prediction by two processes must give what one gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from realuid_lightning.callbacks import FIDCallback, PredictionWriter, SampleGrid
+from realuid_lightning.data import Digits, MatchingDataModule
+from realuid_lightning.metrics import RawFeatures
+from realuid_lightning.modules import RealUIDModule
+from realuid_lightning.networks import MLP
+
+torch.set_num_threads(1)
+devices, folder = int(sys.argv[1]), sys.argv[2]
+torch.manual_seed(1)
+network = MLP([1, 8, 8], width=16, depth=1, num_classes=10)
+nn.init.normal_(network.out[-1].weight, std=0.2)
+trainer = Trainer(
+    accelerator="cpu",
+    devices=devices,
+    strategy="ddp" if devices > 1 else "auto",
+    logger=False,
+    enable_checkpointing=False,
+    enable_progress_bar=False,
+    use_distributed_sampler=False,
+    default_root_dir=folder,
+    callbacks=[FIDCallback(RawFeatures([1, 8, 8])), SampleGrid(9), PredictionWriter(folder, "npz")],
+)
+model = RealUIDModule(network=network, teacher_ckpt=None)
+data = MatchingDataModule(Digits(), labels=True, eval_samples=101, eval_batch_size=7, predict_seeds="5-40,3")
+trainer.validate(model, data, verbose=False)
+first = {name: float(figure) for name, figure in trainer.callback_metrics.items()}
+trainer.validate(model, data, verbose=False)  # the statistics of real data come from the cache
+assert {name: float(figure) for name, figure in trainer.callback_metrics.items()} == first
+trainer.predict(model, data, return_predictions=False)
+"""
+
+
+def run(folder, devices):
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error::UserWarning", str(script), str(devices), str(folder)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:  # processes that wait for each other
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, errors[-3000:]
+    return [json.loads(line) for line in (folder / "fid.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluation")
+    return {devices: (root / str(devices), run(root / str(devices), devices)) for devices in (1, 2)}
+
+
+def test_distances_are_the_same(runs):
+    (_, one), (_, two) = runs[1], runs[2]
+    assert [row["sampler"] for row in two] == ["raw", "ema_0.999"] * 2
+    assert one[0]["distance"] > 1
+    for alone, together in zip(one, two, strict=True):
+        assert together["distance"] == pytest.approx(alone["distance"], rel=1e-9)
+        assert {**together, "distance": None} == {**alone, "distance": None}
+
+
+def test_predictions_and_pictures_are_the_same_bytes(runs):
+    for name in ("samples.npz", "samples/raw/step_00000000.png"):
+        one, two = ((folder / name).read_bytes() for folder, _ in runs.values())
+        assert one == two
+
+
+def test_real_data_were_cached_once(runs):
+    for folder, _ in runs.values():
+        assert len(list((folder / "cache" / "realuid_lightning").iterdir())) == 1

@@ -1,0 +1,270 @@
+import json
+import logging
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from realuid_lightning.callbacks import FIDCallback
+from realuid_lightning.data import Digits, Gaussian, MatchingDataModule, to_floats
+from realuid_lightning.errors import UserError
+from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures
+from realuid_lightning.modules import RealUIDModule
+from realuid_lightning.networks import MLP
+
+SAMPLES = 150
+
+
+class Pooled(Features):
+    """Eight float32 features, counting how often real digits are measured."""
+
+    num_features = 8
+    label = "pooled"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = scale
+        self.layer = nn.Linear(64, 8).double()
+        self.calls = []
+
+    def forward(self, x):
+        assert not self.training
+        self.calls.append(len(x))
+        return self.scale * self.layer(x.flatten(1).double()).tanh()
+
+
+def module(**options):
+    torch.manual_seed(1)
+    network = MLP([1, 8, 8], width=16, depth=1)
+    nn.init.normal_(network.out[-1].weight, std=0.2)
+    return RealUIDModule(network=network, teacher_ckpt=None, **options)
+
+
+def data(batch_size=50, source=None, **options):
+    return MatchingDataModule(source or Digits(), eval_samples=SAMPLES, eval_batch_size=batch_size, **options)
+
+
+def validate(folder, callback, datamodule=None, model=None, **options):
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        callbacks=[callback],
+        **options,
+    )
+    model, datamodule = model or module(), datamodule or data()
+    (figures,) = trainer.validate(model, datamodule, verbose=False)
+    return figures
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "fid.jsonl").read_text().splitlines()]
+
+
+def frechet(one, two):
+    """Fréchet distance of two sets of vectors, by eigenvalues of symmetric matrices only."""
+    one, two = one.double(), two.double()
+    covariance, other = torch.cov(one.T), torch.cov(two.T)
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors @ (values.clamp(min=0).sqrt()[:, None] * vectors.T)
+    cross = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    return float((one.mean(0) - two.mean(0)).square().sum() + covariance.trace() + other.trace() - 2 * cross)
+
+
+@torch.no_grad()
+def generated(model, datamodule):
+    """The samples that evaluation makes, by the network itself."""
+    datamodule.setup("validate")
+    z = torch.cat([batch.z for batch in datamodule.val_dataloader()])
+    return model.generator(z)
+
+
+def reals():
+    source = Digits()
+    return to_floats(source.get(torch.arange(len(source)))[0])
+
+
+@pytest.mark.parametrize("make", [lambda: RawFeatures([1, 8, 8]), Pooled])
+def test_the_figure_is_the_frechet_distance(tmp_path, make):
+    model, features = module(), make()
+    figures = validate(tmp_path, FIDCallback(features), model=model)
+    with torch.no_grad():
+        expected = frechet(features(reals()), features(generated(model, data())))
+    assert expected > 0.01
+    assert figures == {name: pytest.approx(expected, rel=1e-6) for name in ("fid/raw", "fid/ema_0.999")}
+    assert rows(tmp_path)[0]["distance"] == pytest.approx(expected, rel=1e-7)
+
+
+def test_samplers_have_figures_of_their_own(tmp_path):
+    model = module(ema=[0.5, 0.9])
+    model.start()
+    with torch.no_grad():
+        model.ema[0.5].network.network.out[-1].weight.zero_()
+    figures = validate(tmp_path, FIDCallback(Pooled()), model=model)
+    assert list(figures) == ["fid/raw", "fid/ema_0.5", "fid/ema_0.9"]
+    assert figures["fid/raw"] == figures["fid/ema_0.9"] != figures["fid/ema_0.5"]
+
+
+def test_real_against_real_is_zero(tmp_path):
+    x = reals()
+    datamodule = MatchingDataModule(Digits(), eval_samples=len(x), eval_batch_size=500)
+
+    class Pretending(FIDCallback):
+        def on_validation_batch_end(self, trainer, pl_module, _, batch, *rest):
+            super().on_validation_batch_end(trainer, pl_module, {"real": x[batch.index]}, batch, *rest)
+
+    figures = validate(tmp_path, Pretending(RawFeatures([1, 8, 8])), datamodule)
+    assert abs(figures["fid/real"]) < 1e-5
+
+
+def test_the_batch_size_does_not_matter(tmp_path):
+    figures = [validate(tmp_path, FIDCallback(Pooled()), data(size)) for size in (7, 64)]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-9)
+
+
+def test_rows_tell_figure_and_protocol(tmp_path):
+    validate(tmp_path, FIDCallback(Pooled()))
+    figures = validate(tmp_path, FIDCallback(Pooled()))
+    assert [row.pop("distance") for row in rows(tmp_path)[2:]] == pytest.approx(list(figures.values()), rel=1e-6)
+    source = Digits()
+    common = {"step": 0, "features": "pooled", "samples": SAMPLES, "reference": source.fingerprint()}
+    assert [{k: v for k, v in row.items() if k != "distance"} for row in rows(tmp_path)] == [
+        {"sampler": name, **common} for name in ("raw", "ema_0.999", "raw", "ema_0.999")
+    ]
+
+
+def real_calls(tmp_path, features, datamodule=None, cache=None):
+    """Return how many real samples one run measured."""
+    before = sum(features.calls)
+    validate(tmp_path, FIDCallback(features, cache=cache), datamodule)
+    return sum(features.calls) - before - 2 * SAMPLES
+
+
+def test_real_data_are_measured_once(tmp_path):
+    features, all_digits = Pooled(), len(Digits())
+    assert real_calls(tmp_path, features) == all_digits
+    assert real_calls(tmp_path, features) == 0
+    assert real_calls(tmp_path, Pooled(), data(7)) == 0  # in another run, in batches of another size
+    assert len(list((tmp_path / "cache" / "realuid_lightning").iterdir())) == 1
+    assert real_calls(tmp_path, features, cache=str(tmp_path / "own")) == all_digits
+    assert real_calls(tmp_path, features, cache=str(tmp_path / "own")) == 0
+
+
+def test_another_extractor_or_other_data_are_measured_anew(tmp_path):
+    all_digits = len(Digits())
+    assert real_calls(tmp_path, Pooled()) == all_digits
+    other = Pooled()
+    with torch.no_grad():
+        other.layer.weight[0, 0] += 1e-6
+    assert real_calls(tmp_path, other) == all_digits
+    assert real_calls(tmp_path, Pooled(2.0)) == all_digits
+
+    class Fewer(Digits):
+        def load(self):
+            x, y = super().load()
+            return x[:500], y[:500]
+
+    assert real_calls(tmp_path, Pooled(), data(reference=Fewer())) == 500
+    assert real_calls(tmp_path, Pooled()) == 0
+
+
+def test_one_callback_serves_other_data_in_another_run(tmp_path):
+    callback, model = (
+        FIDCallback(RawFeatures([2])),
+        RealUIDModule(network=MLP([2], width=4, depth=1), teacher_ckpt=None),
+    )
+    near, far = (data(source=Gaussian([mean, 0.0], [1.0, 1.0], size=400)) for mean in (0.0, 9.0))
+    assert validate(tmp_path, callback, near, model)["fid/raw"] < 1
+    assert validate(tmp_path, callback, far, model)["fid/raw"] > 80
+
+
+def test_features_stay_as_they_are(tmp_path):
+    features = Pooled().train()
+    before = {name: tensor.clone() for name, tensor in features.state_dict().items()}
+    model = module()
+    validate(tmp_path, FIDCallback(features), model=model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in features.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in features.parameters())
+    assert not any("layer" in name for name in model.state_dict())
+
+
+def test_figures_come_in_training_and_not_in_the_sanity_check(tmp_path):
+    callback = FIDCallback(RawFeatures([1, 8, 8]))
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=1,
+        max_steps=2,
+        val_check_interval=1,
+        check_val_every_n_epoch=None,
+        default_root_dir=tmp_path,
+        callbacks=[callback],
+    )
+    trainer.fit(module(fake_steps=1), data(batch_size=64))
+    assert [row["step"] for row in rows(tmp_path)] == [1, 1, 2, 2]
+    assert trainer.callback_metrics["fid/raw"] == pytest.approx(rows(tmp_path)[2]["distance"], rel=1e-6)
+
+
+def test_missing_weights_are_told_before_any_work(tmp_path):
+    callback = FIDCallback(InceptionFeatures(str(tmp_path / "absent.pth")))
+    with pytest.raises(UserError, match=r"absent.pth.*--fid.features.weights"):
+        validate(tmp_path, callback)
+
+
+def test_the_default_needs_a_download(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", fail)
+    with pytest.raises(UserError, match=r"the download failed.*offline.*--fid.features.weights"):
+        validate(tmp_path, FIDCallback())
+
+
+def test_features_without_their_number_are_refused():
+    with pytest.raises(UserError, match=r"num_features, but Flatten has none"):
+        FIDCallback(nn.Flatten())
+
+
+def test_inception_is_for_images_only(tmp_path):
+    model = RealUIDModule(network=MLP([2], width=4, depth=1), teacher_ckpt=None)
+    with pytest.raises(UserError, match=r"InceptionFeatures need images of 1 or 3 channels.*\(2,\).*RawFeatures"):
+        validate(tmp_path, FIDCallback(), data(source=Gaussian([0.0, 0.0], [1.0, 1.0])), model)
+
+
+def test_a_single_sample_has_no_distance(tmp_path):
+    with pytest.raises(UserError, match=r"at least 2 samples, got data.eval_samples 1"):
+        validate(tmp_path, FIDCallback(Pooled()), MatchingDataModule(Digits(), eval_samples=1))
+
+
+def test_prediction_needs_no_extractor(tmp_path):
+    callback = FIDCallback(InceptionFeatures(str(tmp_path / "absent.pth")))
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[callback], default_root_dir=tmp_path
+    )
+    assert len(torch.cat(trainer.predict(module(), data()))) == 64
+
+
+def test_it_says_what_takes_long(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        validate(tmp_path, FIDCallback(Pooled()))
+    assert "FID: computing statistics of the real data by pooled, once" in caplog.text
+
+
+def test_a_diverged_generator_has_no_figure_and_ends_no_training(tmp_path):
+    model = module()
+    nn.init.constant_(model.teacher.network.out[-1].bias, float("nan"))
+    figures = validate(tmp_path, FIDCallback(Pooled()), model=model)
+    assert all(math.isnan(figure) for figure in figures.values())
+    assert len(rows(tmp_path)) == 2
