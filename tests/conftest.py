@@ -1,7 +1,9 @@
 import jaxtyping
 
-# Shapes and types in signatures are checked under test only, so before anything of the package is imported.
-jaxtyping.install_import_hook("realuid_lightning", "beartype.beartype")
+# Shapes and types in signatures are checked under test only, so before anything of the package is imported. Networks
+# check their inputs themselves, and torch.compile does not look through the checker.
+CHECKED = ("analysis", "callbacks", "checkpoints", "cli", "data", "losses", "metrics", "modules", "paths", "solvers")
+jaxtyping.install_import_hook([f"realuid_lightning.{room}" for room in CHECKED], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

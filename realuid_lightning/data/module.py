@@ -193,12 +193,14 @@ class MatchingDataModule(LightningDataModule):
         return self.trainer.global_step if self.trainer else 0
 
     def _hush(self) -> None:
-        """Silence Lightning's call for more workers where workers can not help: latents, and data held in memory."""
+        """Silence advice that does not fit: more workers for latents and data in memory, and epochs on resuming."""
         loaders = ["val_dataloader", "test_dataloader", "predict_dataloader"]
         if self.source.in_memory:
             loaders.append("train_dataloader")
         message = f"The '({'|'.join(loaders)})' does not have many workers"
         warnings.filterwarnings("ignore", message, category=PossibleUserWarning)
+        # The training stream has no epochs, and goes on where it was.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 
 
 def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -77,6 +78,11 @@ class ReferenceCache:
             return None
 
     def write(self, protocol: str, statistics: FeatureStatistics) -> None:
-        """Store statistics; a reader sees all of them or none."""
+        """Store statistics; a reader sees all of them or none. A folder that can not be written to costs a warning."""
         tensors = {name: tensor.cpu() for name, tensor in statistics._asdict().items()}
-        write_tensors(tensors, self.file(protocol), {"protocol": protocol})
+        try:
+            write_tensors(tensors, self.file(protocol), {"protocol": protocol})
+        except OSError as error:
+            rank_zero_warn(
+                f"FID: statistics of the real data are not kept ({error}); name another folder by --fid.cache"
+            )

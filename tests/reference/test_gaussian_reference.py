@@ -21,14 +21,15 @@ def test_all_but_one_inner_problem_is_bounded():
 @pytest.mark.parametrize("row", BOUNDED, ids=lambda row: f"{row['generator']}-{row['alpha']}-{row['beta']}")
 def test_values(row):
     got = realuid_value(
-        Gaussian(*row["generator"]), Gaussian(*row["real"]), Gaussian(*row["teacher"]), row["alpha"], row["beta"]
+        *(Gaussian(*row[name]) for name in ("generator", "real", "teacher")), float(row["alpha"]), float(row["beta"])
     )
     assert got == pytest.approx(row["value"], rel=1e-7, abs=1e-12)
 
 
 @pytest.mark.parametrize("row", TOLD["corrupted_teacher_minimisers"], ids=str)
 def test_minimisers_under_a_wrong_teacher(row):
-    real, teacher, alpha, beta = Gaussian(*row["real"]), Gaussian(*row["teacher"]), row["alpha"], row["beta"]
+    real, teacher = Gaussian(*row["real"]), Gaussian(*row["teacher"])
+    alpha, beta = float(row["alpha"]), float(row["beta"])
 
     def value(mean, std):
         return realuid_value(Gaussian(mean, std), real, teacher, alpha, beta, points=2001)

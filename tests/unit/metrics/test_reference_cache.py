@@ -79,3 +79,12 @@ def test_the_folder_is_the_users_cache_unless_named(tmp_path, monkeypatch):
         assert ReferenceCache().folder == tmp_path / ".cache" / "realuid_lightning"
     assert ReferenceCache("~/mine").folder == tmp_path / "mine"
     assert ReferenceCache("mine").folder == Path("mine")
+
+
+def test_a_folder_that_can_not_be_written_to_costs_a_warning(tmp_path):
+    (tmp_path / "file").touch()
+    cache = ReferenceCache(str(tmp_path / "file" / "cache"))
+    statistics = FeatureStatistics(torch.zeros(2), torch.zeros(2, 2), torch.tensor(3))
+    with pytest.warns(UserWarning, match="not kept .*--fid.cache"):
+        cache.write("protocol", statistics)
+    assert cache.read("protocol") is None

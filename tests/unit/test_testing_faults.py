@@ -1,0 +1,272 @@
+import pytest
+import torch
+from test_testing import Curved, Denoiser, Interpolant
+
+from realuid_lightning.paths import FlowMatchingPath, MatchingPath
+from realuid_lightning.testing import check_path
+
+
+class Backwards(MatchingPath):
+    def mean(self, t, x0, x1):
+        return t * x0 + (1 - t) * x1
+
+
+class Range(Curved):
+    t_range = (1.0, 0.0)
+
+
+class TooWide(Curved):
+    t_range = (0.0, 1.5)
+
+
+class Ahead(Curved):
+    def sample_t(self, u):
+        return 2 * u
+
+
+class UpAndDown(Curved):
+    def sample_t(self, u):
+        return 4 * u * (1 - u)
+
+
+class Drawn(Curved):
+    def sample_t(self, u):
+        return torch.rand_like(u).sort().values
+
+
+class Column(Curved):
+    def sample_t(self, u):
+        return u[:, None]
+
+
+class Single(Curved):
+    def sample_t(self, u):
+        return u.float()
+
+
+class Spiked(Curved):
+    def weight(self, t):
+        return 1 / t
+
+
+class Negative(Curved):
+    def weight(self, t):
+        return t - 0.5
+
+
+class OneWeight(Curved):
+    def weight(self, t):
+        return torch.ones((), dtype=t.dtype)
+
+
+class Summed(Curved):
+    def mean(self, t, x0, x1):
+        return super().mean(t, x0, x1).sum(1, keepdim=True)
+
+
+class Constants(Curved):
+    def mean(self, t, x0, x1):
+        return super().mean(t, x0, x1).float()
+
+
+class Minus(Interpolant):
+    def std(self, t):
+        return -super().std(t)
+
+
+class Flat(Interpolant):
+    def std(self, t):
+        return super().std(t).flatten()
+
+
+class Infinite(Interpolant):
+    t_range = (0.0, 1.0)
+
+
+class Off(FlowMatchingPath):
+    def _point(self, t, x0, x1, eps):
+        xt, target = super()._point(t, x0, x1, eps)
+        return 1.01 * xt, 1.01 * target
+
+
+class Random(Curved):
+    def _point(self, t, x0, x1, eps):
+        xt, target = super()._point(t, x0, x1, eps)
+        return xt, target + 1e-6 * torch.randn_like(target)
+
+
+class Coupled(Curved):
+    def mean(self, t, x0, x1):
+        return super().mean(t, x0 - x0.mean(0, keepdim=True), x1)
+
+
+class Target(FlowMatchingPath):
+    def _point(self, t, x0, x1, eps):
+        return super()._point(t, x0, x1, eps)[0], x1
+
+
+class Noisy(MatchingPath):
+    """Never gets to the data."""
+
+    def mean(self, t, x0, x1):
+        return t * x1
+
+    def std(self, t):
+        return (1 - t**2 + 0.1).sqrt()
+
+
+class Leaky(MatchingPath):
+    def mean(self, t, x0, x1):
+        return (1 - t) * x0 + (0.1 + 0.9 * t) * x1
+
+
+class Detached(FlowMatchingPath):
+    def _point(self, t, x0, x1, eps):
+        xt, target = super()._point(t, x0, x1, eps)
+        return xt, target.detach()
+
+
+class HalfDetached(Curved):
+    def mean(self, t, x0, x1):
+        return super().mean(t, x0, x1.detach())
+
+
+class Stretched(FlowMatchingPath):
+    def denoise(self, t, xt, prediction):
+        return super().denoise(t, xt, prediction) * 1.001
+
+
+class Wide(Curved):
+    def velocity(self, t, xt, prediction):
+        return torch.cat([prediction, prediction], 1)
+
+
+class Pole(Denoiser):
+    t_range = (0.0, 1.0)
+
+
+class Twice(Curved):
+    def one_step(self, network, z, y=None, x0=None):
+        return super().one_step(network, super().one_step(network, z, y), y)
+
+
+class Unlabelled(Curved):
+    def one_step(self, network, z, y=None, x0=None):
+        return super().one_step(network, z)
+
+
+class Closed(Curved):
+    def one_step(self, network, z, y=None, x0=None):
+        return super().one_step(network, z, y).detach()
+
+
+class Bypassed(Curved):
+    def one_step(self, network, z, y=None, x0=None):
+        return z + super().one_step(network, z.detach(), y).detach()
+
+
+class Blind(Curved):
+    def one_step(self, network, z, y=None, x0=None):
+        return super().one_step(network, torch.ones_like(z), y)
+
+
+class Forgetful(Curved):
+    def __init__(self, power: float = 2.0) -> None:
+        super().__init__(power)
+        self.calls = 0
+
+    def mean(self, t, x0, x1):
+        return (1 - t**self.power) * x0 + t**self.power * x1
+
+
+class Crashing(Curved):
+    def weight(self, t):
+        raise RuntimeError("no weight\nat all")
+
+
+def forgetful():
+    path = Forgetful()
+    path.power = 3.0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (Range(), ["t_range: must increase", "(1.0, 0.0)"]),
+        (TooWide(), ["t_range: must increase", "in [0, 1]", "(0.0, 1.5)"]),
+        (Ahead(), ["sample_t must stay in t_range (0.0, 1.0), got 0 to 2"]),
+        (UpAndDown(), ["sample_t must be monotone"]),
+        (Drawn(), ["sample_t gave other times in a second call"]),
+        (Column(), ["sample_t must have shape (101,), got (101, 1)"]),
+        (Single(), ["sample_t must keep torch.float64, got torch.float32"]),
+        (Spiked(), ["weight must be finite"]),
+        (Negative(), ["weight must be positive, got -0.5"]),
+        (OneWeight(), ["weight must have shape (9,), got ()"]),
+        (Summed(), ["mean must have shape (9, 3, 2, 2), got (9, 1, 2, 2)"]),
+        (Constants(), ["mean must keep torch.float64"]),
+        (Minus(), ["std must be at least 0, got -0.35"]),
+        (Flat(), ["std must have shape (9, 1, 1, 1), got (9,)"]),
+        (Infinite(), ["the target at the first and last training time must be finite"]),
+        (Off(), ["sample: xt must be mean + std eps"]),
+        (Random(), ["sample: a second call gave another result"]),
+        (Coupled(), ["must not depend on others in its batch"]),
+        (Target(), ["target: must be the time derivative of xt", "override velocity"]),
+        (Noisy(), ["at t_range[1] xt must be x1, but differs by 3"]),
+        (Leaky(), ["at t_range[0] xt must not depend on x1, but changes by 1"]),
+        (Backwards(), ["at t_range[0]", "at t_range[1]", "turn time around"]),
+        (Detached(), ["gradients: those of target by x0", "gradients: those of target by x1", "detach"]),
+        (HalfDetached(), ["gradients: those of xt by x1", "gradients: those of target by x1"]),
+        (Stretched(), ["denoise must turn the target back into x1"]),
+        (Wide(), ["velocity must have shape (9, 3, 2, 2), got (9, 6, 2, 2)"]),
+        (Pole(), ["velocity must be finite", "weight must be finite"]),
+        (Twice(), ["one_step: must call the network once, got 2"]),
+        (Unlabelled(), ["one_step: must hand the labels on"]),
+        (Closed(), ["no gradient reaches the network's parameters", "no gradient reaches z"]),
+        (Bypassed(), ["no gradient reaches the network's parameters"]),
+        (Blind(), ["no gradient reaches z"]),
+        (forgetful(), ["recorded: a path rebuilt from its record must give equal samples"]),
+        (Crashing(), ["expected no error, got RuntimeError: no weight at all"]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, MatchingPath) else "",
+)
+def test_broken_paths_are_told_what_is_wrong(path, words):
+    with pytest.raises(AssertionError) as caught:
+        check_path(path, (3, 2, 2))
+    message = str(caught.value)
+    assert message.startswith(f"{type(path).__name__} breaks the contract of MatchingPath:\n- ")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [(UpAndDown(), 1), (Negative(), 1), (Target(), 2), (Twice(), 1), (Blind(), 1), (forgetful(), 1), (Leaky(), 1)],
+    ids=lambda value: type(value).__name__ if isinstance(value, MatchingPath) else "",
+)
+def test_nothing_else_is_told(path, count):
+    with pytest.raises(AssertionError) as caught:
+        check_path(path)
+    assert str(caught.value).count("\n") == count, caught.value
+
+
+def test_a_class_that_no_checkpoint_can_name_is_told():
+    class Local(Curved):
+        pass
+
+    with pytest.raises(AssertionError, match=r"recorded: expected no error, got UserError: .*top of a module"):
+        check_path(Local())
+
+
+def test_several_faults_come_together():
+    class Bad(Negative):
+        def one_step(self, network, z, y=None, x0=None):
+            return super().one_step(network, z)
+
+    with pytest.raises(AssertionError) as caught:
+        check_path(Bad())
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "- times",
+        "- one_step",
+        "- recorded",
+    ]
