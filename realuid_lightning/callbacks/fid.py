@@ -93,7 +93,7 @@ class FIDCallback(Callback):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir waits for all processes
         # A process may have had no latents of its own.
-        names = list(self._metrics) or list(pl_module._evaluated())  # type: ignore[operator]
+        names = list(self._metrics) or list(pl_module.evaluated())  # type: ignore[operator]
         for name in names:
             metric = self._metric(name, pl_module.device)
             value = float(metric.compute())

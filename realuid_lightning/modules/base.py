@@ -122,7 +122,7 @@ class MatchingModule(LightningModule):
     def validation_step(self, batch: MatchingBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return samples of every evaluated sampler, ``(B, *D)`` by name; callbacks measure and draw them."""
         del batch_idx
-        return {name: self.generate(sampler, batch) for name, sampler in self._evaluated().items()}
+        return {name: self.generate(sampler, batch) for name, sampler in self.evaluated().items()}
 
     test_step = validation_step
 
@@ -132,7 +132,8 @@ class MatchingModule(LightningModule):
         samplers = self.samplers()
         return self.generate(samplers[self.predict_with or list(samplers)[-1]], batch)
 
-    def _evaluated(self) -> dict[str, Sampler]:
+    def evaluated(self) -> dict[str, Sampler]:
+        """Return the samplers that validation and test measure, by name."""
         samplers = self.samplers()
         return {name: samplers[name] for name in self.evaluate or samplers}
 

@@ -1,0 +1,131 @@
+"""Weights from any file that holds them, and generators for use outside training."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from realuid_lightning import load_generator
+from realuid_lightning.checkpoints import export_generator, load_weights
+from realuid_lightning.checkpoints.io import AtomicCheckpointIO
+from realuid_lightning.errors import UserError
+from realuid_lightning.modules import RealUIDModule, TeacherModule
+from realuid_lightning.networks import MLP
+from realuid_lightning.paths import CosineSchedule, FlowMatchingPath
+
+
+def network(seed=0, **options):
+    torch.manual_seed(seed)
+    made = MLP([3], width=32, depth=1, **options)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+def saved(module, file):
+    """What the trainer would write, without a run."""
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, file)
+    return file
+
+
+@pytest.fixture
+def distilled(tmp_path):
+    module = RealUIDModule(network(), teacher_ckpt=None, ema=[0.5, 0.9], path=FlowMatchingPath(CosineSchedule()))
+    module.start()
+    module.ema[0.5].network.network.load_state_dict(network(seed=1).state_dict())
+    return module, saved(module, tmp_path / "distilled.ckpt")
+
+
+def test_a_generator_is_rebuilt_from_its_checkpoint_alone(distilled):
+    module, file = distilled
+    z = torch.randn(4, 3)
+    for ema, expected in [(None, module.generator), (0.5, module.ema[0.5].network), (0.9, module.ema[0.9].network)]:
+        generator = load_generator(file, ema)
+        assert torch.equal(generator(z), expected.eval()(z))
+        assert isinstance(generator.path.schedule, CosineSchedule)
+        assert not any(parameter.requires_grad for parameter in generator.parameters())
+
+
+def test_an_export_is_the_same_generator(distilled, tmp_path):
+    _, file = distilled
+    export_generator(file, tmp_path / "generator.safetensors", ema=0.5)
+    z = torch.randn(4, 3)
+    assert torch.equal(load_generator(tmp_path / "generator.safetensors")(z), load_generator(file, 0.5)(z))
+    with pytest.raises(UserError, match="one set of weights"):
+        load_generator(tmp_path / "generator.safetensors", ema=0.5)
+
+
+class Plain(nn.Module):
+    """A network that records nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, t, x, y=None):
+        return self.layer(x)
+
+
+def test_a_network_that_records_nothing_is_passed_in(tmp_path):
+    module = RealUIDModule(Plain(), teacher_ckpt=None)
+    file = saved(module, tmp_path / "plain.ckpt")
+    with pytest.raises(UserError, match="pass network="):
+        load_generator(file)
+    z = torch.randn(2, 3)
+    assert torch.equal(load_generator(file, network=Plain())(z), module.generator(z))
+
+
+def test_foreign_files_teachers_and_unknown_averages_are_refused(distilled, tmp_path):
+    _, file = distilled
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    teacher = saved(TeacherModule(network()), tmp_path / "teacher.ckpt")
+    for wrong, ema, words in [
+        (tmp_path / "foreign.safetensors", None, "foreign"),
+        (teacher, None, "holds a teacher"),
+        (file, 0.7, "available: 0.5, 0.9"),
+        (tmp_path / "gone.ckpt", None, "no such file"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            load_generator(wrong, ema)
+
+
+def test_a_bare_state_dict_serves_both_roles_but_has_no_averages(tmp_path):
+    state = network().state_dict()
+    save_file(state, tmp_path / "bare.safetensors")
+    torch.save(state, tmp_path / "bare.pt")
+    for name in ("bare.safetensors", "bare.pt"):
+        for role in ("teacher", "generator"):
+            got = load_weights(tmp_path / name, role=role)
+            assert all(torch.equal(got[key], state[key]) for key in state)
+        with pytest.raises(UserError, match="no averages"):
+            load_weights(tmp_path / name, role="teacher", ema=0.9)
+
+
+def test_another_path_is_refused(distilled):
+    _, file = distilled
+    load_weights(file, role="generator", path=FlowMatchingPath(CosineSchedule()))
+    with pytest.raises(UserError, match=r"FlowMatchingPath\(schedule=CosineSchedule\(\)\), but this run's is"):
+        load_weights(file, role="generator", path=FlowMatchingPath())
+
+
+def test_a_stranger_s_record_runs_nothing(distilled, tmp_path):
+    """A class path that names no network or no path is refused before it is called."""
+    _, file = distilled
+    content = torch.load(file, weights_only=True)
+    content["realuid_lightning"]["network"] = {"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}
+    torch.save(content, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match=r"subprocess\.Popen must be a subclass"):
+        load_generator(tmp_path / "evil.ckpt")
+
+
+def test_a_failed_write_leaves_the_checkpoint_before(distilled):
+    _, file = distilled
+    before = file.read_bytes()
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle|local"):
+        AtomicCheckpointIO().save_checkpoint({"fails": lambda: None}, file)
+    assert file.read_bytes() == before
+    assert [other.name for other in file.parent.iterdir()] == [file.name]
