@@ -125,7 +125,7 @@ def test_a_stranger_s_record_runs_nothing(distilled, tmp_path):
 def test_a_failed_write_leaves_the_checkpoint_before(distilled):
     _, file = distilled
     before = file.read_bytes()
-    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle|local"):
+    with pytest.raises((AttributeError, pickle.PicklingError), match=r"pickle|local"):
         AtomicCheckpointIO().save_checkpoint({"fails": lambda: None}, file)
     assert file.read_bytes() == before
     assert [other.name for other in file.parent.iterdir()] == [file.name]
