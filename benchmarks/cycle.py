@@ -1,7 +1,7 @@
 """One distillation cycle of this package against the same cycle written the textbook way, side by side in one run.
 
-The textbook cycle computes what a first implementation would: two fake forwards, a generator graph in fake steps, weight
-gradients of the fake model in generator steps. Both make the same updates from the same draws.
+The textbook cycle computes what a first implementation would: two fake forwards, a generator graph in fake steps,
+weight gradients of the fake model in generator steps. Both make the same updates from the same draws.
 
 Usage: python benchmarks/cycle.py [--size digits|cifar] [--batch 64] [--cycles 20] [--device cpu]
 """
@@ -11,6 +11,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -44,9 +45,8 @@ def main() -> None:
     for cycle in range(options.cycles + 2):  # the first two warm up
         batches = [draw(network.shape, options.batch, options.device, cycle, step) for step in range(FAKE_STEPS + 1)]
         for name, run in kinds.items():  # in turn, so that both meet the same moods of the machine
-            times[name].append(
-                timed(lambda run=run, name=name: run(sides[name][0], batches, sides[name][1]), options.device)
-            )
+            module, optimizers = sides[name]
+            times[name].append(timed(partial(run, module, batches, optimizers), options.device))
     show({name: values[2:] for name, values in times.items()}, options)
     worst = max(
         (left - right).abs().max().item()

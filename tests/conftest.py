@@ -5,10 +5,14 @@ import jaxtyping
 CHECKED = ("analysis", "callbacks", "checkpoints", "cli", "data", "losses", "metrics", "modules", "paths", "solvers")
 jaxtyping.install_import_hook([f"realuid_lightning.{room}" for room in CHECKED], "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+# The same examples at every run, in as much time as a busy machine needs.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

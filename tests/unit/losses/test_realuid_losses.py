@@ -14,7 +14,7 @@ from realuid_lightning.losses import (
     needs_real,
 )
 
-COEFFICIENTS = st.floats(0.1, 1.0), st.floats(-0.5, 1.5)
+COEFFICIENTS = st.floats(0.1, 0.99), st.floats(-0.5, 1.5)
 
 
 def batch(count, seed=0, shape=(5, 3, 2)):
@@ -31,8 +31,6 @@ def test_sums_over_a_sample_and_averages_over_the_batch():
 @given(*COEFFICIENTS)
 def test_fake_loss_is_the_papers_up_to_a_constant(alpha, beta):
     """Its gradient in f is that of alpha |f - beta/alpha c|^2 and of the real counterpart."""
-    if abs(1 - alpha) < 1e-3:
-        alpha = 0.5
     fake_gen, c_gen, fake_real, c_real = batch(4)
     fake_gen.requires_grad_(), fake_real.requires_grad_()
     ours = fake_loss(fake_gen, c_gen, fake_real, c_real, alpha=alpha, beta=beta)
