@@ -108,7 +108,10 @@ class MatchingDataModule(LightningDataModule):
         return self.reference.fingerprint()
 
     def prepare_data(self) -> None:
-        """Download what is missing, where asked to."""
+        """Download what is missing, where asked to; prediction needs no data, unless it samples their labels."""
+        predicting = self.trainer is not None and self.trainer.state.fn == "predict"
+        if predicting and not (self.labels and self.eval_labels == "sampled"):
+            return
         for source in dict.fromkeys((self.source, self.reference)):  # once if they are one
             source.prepare()
 
