@@ -1,4 +1,4 @@
-.PHONY: help setup demo test lint types clean
+.PHONY: help setup demo test lint types bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,6 +28,9 @@ demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw
 
 test: .venv/developing  ## Run all tests
 	$(BIN)/python -m pytest
+
+bench: .venv/installed  ## Time a distillation cycle against the textbook way of writing it
+	$(BIN)/python benchmarks/cycle.py
 
 lint: .venv/developing  ## Check style and format
 	$(BIN)/ruff check .
