@@ -1,5 +1,7 @@
 """Named data sets: digits, Fashion-MNIST, CIFAR-10 and CelebA."""
 
+import gzip
+import zlib
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +11,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from realuid_lightning.atomic import replacing
 from realuid_lightning.data.folder import ImageFiles, centre
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.errors import Faults, UserError
@@ -111,7 +114,7 @@ class FashionMNIST(TorchvisionSource):
         UserError: If ``size`` is neither (at once), or the files are missing (when first used).
     """
 
-    layout = "FashionMNIST/raw/ with four idx files such as train-images-idx3-ubyte"
+    layout = "FashionMNIST/raw/ with four idx files such as train-images-idx3-ubyte (or .gz)"
 
     def __init__(
         self, root: str = "data", train: bool = True, download: bool = False, size: Literal[28, 32] = 32
@@ -126,6 +129,24 @@ class FashionMNIST(TorchvisionSource):
     def shape(self) -> tuple[int, ...]:
         """``(1, size, size)``."""
         return (1, self.size, self.size)
+
+    def prepare(self) -> None:
+        """Unpack ``.gz`` files that lie there packed; then download what is still missing, if asked to.
+
+        Raises:
+            UserError: If a file is damaged, or the download fails.
+        """
+        for packed in sorted((self.home / "FashionMNIST" / "raw").glob("*.gz")):
+            if packed.with_suffix("").exists():
+                continue
+            try:
+                with gzip.open(packed) as source, replacing(packed.with_suffix("")) as target:
+                    target.write_bytes(source.read())
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(
+                    f"FashionMNIST: {packed} can not be unpacked ({error}); copy or download it again"
+                ) from None
+        super().prepare()
 
     def open(self, download: bool) -> Any:
         """Return torchvision's data set."""
