@@ -39,11 +39,8 @@ def load_weights(
     if RECORD in content:
         record = content[RECORD]
         _require_role(file, record["role"], role)
-        if path is not None and record["path"] != path.recorded():
-            raise UserError(
-                f"{file}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
-                "set model.path to that of the checkpoint"
-            )
+        if path is not None:
+            check_path_record(record, path, file)
         return network_weights(content, ema, file)
     if content and all(isinstance(value, Tensor) for value in content.values()):
         if ema is not None:
@@ -68,6 +65,19 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
             "named in model.teacher_ckpt"
         )
     return record
+
+
+def check_path_record(record: Mapping[str, Any], path: MatchingPath, source: str | Path) -> None:
+    """Refuse a checkpoint whose networks were trained on another path: its predictions would mean something else.
+
+    Raises:
+        UserError: With both paths.
+    """
+    if record["path"] != path.recorded():
+        raise UserError(
+            f"{source}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
+            "set model.path to that of the checkpoint"
+        )
 
 
 def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Tensor]:

@@ -134,7 +134,7 @@ class MatchingDataModule(LightningDataModule):
         """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples each."""
         rank, world_size = self._place()
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
-        sampler = StreamSampler(self.batch_size, micro_batches, rank, world_size, self._global_step)
+        sampler = StreamSampler(self.batch_size, micro_batches, rank, world_size, self._batches_done)
         stream = RealStream(self.source, global_seed(), self.flip, self.labels)
         return self._loader(stream, self.num_workers, batch_sampler=sampler)
 
@@ -192,8 +192,8 @@ class MatchingDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _global_step(self) -> int:
-        return self.trainer.global_step if self.trainer else 0
+    def _batches_done(self) -> int:
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
 
     def _hush(self) -> None:
         """Silence advice that does not fit: more workers for latents and data in memory, and epochs on resuming."""

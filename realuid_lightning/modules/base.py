@@ -8,13 +8,17 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from realuid_lightning.checkpoints import RECORD, check_state, record_of
+from realuid_lightning.checkpoints import RECORD, check_path_record, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.ema import EMA, ema_faults
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import global_seed, keyed_generator, mix
+
+# What a draw is for; keys of their own beside those of the data stream.
+DRAWS = 0xD3A35
+DROPOUT = 0xD309
 
 Sampler = Callable[[MatchingBatch], Tensor]
 
@@ -58,13 +62,18 @@ class MatchingModule(LightningModule):
 
     # ------------------------------------------------------------------------------------------------ randomness
 
-    def rng(self) -> torch.Generator:
-        """Return the generator of this training step's draws, keyed by (seed, step, rank), on the device.
+    def rng(self, batch_idx: int) -> torch.Generator:
+        """Return the generator of a training batch's draws, keyed by (seed, step, rank), on the device.
 
         The global generator is seeded alike, for dropout. So a resumed run draws what an uninterrupted one would.
+
+        Args:
+            batch_idx: Index of the batch, which tells batches apart whose gradients are accumulated into one step.
         """
-        torch.manual_seed(mix(global_seed(), self.global_step, self.global_rank, 1))
-        return keyed_generator(global_seed(), self.global_step, self.global_rank, device=self.device)
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        place = (self.global_step, part, self.global_rank)
+        torch.manual_seed(mix(global_seed(), DROPOUT, *place))
+        return keyed_generator(global_seed(), DRAWS, *place, device=self.device)
 
     def draw(self, batch: MatchingBatch, rng: torch.Generator) -> MatchingBatch:
         """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy."""
@@ -202,4 +211,5 @@ class MatchingModule(LightningModule):
             raise UserError(
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
             )
+        check_path_record(record, self.path, "ckpt_path")
         check_state(self, checkpoint["state_dict"], "ckpt_path")

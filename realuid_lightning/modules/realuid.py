@@ -248,8 +248,7 @@ class RealUIDModule(MatchingModule):
 
     def training_step(self, batch: MatchingBatch, batch_idx: int) -> None:
         """Make one cycle: ``fake_steps`` fake updates, each from its own micro-batch, then one generator update."""
-        del batch_idx
-        rng = self.rng()
+        rng = self.rng(batch_idx)
         fake_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
         fake_schedule, generator_schedule = cast(list[LRScheduler], self.lr_schedulers())
         *fake_batches, generator_batch = batch.chunk(self.micro_batches)

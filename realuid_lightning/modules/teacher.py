@@ -71,8 +71,7 @@ class TeacherModule(MatchingModule):
 
     def training_step(self, batch: MatchingBatch, batch_idx: int) -> Tensor:
         """Return the matching loss of one batch."""
-        del batch_idx
-        batch = self.draw(batch, self.rng())
+        batch = self.draw(batch, self.rng(batch_idx))
         loss = self.matching_loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss

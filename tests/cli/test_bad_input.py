@@ -116,6 +116,10 @@ CASES = {
         (*FINE, "--ckpt_path=runs/demo/teacher/checkpoints/last.ckpt"),
         ["holds a teacher, but RealUIDModule resumes a generator"],
     ),
+    "resume on another path": (
+        (*FINE, "--model.path.schedule=CosineSchedule", "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt"),
+        ["ckpt_path: made on the path FlowMatchingPath(schedule=None)", "CosineSchedule"],
+    ),
     "resume from a bare state dict": (
         (*FINE, "--ckpt_path=state.pt"),
         ["state.pt", "expected a checkpoint of this package", "teacher_ckpt"],

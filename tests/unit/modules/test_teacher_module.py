@@ -1,5 +1,7 @@
 """TeacherModule: the loss, what an update touches, and what evaluation samples."""
 
+from itertools import combinations
+
 import pytest
 import torch
 from lightning import Trainer
@@ -70,11 +72,15 @@ def test_gradient_accumulation_counts_updates_once(tmp_path):
     module = TeacherModule(
         network(), schedule=lambda optimizer: LinearDecay(optimizer, 4), ema=[0.5], optimizer=torch.optim.SGD
     )
-    calls = []
-    follow = module.ema.update
+    calls, draws = [], []
+    follow, loss = module.ema.update, module.matching_loss
     module.ema.update = lambda of: (calls.append(1), follow(of))
+    module.matching_loss = lambda batch: (draws.append(batch), loss(batch))[1]
     run = trainer(tmp_path, 2, accumulate_grad_batches=2)
     run.fit(module, data())
+    for left, right in combinations(draws, 2):  # no batch repeats another's draws or samples
+        assert not torch.equal(left.x0, right.x0)
+        assert not torch.equal(left.x1, right.x1)
     assert run.global_step == 2
     assert len(calls) == 2
     assert module.lr_schedulers().get_last_lr()[0] == pytest.approx(1e-3 * 0.5)
@@ -117,15 +123,17 @@ def test_all_faults_at_once():
         assert all(word in str(told.value) for word in words)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, accumulated):
     def fresh():
         return TeacherModule(network(dropout=0.1), schedule=lambda optimizer: LinearDecay(optimizer, 8, warmup=2))
 
     whole = fresh()
-    trainer(tmp_path, 6).fit(whole, data())
-    run = trainer(tmp_path, 3)
+    trainer(tmp_path, 6, accumulate_grad_batches=accumulated).fit(whole, data())
+    run = trainer(tmp_path, 3, accumulate_grad_batches=accumulated)
     run.fit(fresh(), data())
     run.save_checkpoint(tmp_path / "half.ckpt")
     resumed = fresh()
-    trainer(tmp_path, 6).fit(resumed, data(), ckpt_path=tmp_path / "half.ckpt")
+    again = trainer(tmp_path, 6, accumulate_grad_batches=accumulated)
+    again.fit(resumed, data(), ckpt_path=tmp_path / "half.ckpt")
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
