@@ -1,6 +1,7 @@
 """Fréchet distance of every sampler, during training and in ``realuid validate``."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from realuid_lightning.metrics import (
     Features,
     FeatureStatistics,
     InceptionFeatures,
+    RawFeatures,
     ReferenceCache,
     feature_fingerprint,
     feature_label,
@@ -59,6 +61,11 @@ class FIDCallback(Callback):
             not isinstance(self.features, InceptionFeatures) or (data.image and data.shape[0] in (1, 3)),
             f"InceptionFeatures need images of 1 or 3 channels, but samples have shape {data.shape}: set features to "
             "RawFeatures or a module of your own",
+        )
+        faults.unless(
+            not isinstance(self.features, RawFeatures) or math.prod(data.shape) == self.features.num_features,
+            f"the features are {feature_label(self.features)}, but samples have shape {data.shape}: set "
+            f"fid.features.init_args.shape to {list(data.shape)}",
         )
         faults.raise_any()
         self._reference = None  # that of other data, if this callback has served before

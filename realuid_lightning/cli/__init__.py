@@ -63,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(_plain(error), file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # The environment's fault: a folder that can not be written to, a disk that is full.
+        print(f"error: {error.filename}: {error.strerror}; check the path, permissions and disk space", file=sys.stderr)
+        return 2
     return 0
 
 

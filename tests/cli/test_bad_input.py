@@ -129,6 +129,15 @@ CASES = {
         (*FINE, "--fid.features=InceptionFeatures", "--fid.features.weights=inception.pth"),
         ["inception.pth", "--fid.features"],
     ),
+    "features of another shape": (
+        (*FINE, "--fid.features=RawFeatures", "--fid.features.shape=[3,8,8]"),
+        ["raw values (192)", "(1, 8, 8)", "[1, 8, 8]"],
+    ),
+    "a file where the run folder should be": ((*FINE, "--trainer.default_root_dir=text.ckpt/run"), ["text.ckpt"]),
+    "export into nowhere": (
+        ("export", "runs/demo/distil/checkpoints/last.ckpt", "text.ckpt/generator.safetensors"),
+        ["text.ckpt"],
+    ),
     "broken seeds": (
         ("predict", *FINE[1:], "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt", "--data.predict_seeds=9-3"),
         ["predict_seeds", "9-3"],
