@@ -45,7 +45,8 @@ class RunCheckpoint(ModelCheckpoint):
         self.every = every
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder; that it is in use is for ``on_fit_start`` to judge."""
+        """Settle on the run folder, whatever the logger; that it is in use is for ``on_fit_start`` to judge."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)

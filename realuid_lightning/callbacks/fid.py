@@ -29,7 +29,8 @@ class FIDCallback(Callback):
     """Measures the Fréchet distance between generated and real samples (FID, arXiv 1706.08500) by torchmetrics.
 
     The validation loop generates; this callback extracts features, sums them over all processes and computes. Each
-    sampler's figure is logged as ``fid/NAME`` and added, with its protocol, to ``fid.jsonl`` in the run folder.
+    sampler's figure is logged as ``fid/NAME`` and added, with its protocol, to ``fid.jsonl`` in the run folder (the
+    trainer's ``default_root_dir``).
 
     Args:
         features: Extractor with ``num_features``, from samples ``(B, *D)`` to ``(B, F)``; TF-Inception when None.
@@ -98,7 +99,7 @@ class FIDCallback(Callback):
         """Compute, log and store every sampler's figure."""
         if trainer.sanity_checking:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir waits for all processes
+        folder = Path(trainer.default_root_dir)
         # A process may have had no latents of its own.
         names = list(self._metrics) or list(pl_module.evaluated())  # type: ignore[operator]
         for name in names:

@@ -66,7 +66,7 @@ class SampleGrid(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``samples/NAME/step_N.png`` into the run folder, and the same picture to TensorBoard."""
         del pl_module
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "samples"  # log_dir waits for all processes
+        folder = Path(trainer.default_root_dir) / "samples"
         for name, parts in self._samples.items():
             picture = None if trainer.sanity_checking else draw(torch.cat(parts))
             if picture is None:

@@ -60,9 +60,8 @@ class RunConfig(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``config.yaml`` into the run folder, from process 0."""
         del pl_module
-        folder = trainer.log_dir  # waits for all processes
-        if trainer.is_global_zero and folder is not None:
-            with replacing(Path(folder) / "config.yaml") as file:
+        if trainer.is_global_zero:
+            with replacing(Path(trainer.default_root_dir) / "config.yaml") as file:
                 self.parser.save(self.config, str(file), skip_none=False, overwrite=True, multifile=False)
 
 
@@ -191,6 +190,7 @@ def _hush() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda row: "litlogger" not in row.getMessage()
     )
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
 
 

@@ -59,6 +59,7 @@ class MatchingModule(LightningModule):
         self.evaluate = evaluate
         self.predict_with = predict_with
         self.sampling_chunk = sampling_chunk
+        self._loaded_steps = 0
 
     # ------------------------------------------------------------------------------------------------ randomness
 
@@ -108,6 +109,13 @@ class MatchingModule(LightningModule):
         """Decays of the averages, in the order of the config."""
         return self.ema.decays
 
+    @property
+    def steps_made(self) -> int:
+        """Training steps behind the weights: the trainer's own, or those of the checkpoint that is evaluated."""
+        training = self.trainer.state.fn == "fit"
+        current = training or (self.trainer.ckpt_path is None and self.global_step > 0)
+        return self.global_step if current else self._loaded_steps
+
     def samplers(self) -> dict[str, Sampler]:
         """Return every way to turn a latent batch into samples, by name."""
         raise NotImplementedError
@@ -150,7 +158,8 @@ class MatchingModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what can not work with this trainer and this data, before any step is made."""
-        del stage
+        if stage == "fit" and self.trainer.checkpoint_callbacks:
+            self._record()  # told now, not when the first checkpoint is written
         # The teacher and the averages are in eval mode by design.
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
         faults = Faults(type(self).__name__)
@@ -195,8 +204,11 @@ class MatchingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record what rebuilds the network and the path, so that a checkpoint can be used without its config."""
+        checkpoint[RECORD] = self._record()
+
+    def _record(self) -> dict[str, Any]:
         network = self.architecture
-        checkpoint[RECORD] = {
+        return {
             "format": 1,
             "role": self.role,
             "network": network.recorded() if isinstance(network, Recorded) else None,
@@ -213,3 +225,4 @@ class MatchingModule(LightningModule):
             )
         check_path_record(record, self.path, "ckpt_path")
         check_state(self, checkpoint["state_dict"], "ckpt_path")
+        self._loaded_steps = checkpoint["global_step"]

@@ -176,3 +176,29 @@ def test_the_console_script_runs_as_a_process_of_its_own(demo):
     assert again.returncode == 2
     assert "--ckpt_path last" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize("logger", ["CSVLogger", "false"])
+def test_the_run_folder_holds_the_run_whatever_the_logger(demo, realuid, logger):
+    run = f"runs/logged-{logger}"
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.batch_size=16", "--data.eval_samples=16"]
+    words += ["--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1", f"--trainer.default_root_dir={run}"]
+    words += [f"--trainer.logger={logger}"] + [f"--trainer.logger.save_dir={run}"] * (logger != "false")
+    for steps in (1, 2):
+        code, written = realuid("fit", *words, f"--trainer.max_steps={steps}", *["--ckpt_path=last"] * (steps > 1))
+        assert code == 0, written
+    for name in ("checkpoints/last.ckpt", "fid.jsonl", "config.yaml", "samples/raw/step_00000002.png"):
+        assert (demo / run / name).is_file()
+
+
+def test_fast_dev_run_leaves_nothing_behind(demo, realuid):
+    words = [
+        "--config",
+        CONFIGS / "distil.yaml",
+        *SMALL,
+        "--trainer.default_root_dir=runs/fast",
+        "--data.eval_samples=16",
+    ]
+    code, written = realuid("fit", *words, "--trainer.fast_dev_run=true")
+    assert code == 0, written
+    assert not list((demo / "runs").glob("fast/checkpoints/*"))
