@@ -1,0 +1,318 @@
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from PIL import Image
+
+from realuid_lightning.data import CIFAR10, Digits, Gaussian, ImageFolder, MatchingDataModule, Toy2D, to_floats
+from realuid_lightning.errors import UserError
+
+# Lightning's own use of torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+
+
+class Recorder(LightningModule):
+    """Notes every batch it is given."""
+
+    def __init__(self, micro_batches=2):
+        super().__init__()
+        self.micro_batches = micro_batches
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, _):
+        self.seen.append(batch)
+        return self.weight * batch.x1.mean()
+
+    def validation_step(self, batch, _):
+        self.seen.append(batch)
+
+    def test_step(self, batch, batch_idx):  # noqa: ARG002
+        self.seen.append(batch)
+
+    def predict_step(self, batch, _):
+        return batch
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(tmp_path, **options):
+    return Trainer(
+        **{
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,
+            "limit_val_batches": 0,
+            "default_root_dir": tmp_path,
+            **options,
+        }
+    )
+
+
+def placed(data, rank=0, world_size=1, step=0, micro_batches=1):
+    """Attach ``data`` to a stand-in for process ``rank`` of ``world_size``."""
+    module = SimpleNamespace(micro_batches=micro_batches)
+    place = {"global_rank": rank, "world_size": world_size, "global_step": step}
+    data.trainer = SimpleNamespace(**place, lightning_module=module, accumulate_grad_batches=1)
+    return data
+
+
+def together(loader, field):
+    return torch.cat([getattr(batch, field) for batch in loader])
+
+
+def equal(a, b):
+    return len(a) == len(b) and all(
+        (p is None and q is None) or torch.equal(p, q)
+        for x, y in zip(a, b, strict=True)
+        for p, q in zip(x, y, strict=True)
+    )
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    seed_everything(3, verbose=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_continues_the_stream(tmp_path, workers):
+    def data():
+        return MatchingDataModule(Digits(), batch_size=4, labels=True, flip=True, num_workers=workers)
+
+    straight, first, second = Recorder(), Recorder(), Recorder()
+    trainer(tmp_path, max_steps=6).fit(straight, data())
+    stopped = trainer(tmp_path, max_steps=4)
+    stopped.fit(first, data())
+    stopped.save_checkpoint(tmp_path / "a.ckpt")
+    trainer(tmp_path, max_steps=6).fit(second, data(), ckpt_path=tmp_path / "a.ckpt")
+    assert equal(first.seen + second.seen, straight.seen)
+    assert straight.seen[0].x1.shape == (8, 1, 8, 8)
+
+
+def test_short_epochs_do_not_repeat_the_stream(tmp_path):
+    straight, epochs = Recorder(), Recorder()
+    trainer(tmp_path, max_steps=6).fit(straight, MatchingDataModule(Digits(), 4))
+    trainer(tmp_path, max_epochs=3, limit_train_batches=2).fit(epochs, MatchingDataModule(Digits(), 4))
+    assert equal(epochs.seen, straight.seen)
+
+
+def test_workers_and_processes_do_not_change_the_data():
+    def batches(batch_size, workers=0, **place):
+        data = MatchingDataModule(Digits(), batch_size, flip=True, num_workers=workers)
+        return [b.x1 for b in islice(placed(data, micro_batches=3, step=2, **place).train_dataloader(), 4)]
+
+    alone = batches(8)
+    assert all(torch.equal(a, b) for a, b in zip(alone, batches(8, workers=2), strict=True))
+    ranks = [batches(4, rank=rank, world_size=2) for rank in range(2)]
+    for k in range(4):
+        halves = [ranks[rank][k].unflatten(0, (3, 4)) for rank in range(2)]
+        assert torch.equal(torch.cat(halves, 1), alone[k].unflatten(0, (3, 8)))
+
+
+def test_seed_decides_order_and_flip_acts():
+    def batch(**options):
+        return next(iter(MatchingDataModule(Digits(), 64, **options).train_dataloader())).x1
+
+    first = batch()
+    assert torch.equal(first, batch())
+    assert not torch.equal(first, batch(flip=True))
+    seed_everything(4, verbose=False)
+    assert not torch.equal(first, batch())
+
+
+def test_loading_leaves_the_global_generator_alone():
+    data = MatchingDataModule(Digits(), 8, flip=True, eval_samples=8)
+    before = torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.reference_dataloader()):
+        next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bytes_travel_and_floats_arrive(tmp_path):
+    data, model = MatchingDataModule(Digits(), 16), Recorder(micro_batches=1)
+    assert next(iter(data.train_dataloader())).x1.dtype == torch.uint8
+    trainer(tmp_path, max_steps=1).fit(model, data)
+    x = model.seen[0].x1
+    assert (x.dtype, x.min(), x.max(), x.shape) == (torch.float32, -1.0, 1.0, (16, 1, 8, 8))
+    assert to_floats(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist() == [-1.0, 1.0]
+    vectors = Recorder()
+    trainer(tmp_path, max_steps=1).fit(vectors, MatchingDataModule(Gaussian([5.0], [0.1]), 16))
+    assert abs(vectors.seen[0].x1.mean() - 5) < 0.1
+
+
+def test_validation_test_and_prediction_under_a_trainer(tmp_path):
+    def data(batch_size):
+        return MatchingDataModule(
+            Digits(), 4, labels=True, eval_samples=25, eval_batch_size=batch_size, predict_seeds="20-24,3"
+        )
+
+    run = trainer(tmp_path, limit_val_batches=1.0)
+    small, large = Recorder(), Recorder()
+    run.validate(small, data(7), verbose=False)
+    run.test(large, data(None), verbose=False)
+    assert [b.size for b in small.seen] == [7, 7, 7, 4]
+    assert [b.size for b in large.seen] == [4] * 6 + [1]
+    for field in ("z", "y", "index"):
+        assert torch.equal(together(small.seen, field), together(large.seen, field))
+    predicted = run.predict(Recorder(), data(4))
+    assert together(predicted, "index").tolist() == [20, 21, 22, 23, 24, 3]
+    assert torch.equal(together(predicted, "z"), together(small.seen, "z")[[20, 21, 22, 23, 24, 3]])
+
+
+@pytest.mark.parametrize("name", ["val_dataloader", "test_dataloader", "predict_dataloader", "reference_dataloader"])
+def test_evaluation_is_shared_out_without_duplicates(name):
+    data = MatchingDataModule(Toy2D("moons", size=23), 4, labels=True, eval_samples=23, predict_seeds="40-60,2")
+    alone = list(getattr(data, name)())
+    ranks = [batch for rank in range(3) for batch in getattr(placed(data, rank, 3), name)()]
+    for field in ("x1", "y", "z", "index"):
+        if getattr(alone[0], field) is not None:
+            assert torch.equal(together(alone, field), together(ranks, field))
+
+
+def test_evaluation_labels():
+    def labels(**options):
+        data = MatchingDataModule(Toy2D("rings", size=9), 50, eval_samples=100, **options)
+        return [batch.y for batch in data.val_dataloader()]
+
+    assert labels() == [None, None]
+    assert torch.cat(labels(labels=True)).bincount().tolist() == [25] * 4
+    sampled = torch.cat(labels(labels=True, eval_labels="sampled"))
+    real = Toy2D("rings", size=9).labels()
+    assert set(sampled.tolist()) == set(real.tolist())
+    assert sampled.bincount().tolist() != [25] * 4
+
+
+def test_reference_is_unflipped_complete_and_another_source_if_given():
+    data = MatchingDataModule(Digits(), 256, flip=True)
+    batches = list(data.reference_dataloader())
+    assert torch.equal(together(batches, "x1"), Digits().get(torch.arange(1797))[0])
+    assert torch.equal(together(batches, "y"), Digits().labels())
+    assert data.reference_fingerprint == Digits().fingerprint()
+    other = Toy2D("moons", size=5)
+    data = MatchingDataModule(Toy2D("moons"), reference=other)
+    assert together(data.reference_dataloader(), "x1").shape == (5, 2)
+    assert data.reference_fingerprint == other.fingerprint()
+
+
+def test_properties():
+    data = MatchingDataModule(Digits(), labels=True)
+    assert (data.shape, data.num_classes, data.image) == ((1, 8, 8), 10, True)
+    data = MatchingDataModule(Toy2D("moons"))
+    assert (data.shape, data.num_classes, data.image) == ((2,), None, False)
+
+
+def test_construction_reads_nothing_and_prediction_needs_no_data(tmp_path):
+    missing = CIFAR10(str(tmp_path / "nowhere"))
+    data = MatchingDataModule(missing, labels=True, reference=missing, predict_seeds="0-2")
+    data.prepare_data()
+    data.setup("predict")
+    assert together(data.predict_dataloader(), "z").shape == (3, 3, 32, 32)
+    for stage in ("fit", "validate"):
+        with pytest.raises(UserError, match="download: true"):
+            data.setup(stage)
+
+
+def test_prepare_data_prepares_both_sources():
+    class Noting(Digits):
+        prepared = 0
+
+        def prepare(self):
+            self.prepared += 1
+
+    source, reference = Noting(), Noting()
+    MatchingDataModule(source, reference=reference).prepare_data()
+    MatchingDataModule(source).prepare_data()
+    assert (source.prepared, reference.prepared) == (2, 1)
+
+
+def test_labels_need_a_source_with_classes(tmp_path):
+    with pytest.raises(UserError, match="labels: true needs a source with classes, but Toy2D has none"):
+        trainer(tmp_path, max_steps=1).fit(Recorder(), MatchingDataModule(Toy2D("spiral"), labels=True))
+
+
+def test_fewer_samples_than_processes():
+    data = placed(MatchingDataModule(Digits(), eval_samples=3, predict_seeds="0-1"), rank=0, world_size=4)
+    with pytest.raises(
+        UserError, match="eval_samples must name at least one sample for each of the 4 processes, got 3"
+    ):
+        data.val_dataloader()
+    with pytest.raises(UserError, match="predict_seeds"):
+        data.predict_dataloader()
+
+
+def test_all_faults_at_once(monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # a run-time type checker would come first
+    with pytest.raises(UserError) as caught:
+        MatchingDataModule(
+            Toy2D("moons"),
+            batch_size=0,
+            flip=True,
+            num_workers=-1,
+            eval_samples=0,
+            eval_batch_size=0,
+            eval_labels="random",
+            predict_seeds="9-1",
+            reference=Digits(),
+        )
+    options = [
+        "batch_size",
+        "eval_batch_size",
+        "eval_samples",
+        "num_workers",
+        "flip:",
+        "eval_labels",
+        "reference",
+        "predict_seeds:",
+    ]
+    assert [line.split()[1] for line in str(caught.value).splitlines()] == options
+
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.data_connector.suggested_max_num_workers", lambda _: 8)
+
+
+@pytest.mark.usefixtures("many_cores")
+def test_lightning_advises_workers_only_where_they_help(tmp_path):
+    for i in range(4):
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+
+    def fit(in_memory):
+        source = ImageFolder(str(tmp_path), 8, in_memory=in_memory)
+        run = trainer(tmp_path, max_steps=1, limit_val_batches=1)
+        run.fit(Recorder(), MatchingDataModule(source, 2, eval_samples=2))
+        run.predict(Recorder(), MatchingDataModule(source, 2))
+
+    fit(in_memory=True)
+    with pytest.warns(UserWarning, match="'train_dataloader' does not have many workers") as caught:
+        fit(in_memory=False)
+    assert sum("many workers" in str(warning.message) for warning in caught) == 1
+
+
+def test_usable_from_a_config():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(MatchingDataModule, "data")
+    config = {"source": {"class_path": "Digits"}, "batch_size": 7, "reference": {"class_path": "Digits"}}
+    data = parser.instantiate(parser.parse_object({"data": config})).data
+    assert (type(data.source), type(data.reference), data.batch_size) == (Digits, Digits, 7)
+
+
+@pytest.mark.parametrize("labels", ["balanced", "sampled"])
+def test_prediction_downloads_only_what_it_samples_labels_from(tmp_path, labels):
+    class Counted(Digits):
+        prepared = 0
+
+        def prepare(self):
+            Counted.prepared += 1
+
+    data = MatchingDataModule(Counted(), 4, labels=True, eval_labels=labels, predict_seeds="0-2")
+    trainer(tmp_path).predict(Recorder(), data)
+    assert Counted.prepared == (labels == "sampled")
