@@ -31,7 +31,7 @@ class Recorder(LightningModule):
     def validation_step(self, batch, _):
         self.seen.append(batch)
 
-    def test_step(self, batch, batch_idx):  # noqa: ARG002
+    def test_step(self, batch, batch_idx):
         self.seen.append(batch)
 
     def predict_step(self, batch, _):

@@ -1,5 +1,4 @@
 import gzip
-import gzip
 import hashlib
 import pickle
 import struct
