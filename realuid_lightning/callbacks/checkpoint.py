@@ -44,6 +44,16 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.every = every
 
+    @property
+    def state_key(self) -> str:
+        """Name of this callback's state in a checkpoint, whatever its options: validation may leave them out."""
+        return type(self).__name__
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best so far, unless another metric has chosen it."""
+        if state_dict["monitor"] == self.monitor:
+            super().load_state_dict(state_dict)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle on the run folder, whatever the logger; that it is in use is for ``on_fit_start`` to judge."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")

@@ -146,13 +146,12 @@ def find_checkpoint(run_folder: Path, which: str) -> Path:
         )
     if which == "last":
         return last
-    states = [state for name, state in read_checkpoint(last)["callbacks"].items() if name.startswith("RunCheckpoint")]
-    best = next((Path(state["best_model_path"]) for state in states if state["best_model_path"]), None)
-    if best is None:
+    best = read_checkpoint(last).get("callbacks", {}).get("RunCheckpoint", {}).get("best_model_path")
+    if not best:
         raise UserError(
             f"ckpt_path: best, but the run in {run_folder} monitors nothing; set --checkpoint.monitor in fit"
         )
-    return last.with_name(best.name)  # the folder may have moved since
+    return last.with_name(Path(best).name)  # the folder may have moved since
 
 
 HELP = "see realuid COMMAND --help, or --print_config for the whole config"

@@ -202,3 +202,23 @@ def test_fast_dev_run_leaves_nothing_behind(demo, realuid):
     code, written = realuid("fit", *words, "--trainer.fast_dev_run=true")
     assert code == 0, written
     assert not list((demo / "runs").glob("fast/checkpoints/*"))
+
+
+def test_best_is_the_checkpoint_with_the_least_distance(demo, realuid):
+    run = demo / "runs" / "monitored"
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.batch_size=16", "--data.eval_samples=40"]
+    words += [f"--trainer.default_root_dir={run}"]
+    training = ["--checkpoint.monitor=fid/raw", "--trainer.max_steps=4", "--trainer.val_check_interval=1"]
+    assert realuid("fit", *words, *training)[0] == 0
+    measured = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()]
+    best = min((row for row in measured if row["sampler"] == "raw"), key=lambda row: row["distance"])
+    assert [file.name for file in (run / "checkpoints").glob("best*")] == [f"best_step_{best['step']:08d}.ckpt"]
+    code, written = realuid("validate", *words, "--ckpt_path=best")
+    assert code == 0, written
+    again = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()][len(measured) :]
+    assert next(row["distance"] for row in again if row["sampler"] == "raw") == pytest.approx(
+        best["distance"], rel=1e-9
+    )
+    code, written = realuid("validate", *words[:-1], "--trainer.default_root_dir=runs/demo/distil", "--ckpt_path=best")
+    assert code == 2
+    assert "monitors nothing" in written

@@ -155,3 +155,16 @@ def test_all_faults_are_told():
         RunCheckpoint(monitor="figure", keep=-2, every=0)
     assert "keep must be" in str(caught.value)
     assert "every must be" in str(caught.value)
+
+
+def test_the_best_so_far_goes_on_only_for_the_same_metric():
+    before = RunCheckpoint(monitor="fid/raw")
+    before.dirpath = "runs"
+    before.best_model_score = torch.tensor(2.0)
+    same, other = RunCheckpoint(monitor="fid/raw"), RunCheckpoint(monitor="loss")
+    for callback in (same, other):
+        callback.dirpath = "runs"
+        assert callback.state_key == before.state_key
+        callback.load_state_dict(before.state_dict())
+    assert same.best_model_score == 2.0
+    assert other.best_model_score is None
