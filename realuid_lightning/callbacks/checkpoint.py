@@ -8,6 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.modules import MatchingModule
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -65,9 +66,10 @@ class RunCheckpoint(ModelCheckpoint):
         """Refuse to begin a new run where another one's checkpoints are (the trainer knows only now what it resumes).
 
         Raises:
-            UserError: If the run folder holds checkpoints and none of them is resumed.
+            UserError: If the run folder holds checkpoints and none of them is resumed, or if ``monitor`` names a
+                distance that will not be measured.
         """
-        del pl_module
+        self._check_monitor(pl_module)
         folder = Path(self.dirpath or ".")
         # What a killed write leaves begins with a dot.
         used = any(not file.name.startswith(".") for file in folder.glob("*.ckpt"))
@@ -76,6 +78,12 @@ class RunCheckpoint(ModelCheckpoint):
                 f"{folder} holds the checkpoints of a run. Resume it with --ckpt_path last, choose another folder with "
                 "--trainer.default_root_dir, or remove it"
             )
+
+    def _check_monitor(self, pl_module: LightningModule) -> None:
+        if self.monitor is not None and self.monitor.startswith("fid/") and isinstance(pl_module, MatchingModule):
+            names = [f"fid/{name}" for name in pl_module.evaluated()]
+            if self.monitor not in names:
+                raise UserError(f"RunCheckpoint: monitor names {self.monitor!r}; there are {', '.join(names)}")
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Save the newest state where ``every`` says so."""

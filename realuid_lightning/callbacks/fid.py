@@ -99,15 +99,16 @@ class FIDCallback(Callback):
         """Compute, log and store every sampler's figure."""
         if trainer.sanity_checking:
             return
-        folder = Path(trainer.default_root_dir)
+        step = getattr(pl_module, "steps_made", trainer.global_step)
         # A process may have had no latents of its own.
         names = list(self._metrics) or list(pl_module.evaluated())  # type: ignore[operator]
         for name in names:
             metric = self._metric(name, pl_module.device)
             value = float(metric.compute())
             pl_module.log(f"fid/{name}", value, prog_bar=name == names[-1], sync_dist=True)
-            if trainer.is_global_zero:
-                self._record(folder, trainer, name, value)
+            count = int(trainer.strategy.reduce(metric.fake_features_num_samples.clone(), reduce_op="sum"))
+            if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self._record(trainer, {"step": step, "sampler": name, "distance": value, "samples": count})
         self._metrics.clear()
 
     on_test_start = on_validation_start
@@ -149,16 +150,10 @@ class FIDCallback(Callback):
         assert isinstance(real, Tensor)
         return real
 
-    def _record(self, folder: Path, trainer: Trainer, name: str, value: float) -> None:
+    def _record(self, trainer: Trainer, figure: dict[str, Any]) -> None:
         data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        row: dict[str, Any] = {
-            "step": trainer.global_step,
-            "sampler": name,
-            "distance": value,
-            "features": feature_label(self.features),
-            "samples": data.eval_samples,
-            "reference": data.reference_fingerprint,
-        }
+        row = {**figure, "features": feature_label(self.features), "reference": data.reference_fingerprint}
+        folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "fid.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

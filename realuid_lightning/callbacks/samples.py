@@ -65,16 +65,17 @@ class SampleGrid(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``samples/NAME/step_N.png`` into the run folder, and the same picture to TensorBoard."""
-        del pl_module
+        step = getattr(pl_module, "steps_made", trainer.global_step)
+        idle = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / "samples"
         for name, parts in self._samples.items():
-            picture = None if trainer.sanity_checking else draw(torch.cat(parts))
+            picture = None if idle else draw(torch.cat(parts))
             if picture is None:
                 continue
-            write_png(picture, folder / name / f"step_{trainer.global_step:08d}.png")
+            write_png(picture, folder / name / f"step_{step:08d}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"samples/{name}", picture, trainer.global_step)
+                    logger.experiment.add_image(f"samples/{name}", picture, step)
         self._samples.clear()
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,17 @@ def report(words: Sequence[str]) -> None:
 
 
 def last_distances(history: Path) -> list[tuple[Any, ...]]:
-    """Return a row of the report for each sampler in a run's ``fid.jsonl``, in the order of first appearance."""
+    """Return a row of the report for each sampler in a run's ``fid.jsonl``, in the order of first appearance.
+
+    Last is what belongs to the greatest step: an older checkpoint may have been measured again since.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
     for line in history.read_text().splitlines():
-        row = json.loads(line)
-        rows.setdefault(row["sampler"], []).append(row)
+        with suppress(json.JSONDecodeError):  # a line that a kill has cut off
+            row = json.loads(line)
+            rows.setdefault(row["sampler"], []).append(row)
+    for measured in rows.values():
+        measured.sort(key=lambda row: row["step"])
     return [
         (
             history.parent.name,

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from realuid_lightning import metrics, networks, paths, solvers  # noqa: F401 - makes short class names known
 from realuid_lightning.atomic import replacing
@@ -41,6 +44,8 @@ def run(words: Sequence[str]) -> None:
         RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None  # a run that was stopped has not succeeded
 
 
 class Parser(LightningArgumentParser):
@@ -80,7 +85,6 @@ class RealUIDCLI(LightningCLI):
                 "default_root_dir": "runs/run",
                 "use_distributed_sampler": False,  # our loaders are sharded already
                 "num_sanity_val_steps": 0,
-                "callbacks": [MatchingProgressBar()],
             },
             args=args,
         )
@@ -120,6 +124,20 @@ class RealUIDCLI(LightningCLI):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Give the trainer our callbacks, but for those that the config switches off."""
+        if config["enable_checkpointing"] is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+        if config["enable_progress_bar"] is not False:
+            callbacks = [*callbacks, MatchingProgressBar()]
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {error}") from error
+
     def _parse_ckpt_path(self) -> None:
         """Do not read the checkpoint for hyper-parameters: ours has none beside the config, and is large."""
 
@@ -127,6 +145,8 @@ class RealUIDCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("ckpt_path") in ("last", "best"):
             kwargs["ckpt_path"] = str(find_checkpoint(Path(self.trainer.default_root_dir), kwargs["ckpt_path"]))
+        if subcommand != "fit" and kwargs.get("ckpt_path") is None:
+            rank_zero_info(f"{subcommand}: no --ckpt_path, so the weights are those that training would begin with")
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # they go to files, not into memory
         return kwargs

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -119,16 +120,29 @@ class MatchingDataModule(LightningDataModule):
         """Read what this stage needs (prediction: nothing) and check that labels are there if wanted.
 
         Raises:
-            UserError: If data are missing, or labels are wanted of a source without any.
+            UserError: If data are missing, labels are wanted of a source without any, or training would never end.
         """
         if self.labels and self.source.num_classes is None:
             name = type(self.source).__name__
             raise UserError(f"MatchingDataModule: labels: true needs a source with classes, but {name} has none here")
         if stage == "fit":
+            self._check_end()
             self.source.setup()
         if stage != "predict":
             self.reference.setup()
         self._hush()
+
+    def _check_end(self) -> None:
+        """Refuse a trainer that waits for the end of an epoch, for the stream has none."""
+        trainer = self.trainer
+        if trainer is None or trainer.max_steps != -1 or trainer.max_epochs in (None, -1):
+            return
+        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if trainer.limit_train_batches == 1.0 and not timed:
+            raise UserError(
+                "trainer: the stream of training data has no end, so max_epochs would never be reached: set max_steps "
+                "or max_time (max_epochs: -1 trains until it is stopped)"
+            )
 
     def train_dataloader(self) -> DataLoader[MatchingBatch]:
         """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples each."""

@@ -138,6 +138,12 @@ CASES = {
         ("export", "runs/demo/distil/checkpoints/last.ckpt", "text.ckpt/generator.safetensors"),
         ["text.ckpt"],
     ),
+    "a distance that is not measured": (
+        (*FINE, "--checkpoint.monitor=fid/nothing"),
+        ["monitor names 'fid/nothing'", "fid/raw, fid/ema_0.9"],
+    ),
+    "a seed out of range": ((*FINE, "--seed_everything=-3"), ["seed_everything", "-3"]),
+    "training without end": ((*FINE, "--trainer.max_steps=-1", "--trainer.max_epochs=2"), ["no end", "max_steps"]),
     "broken seeds": (
         ("predict", *FINE[1:], "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt", "--data.predict_seeds=9-3"),
         ["predict_seeds", "9-3"],

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,61 @@ def test_best_is_the_checkpoint_with_the_least_distance(demo, realuid):
     code, written = realuid("validate", *words[:-1], "--trainer.default_root_dir=runs/demo/distil", "--ckpt_path=best")
     assert code == 2
     assert "monitors nothing" in written
+
+
+def test_a_checkpoint_that_is_measured_again_keeps_its_step(demo, realuid):
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--ckpt_path=last"]
+    run = demo / "runs" / "demo" / "distil"
+    before = len((run / "fid.jsonl").read_text().splitlines())
+    for command in ("validate", "test"):
+        assert realuid(command, *words)[0] == 0
+    again = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()[before:]]
+    assert {row["step"] for row in again} == {4}
+    assert not list(run.glob("samples/*/step_00000000.png"))
+
+
+def test_a_figure_tells_how_many_samples_were_measured(demo, realuid):
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--data.eval_batch_size=16"]
+    words += ["--trainer.default_root_dir=runs/limited", "--trainer.limit_val_batches=1"]
+    assert realuid("validate", *words)[0] == 0
+    (row, *_) = (json.loads(line) for line in (demo / "runs" / "limited" / "fid.jsonl").read_text().splitlines())
+    assert row["samples"] == 16
+
+
+def test_progress_and_checkpoints_can_be_switched_off(demo, realuid):
+    words = ["--config", CONFIGS / "teacher.yaml", *SMALL, "--data.eval_samples=40", "--trainer.max_steps=1"]
+    words += ["--trainer.default_root_dir=runs/bare", "--model.schedule.warmup=0", "--trainer.limit_val_batches=0"]
+    off = ["--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
+    code, written = realuid("fit", *words, *off)
+    assert code == 0, written
+    assert "Updates" not in written
+    assert not (demo / "runs" / "bare" / "checkpoints").exists()
+
+
+def test_evaluation_without_a_checkpoint_says_so(realuid, caplog):
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.predict_seeds=0", "--writer.folder=start"]
+    with caplog.at_level("INFO"):
+        assert realuid("predict", *words)[0] == 0
+    assert "no --ckpt_path" in caplog.text
+
+
+def test_a_terminated_run_does_not_count_as_a_success(demo):
+    words = ["fit", "--config", str(CONFIGS / "distil.yaml"), *SMALL, "--trainer.default_root_dir=runs/ended"]
+    words += ["--trainer.max_steps=1000000", "--trainer.val_check_interval=1000000", "--checkpoint.every=1"]
+    command = [sys.executable, "-c", "from realuid_lightning.cli import main; raise SystemExit(main())", *words]
+    with subprocess.Popen(command, cwd=demo, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (demo / "runs" / "ended" / "checkpoints" / "last.ckpt").exists():
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(60) == 143
+
+
+def test_the_report_survives_a_cut_line_and_tells_the_last_step(tmp_path, realuid):
+    rows = [
+        {"sampler": "raw", "step": step, "distance": step / 10, "samples": 4, "features": "f"} for step in (4, 8, 4)
+    ]
+    (tmp_path / "fid.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12, "samp')
+    code, written = realuid("report", tmp_path)
+    assert code == 0
+    assert "0.800" in written
+    assert "0.400" in written
