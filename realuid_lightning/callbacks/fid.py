@@ -45,6 +45,7 @@ class FIDCallback(Callback):
         self.cache = ReferenceCache(cache)
         self._metrics: dict[str, FrechetInceptionDistance] = {}
         self._reference: FeatureStatistics | None = None
+        self._fingerprint = ""  # of the real data; hashing them all takes a while
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the extractor before any training; refuse data without a reference."""
@@ -130,7 +131,8 @@ class FIDCallback(Callback):
     def _reference_statistics(self, trainer: Trainer, pl_module: LightningModule) -> FeatureStatistics:
         """Return this process' share of the real statistics; the shares of all processes sum to the whole."""
         data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        protocol = json.dumps([feature_fingerprint(self.features), data.reference_fingerprint])
+        self._fingerprint = data.reference_fingerprint
+        protocol = json.dumps([feature_fingerprint(self.features), self._fingerprint])
         # Process 0 alone looks, so that all processes take the same way.
         known = trainer.strategy.broadcast(self.cache.read(protocol) if trainer.is_global_zero else None)
         width = int(self.features.num_features)  # type: ignore[arg-type]
@@ -151,8 +153,7 @@ class FIDCallback(Callback):
         return real
 
     def _record(self, trainer: Trainer, figure: dict[str, Any]) -> None:
-        data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        row = {**figure, "features": feature_label(self.features), "reference": data.reference_fingerprint}
+        row = {**figure, "features": feature_label(self.features), "reference": self._fingerprint}
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "fid.jsonl").open("a") as file:

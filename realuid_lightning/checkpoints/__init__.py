@@ -5,11 +5,12 @@ from realuid_lightning.checkpoints.files import read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
 from realuid_lightning.checkpoints.strict import check_state, load_strictly
-from realuid_lightning.checkpoints.weights import RECORD, check_path_record, load_weights, record_of
+from realuid_lightning.checkpoints.weights import RECORD, average_key, check_path_record, load_weights, record_of
 
 __all__ = [
     "RECORD",
     "AtomicCheckpointIO",
+    "average_key",
     "check_path_record",
     "check_state",
     "export_generator",

@@ -34,8 +34,14 @@ def load_generator(
     Raises:
         UserError: If the file is missing, broken, foreign, of another role, or lacks that average.
     """
+    return _generator(path, read_checkpoint(path), ema, network, on)
+
+
+def _generator(
+    path: str | Path, content: dict[str, Any], ema: float | None, network: nn.Module | None, on: MatchingPath | None
+) -> OneStepGenerator:
+    """Build the generator of a file's ``content``."""
     exported = Path(path).suffix == ".safetensors"
-    content = read_checkpoint(path)
     record = record_of(_exported_header(path) if exported else content, path)
     if record["role"] != "generator":
         raise UserError(f"{path}: holds a {record['role']}, not a one-step generator; distil it first (realuid fit)")
@@ -65,8 +71,9 @@ def export_generator(checkpoint: str | Path, target: str | Path, ema: float | No
     """
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: an export is a .safetensors file; choose a name that ends so")
-    generator = load_generator(checkpoint, ema)
-    record = {**record_of(read_checkpoint(checkpoint), checkpoint), "ema": [] if ema is None else [ema]}
+    content = read_checkpoint(checkpoint)
+    generator = _generator(checkpoint, content, ema, None, None)
+    record = {**record_of(content, checkpoint), "ema": [] if ema is None else [ema]}
     write_tensors(generator.network.state_dict(), target, {RECORD: json.dumps(record)})
 
 

@@ -37,7 +37,11 @@ def load_official(path: str | Path, ema: float | None = None) -> dict[str, Tenso
     Raises:
         UserError: If the file can not be read (see ``read_checkpoint``), has another layout, or lacks that average.
     """
-    content = read_checkpoint(path)
+    return official_weights(read_checkpoint(path), ema, path)
+
+
+def official_weights(content: Mapping[str, Any], ema: float | None, path: str | Path) -> dict[str, Tensor]:
+    """Return what ``load_official`` does, of a file that has been read; ``path`` names it in messages."""
     layout = _layout(content)
     if layout is None:
         keys = ", ".join(map(str, list(content)[:5]))

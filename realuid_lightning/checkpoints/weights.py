@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from realuid_lightning.checkpoints.files import read_checkpoint
-from realuid_lightning.checkpoints.official import is_official, load_official
+from realuid_lightning.checkpoints.official import is_official, official_weights
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath
 
@@ -35,7 +35,7 @@ def load_weights(
     if is_official(content):
         official: Role = "generator" if "gen" in content else "teacher"
         _require_role(file, official, role)
-        return load_official(file, ema)
+        return official_weights(content, ema, file)
     if RECORD in content:
         record = content[RECORD]
         _require_role(file, record["role"], role)
@@ -80,6 +80,11 @@ def check_path_record(record: Mapping[str, Any], path: MatchingPath, source: str
         )
 
 
+def average_key(decay: float) -> str:
+    """Return the key of an average among a module's weights, which may hold no dot."""
+    return str(float(decay)).replace(".", "_")
+
+
 def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Tensor]:
     """Return the averaged or raw network of one of our checkpoints, under the network's own key names.
 
@@ -91,7 +96,7 @@ def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | P
     if ema is None:
         prefix = "generator.network." if record["role"] == "generator" else "network."
     elif ema in record["ema"]:
-        prefix = f"ema.copies.{str(float(ema)).replace('.', '_')}.network.{inner}"
+        prefix = f"ema.copies.{average_key(ema)}.network.{inner}"
     else:
         available = ", ".join(map(str, record["ema"])) or "none"
         raise UserError(f"{file}: no average of decay {ema}; available: {available}, or null for the raw weights")

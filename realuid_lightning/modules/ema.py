@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from realuid_lightning.checkpoints import average_key
 from realuid_lightning.networks import Frozen
 
 
@@ -24,12 +25,11 @@ class EMA(nn.Module):
     def __init__(self, network: nn.Module, decays: list[float]) -> None:
         super().__init__()
         self.decays = list(decays)
-        # A module's name may hold no dot.
-        self.copies = nn.ModuleDict({self._key(decay): Frozen(copy.deepcopy(network)) for decay in decays})
+        self.copies = nn.ModuleDict({average_key(decay): Frozen(copy.deepcopy(network)) for decay in decays})
 
     def __getitem__(self, decay: float) -> Frozen:
         """Return the averaged network of ``decay``."""
-        return self.copies[self._key(decay)]  # type: ignore[return-value]
+        return self.copies[average_key(decay)]  # type: ignore[return-value]
 
     def named(self) -> dict[str, nn.Module]:
         """Return the averaged networks under their public names, in the order of ``decays``."""
@@ -53,14 +53,10 @@ class EMA(nn.Module):
     def _parameters_of(self, decay: float) -> list[Tensor]:
         return [parameter.detach() for parameter in self[decay].network.parameters()]
 
-    @staticmethod
-    def _key(decay: float) -> str:
-        return str(float(decay)).replace(".", "_")
-
 
 def ema_faults(decays: list[float]) -> list[str]:
     """Return what is wrong with a list of decays, one message a fault."""
     faults = [f"every ema decay must be in [0, 1), got {decay}" for decay in decays if not 0 <= decay < 1]
-    if len(set(map(EMA._key, decays))) < len(decays):
+    if len(set(map(average_key, decays))) < len(decays):
         faults.append(f"ema decays must differ, got {decays}")
     return faults
