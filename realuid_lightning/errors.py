@@ -49,11 +49,15 @@ class Faults:
 def gathering_faults() -> Iterator[None]:
     """Let several components be built before their faults are told, all of them in one error.
 
-    Inside, ``Faults.raise_any`` notes instead of raising; whatever goes wrong on the way is told by what was noted.
+    Inside, ``Faults.raise_any`` notes instead of raising; whatever goes wrong on the way is told by what was noted. An
+    inner block leaves the telling to the outer one.
 
     Raises:
         UserError: With every fault noted inside, when the block ends.
     """
+    if _gathered.get() is not None:
+        yield
+        return
     faults: list[str] = []
     token = _gathered.set(faults)
     try:

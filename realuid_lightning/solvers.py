@@ -1,8 +1,9 @@
-"""Multi-step sampling of a teacher: deterministic solvers of its ODE."""
+"""Multi-step sampling of a teacher: solvers of its ODE, and stochastic ones."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,65 +11,124 @@ from torch import Tensor
 
 from realuid_lightning.paths import MatchingPath, Network
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[int], Tensor]
+
+
+class Dynamics(NamedTuple):
+    """A teacher on its path, at fixed labels and source-domain samples; times are scalars.
+
+    Attributes:
+        path: The framework.
+        network: The teacher.
+        y: Labels or None.
+        x0: Source-domain samples or None.
+        noise: Gives the standard normal noise of a step, ``(B, *D)``, by the number of the step.
+    """
+
+    path: MatchingPath
+    network: Network
+    y: Tensor | None
+    x0: Tensor | None
+    noise: Noise
+
+    def predict(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return the prediction at ``(t, x)``."""
+        return self.path.predict(self.network, t.expand(len(x)), x, self.y, self.x0)
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return the velocity of the ODE at ``(t, x)``."""
+        return self.path.velocity(t.expand(len(x)), x, self.predict(t, x), self.x0)
 
 
 class Solver(ABC):
-    """A fixed-step ODE solver; a subclass says how one step is made."""
+    """A sampler of equal steps in time; a subclass says how one step is made."""
 
     @abstractmethod
-    def step(self, velocity: Velocity, t: Tensor, dt: Tensor, x: Tensor) -> Tensor:
-        """Advance ``x`` from ``t`` to ``t + dt`` (scalars) under ``dx/dt = velocity(t, x)``."""
+    def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
+        """Carry ``x`` from time ``t`` to the later time ``s`` (scalars), as step ``number``, counted from 1."""
+
+    def finish(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
+        """Make the last step, like any other unless overridden."""
+        return self.step(dynamics, t, s, x, number)
 
     @torch.no_grad()
     def sample(
         self,
         path: MatchingPath,
         network: Network,
-        x0: Float[Tensor, "b *d"],
+        z: Float[Tensor, "b *d"],
         y: Int64[Tensor, " b"] | None,
         steps: int,
+        x0: Float[Tensor, "b *d"] | None = None,
+        noise: Noise | None = None,
     ) -> Float[Tensor, "b *d"]:
-        """Carry ``x0`` along the teacher's ODE to the data end.
+        """Carry latents, or source-domain samples, to the data end.
 
         Args:
             path: The framework; its ``t_range`` is divided into equal steps.
             network: The teacher.
-            x0: Source samples.
+            z: Standard normal latents.
             y: Labels or None.
             steps: Number of solver steps, at least 1. A single step is the one-step generator at its start.
+            x0: Source-domain samples of a translating path.
+            noise: Gives a stochastic solver the noise of step 1, 2, ..., ``(B, *D)``.
 
         Raises:
-            ValueError: If ``steps`` is below 1.
+            ValueError: If ``steps`` is below 1, or a stochastic solver is given no noise.
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if steps == 1:
-            return path.one_step(network, x0, y)
-
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            times = t.expand(len(x))
-            return path.velocity(times, x, network(times, x, y))
-
-        grid = torch.linspace(*path.t_range, steps + 1, dtype=x0.dtype, device=x0.device)
-        x = x0
-        for t, end in pairwise(grid):
-            x = self.step(velocity, t, end - t, x)
-        return x
+            return path.one_step(network, z, y, x0)
+        dynamics = Dynamics(path, network, y, x0, noise or _no_noise)
+        grid = torch.linspace(*path.t_range, steps + 1, dtype=z.dtype, device=z.device)
+        x = path.noised(grid[0].expand(len(z)), z, torch.zeros_like(z), x0)
+        *most, last = pairwise(grid)
+        for number, (t, s) in enumerate(most, 1):
+            x = self.step(dynamics, t, s, x, number)
+        return self.finish(dynamics, *last, x, steps)
 
 
 class Euler(Solver):
-    """First order, one network call a step."""
+    """First order, one network call a step: the path's own step with the prediction held.
 
-    def step(self, velocity: Velocity, t: Tensor, dt: Tensor, x: Tensor) -> Tensor:
-        """Advance by the slope at the start."""
-        return x + dt * velocity(t, x)
+    That is Euler's straight step on flow paths and interpolants, DDIM (arXiv 2010.02502) on diffusion paths.
+    """
+
+    def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
+        """Advance by what is known at the start."""
+        del number
+        times, prediction = t.expand(len(x)), dynamics.predict(t, x)
+        return dynamics.path.flow_step(times, s.expand(len(x)), x, prediction, dynamics.x0)
 
 
 class Heun(Solver):
     """Second order, two network calls a step (arXiv 2206.00364, alg. 1)."""
 
-    def step(self, velocity: Velocity, t: Tensor, dt: Tensor, x: Tensor) -> Tensor:
+    def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Advance by the mean of the slopes at the start and at Euler's end."""
-        slope = velocity(t, x)
-        return x + dt / 2 * (slope + velocity(t + dt, x + dt * slope))
+        del number
+        slope = dynamics.velocity(t, x)
+        return x + (s - t) / 2 * (slope + dynamics.velocity(s, x + (s - t) * slope))
+
+
+class Ancestral(Solver):
+    """Stochastic: draws every point given the one before, one network call a step; the last one is the guess itself.
+
+    On diffusion and flow paths this is ancestral sampling (DDPM, arXiv 2006.11239), on bridges it follows the bridge's
+    own stochastic differential equation (arXiv 2302.05872).
+    """
+
+    def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
+        """Draw the next point from the path's transition."""
+        times, prediction = t.expand(len(x)), dynamics.predict(t, x)
+        return dynamics.path.transition(times, s.expand(len(x)), x, prediction, dynamics.noise(number))
+
+    def finish(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
+        """Return the guess of ``x1``: the noise of a last draw would stay in the sample."""
+        del s, number
+        return dynamics.path.denoise(t.expand(len(x)), x, dynamics.predict(t, x), dynamics.x0)
+
+
+def _no_noise(number: int) -> Tensor:
+    raise ValueError(f"a stochastic solver needs noise: pass a function that gives that of step {number}")

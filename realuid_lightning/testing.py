@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath, expand
 from realuid_lightning.recorded import rebuild
 
@@ -36,8 +37,9 @@ def check_path(path: MatchingPath, shape: Sequence[int] = (3, 4, 4)) -> None:
     Checked on normal draws, at times all over ``t_range``: shapes, types, finite values and determinism; ``sample``
     against ``mean`` and ``std``; the target against the time derivative of ``xt``, where the network predicts the
     velocity (``velocity`` is not overridden); both ends, where 5% of the other one may be left; gradients against
-    finite differences; ``denoise`` against ``x1``, where it is overridden and the path has no noise; ``one_step``; and
-    the record that goes into checkpoints.
+    finite differences; what the network is shown and what becomes of its output; ``denoise`` against ``x1``, where it
+    is overridden and the path has no noise; the levels of a generator of several steps; ``one_step``; and the record
+    that goes into checkpoints.
 
     Example:
         >>> from realuid_lightning.paths import FlowMatchingPath
@@ -86,14 +88,18 @@ def _fits(expect: Expect, name: str, got: Tensor, like: Tensor) -> None:
 def _times(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
     for dtype in (torch.float32, torch.float64):
         u = torch.linspace(0, LAST_U, 101, dtype=dtype)
-        t = path.sample_t(u)
-        _fits(expect, "sample_t", t, u)
-        inside = (t >= path.t_range[0] - 1e-6) & (t <= path.t_range[1] + 1e-6)
-        found = f"{float(t.min()):.6g} to {float(t.max()):.6g}"
-        expect(inside.all(), f"sample_t must stay in t_range {path.t_range}, got {found}; rescale or clamp it")
-        monotone = (t.diff() >= 0).all() | (t.diff() <= 0).all()
-        expect(monotone, "sample_t must be monotone in u, but turns around; use an inverse distribution function")
-        expect(torch.equal(t, path.sample_t(u)), "sample_t gave other times in a second call; use u, draw nothing")
+        own = {"sample_t": path.sample_t, "generator_t": path.generator_t}
+        if type(path).generator_t is MatchingPath.generator_t:
+            del own["generator_t"]
+        for name, draw in own.items():
+            t = draw(u)
+            _fits(expect, name, t, u)
+            inside = (t >= path.t_range[0] - 1e-6) & (t <= path.t_range[1] + 1e-6)
+            found = f"{float(t.min()):.6g} to {float(t.max()):.6g}"
+            expect(inside.all(), f"{name} must stay in t_range {path.t_range}, got {found}; rescale or clamp it")
+            monotone = (t.diff() >= 0).all() | (t.diff() <= 0).all()
+            expect(monotone, f"{name} must be monotone in u, but turns around; use an inverse distribution function")
+            expect(torch.equal(t, draw(u)), f"{name} gave other times in a second call; use u, draw nothing")
     weight = path.weight(draws.t)
     if weight is not None:
         _fits(expect, "weight", weight, draws.t)
@@ -160,12 +166,30 @@ def _gradients(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
         expect(sound, f"those of {part} by {end} differ from finite differences; remove detach, no_grad or item")
 
 
+def _prediction(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
+    time, point = path.inputs(draws.t, draws.x1, draws.x0, draws.eps)
+    _fits(expect, "the network's time", time, draws.t)
+    _fits(expect, "the network's input", point, torch.cat([draws.x1] * (1 + path.conditions), 1))
+    _fits(expect, "output", path.output(draws.t, draws.x1, draws.eps), draws.x1)
+
+
 def _solving(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
-    _fits(expect, "velocity", path.velocity(draws.t, draws.eps, draws.x0), draws.x1)
-    _fits(expect, "denoise", path.denoise(draws.t, draws.eps, draws.x0), draws.x1)
+    x0 = draws.x0 if path.translates else None
+    stochastic = type(path).transition is not MatchingPath.transition
+    try:
+        _fits(expect, "velocity", path.velocity(draws.t, draws.eps, draws.x0, x0), draws.x1)
+    except UserError:  # has no ODE, so it must have the other
+        stochastic = True
+    if stochastic:
+        earlier, later = draws.rows(0, -1), draws.t[1:]
+        _fits(expect, "transition", path.transition(*earlier[:1], later, *earlier[1:]), earlier.x1)
+    _fits(expect, "denoise", path.denoise(draws.t, draws.eps, draws.x0, x0), draws.x1)
     if type(path).denoise is not MatchingPath.denoise and not path.noisy:
-        gap = (path.denoise(*path.sample(*draws)) - draws.x1).abs().max()
+        gap = (path.denoise(*path.sample(*draws), x0) - draws.x1).abs().max()
         expect(gap < 1e-6, f"denoise must turn the target back into x1, differs by {gap:.3g}; solve for x1")
+    levels = path.levels(4)
+    rising = levels[0] == path.generator_start and levels == sorted(set(levels)) and levels[-1] < path.t_range[1]
+    expect(rising, f"levels must rise from generator_start {path.generator_start} to below t_range[1], got {levels}")
 
 
 def _one_step(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
@@ -196,4 +220,4 @@ def _recorded(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
     expect(same, "a path rebuilt from its record must give equal samples; take every setting in __init__")
 
 
-_CHECKS = (_times, _moments, _sample, _target, _ends, _gradients, _solving, _one_step, _recorded)
+_CHECKS = (_times, _moments, _sample, _target, _ends, _gradients, _prediction, _solving, _one_step, _recorded)

@@ -1,5 +1,22 @@
-"""Closed forms that say what the objective does."""
+"""Closed forms that say what the objective does, and the same by training."""
 
-from realuid_lightning.analysis.gaussian import Gaussian, best_fake, realuid_value
+from realuid_lightning.analysis.gaussian import (
+    Gaussian,
+    best_fake,
+    best_generator,
+    is_bounded,
+    realuid_value,
+    velocity,
+)
+from realuid_lightning.analysis.laboratory import Problem, train_generators
 
-__all__ = ["Gaussian", "best_fake", "realuid_value"]
+__all__ = [
+    "Gaussian",
+    "Problem",
+    "best_fake",
+    "best_generator",
+    "is_bounded",
+    "realuid_value",
+    "train_generators",
+    "velocity",
+]

@@ -33,7 +33,8 @@ class SampleGrid(Callback):
     """Draws the first validation latents' samples of every sampler, as PNG files and in TensorBoard.
 
     The latents are the same at every step, so the pictures of a run show one set of samples getting better. Images
-    become a grid, planar points a density; other data are not drawn.
+    become a grid, planar points a density; other data are not drawn. Source ends that come from data are drawn beside
+    them as ``source``, and what these should become as ``truth``, where that is known.
 
     Args:
         count: Number of samples, at least 1; at most those of process 0 are shown.
@@ -60,7 +61,7 @@ class SampleGrid(Callback):
         if trainer.is_global_zero and batch.index is not None:
             chosen = batch.index < self.count
             if bool(chosen.any()):
-                for name, samples in outputs.items():
+                for name, samples in (outputs | _ends(batch)).items():
                     self._samples.setdefault(name, []).append(samples[chosen].cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,6 +137,13 @@ class PredictionWriter(BasePredictionWriter):
 
     def _target(self, trainer: Trainer) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "samples")
+
+
+def _ends(batch: MatchingBatch) -> dict[str, Tensor]:
+    """Return what to compare samples with: the data that they were made from, and those that they belong to."""
+    if batch.x0 is None:
+        return {}
+    return {"source": batch.x0} if batch.x1 is None else {"source": batch.x0, "truth": batch.x1}
 
 
 def write_png(image: UInt8[Tensor, "c h w"], target: Path) -> None:

@@ -54,7 +54,8 @@ def _generator(
             )
         network = rebuild(record["network"], nn.Module)
     load_strictly(network, content if exported else network_weights(content, ema, path), str(path))
-    generator = OneStepGenerator(network, on or rebuild(record["path"], MatchingPath))  # type: ignore[type-abstract]
+    on = on or rebuild(record["path"], MatchingPath)  # type: ignore[type-abstract]
+    generator = OneStepGenerator(network, on, record.get("sampling_steps", 1))
     return generator.eval().requires_grad_(False)
 
 

@@ -16,6 +16,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   predict    generate samples and write them to files
   export     write a generator to a .safetensors file
   report     print a table of the distances that runs have measured
+  gaussian   draw what the objective does between Gaussians, exact and trained
 
 Later configs and options override earlier ones, field by field. To begin:
 
@@ -57,8 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from realuid_lightning.cli.report import report
 
             report(words[1:])
+        elif command == "gaussian":
+            from realuid_lightning.cli.gaussian import gaussian
+
+            gaussian(words[1:])
         else:
-            known = ", ".join([*TRAINING, "export", "report"])
+            known = ", ".join([*TRAINING, "export", "report", "gaussian"])
             raise UserError(f"realuid: expected one of the commands {known}, got {command!r}; see realuid --help")
     except UserError as error:
         print(_plain(error), file=sys.stderr)

@@ -21,7 +21,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from realuid_lightning import metrics, networks, paths, solvers  # noqa: F401 - makes short class names known
 from realuid_lightning.atomic import replacing
-from realuid_lightning.callbacks import FIDCallback, MatchingProgressBar, PredictionWriter, RunCheckpoint, SampleGrid
+from realuid_lightning.callbacks import (
+    FIDCallback,
+    FidelityCallback,
+    MatchingProgressBar,
+    PredictionWriter,
+    RunCheckpoint,
+    SampleGrid,
+)
 from realuid_lightning.checkpoints import AtomicCheckpointIO, read_checkpoint
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import UserError, gathering_faults
@@ -126,6 +133,7 @@ class RealUIDCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Give the trainer our callbacks, but for those that the config switches off."""
+        callbacks = [*callbacks, FidelityCallback()]
         if config["enable_checkpointing"] is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
         if config["enable_progress_bar"] is not False:

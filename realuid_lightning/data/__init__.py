@@ -3,27 +3,34 @@
 from realuid_lightning.data.batch import MatchingBatch
 from realuid_lightning.data.folder import ImageFiles, ImageFolder
 from realuid_lightning.data.module import MatchingDataModule, to_floats
+from realuid_lightning.data.pairs import Degradation, Degraded, Inpainting, Sketch, SuperResolution
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.data.sources import CIFAR10, CelebA, Digits, FashionMNIST
-from realuid_lightning.data.stream import LatentDataset, RealSequence, RealStream, StreamSampler
+from realuid_lightning.data.stream import LatentDataset, PairStream, RealSequence, RealStream, StreamSampler
 from realuid_lightning.data.toy import Gaussian, Toy2D
 
 __all__ = [
     "CIFAR10",
     "CelebA",
+    "Degradation",
+    "Degraded",
     "Digits",
     "FashionMNIST",
     "Gaussian",
     "ImageFiles",
     "ImageFolder",
+    "Inpainting",
     "LatentDataset",
     "MatchingBatch",
     "MatchingDataModule",
     "MemorySource",
+    "PairStream",
     "RealSequence",
     "RealStream",
+    "Sketch",
     "Source",
     "StreamSampler",
+    "SuperResolution",
     "Toy2D",
     "to_floats",
 ]

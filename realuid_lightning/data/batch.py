@@ -19,6 +19,8 @@ class MatchingBatch(NamedTuple):
         t: Time in [0, 1], ``(B,)``; 0 at the source, 1 at the data.
         eps: Noise of paths with a positive ``std``, ``(B, *D)``.
         index: Global sample index of an evaluation batch, ``(B,)`` int64: it names the latent and the file.
+        renoise: Noise of the later steps of a generator of ``K`` steps, ``(B, K - 1, *D)``.
+        t_judged: Time at which a discriminator looks, ``(B,)``.
     """
 
     x1: Tensor | None = None
@@ -28,6 +30,8 @@ class MatchingBatch(NamedTuple):
     t: Tensor | None = None
     eps: Tensor | None = None
     index: Tensor | None = None  # type: ignore[assignment]
+    renoise: Tensor | None = None
+    t_judged: Tensor | None = None
 
     @property
     def size(self) -> int:

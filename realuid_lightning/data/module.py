@@ -1,4 +1,4 @@
-"""The LightningDataModule: one source, four loaders, each sharded by hand."""
+"""The LightningDataModule: one source, or two for bridges; four loaders, each sharded by hand."""
 
 import warnings
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from realuid_lightning.data.batch import MatchingBatch
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.data.stream import (
     LatentDataset,
+    PairStream,
     RealSequence,
     RealStream,
     StreamSampler,
@@ -28,7 +29,7 @@ from realuid_lightning.seeding import global_seed
 
 
 class MatchingDataModule(LightningDataModule):
-    """Real samples for training, latents for evaluation and prediction.
+    """Real samples for training, latents for evaluation and prediction, and source ends where a framework translates.
 
     Loaders are sharded by rank, so the trainer needs ``use_distributed_sampler=False``. The training loader is endless
     and begins at the trainer's ``global_step``, which makes resuming exact with any number of workers.
@@ -46,6 +47,12 @@ class MatchingDataModule(LightningDataModule):
         eval_labels: Labels of generated samples: ``balanced`` (index modulo classes) or ``sampled`` from the real ones.
         predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
         reference: Data set that evaluation compares with; ``source`` unless given.
+        origin: Data set of the source ends ``x0`` of a translating framework (bridges); None: Gaussian noise.
+        paired: Sample i of ``origin`` belongs to sample i of ``source``: they come together and are flipped together.
+            False: the source ends come in an order of their own, with flips of their own.
+        eval_origin: Source ends of evaluation and prediction, sample ``index % len``; ``origin`` unless given. When
+            paired and as long as ``reference``, evaluation knows the truth ``x1`` of each. Its labels, if there are
+            any, are those of the generated samples.
 
     Raises:
         UserError: If arguments are out of range or do not go together; all faults at once.
@@ -63,9 +70,13 @@ class MatchingDataModule(LightningDataModule):
         eval_labels: Literal["balanced", "sampled"] = "balanced",
         predict_seeds: str = "0-63",
         reference: Source | None = None,
+        origin: Source | None = None,
+        paired: bool = True,
+        eval_origin: Source | None = None,
     ) -> None:
         super().__init__()
         self.source, self.reference = source, source if reference is None else reference
+        self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
         self.labels, self.flip, self.num_workers = labels, flip, num_workers
         self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
@@ -80,8 +91,13 @@ class MatchingDataModule(LightningDataModule):
         faults.unless(self.image or not self.flip, f"flip: true needs images, but samples have shape {self.shape}")
         sampling = self.eval_labels in ("balanced", "sampled")
         faults.unless(sampling, f"eval_labels must be balanced or sampled, got {self.eval_labels!r}")
-        same = self.reference.shape == self.shape
-        faults.unless(same, f"reference must have samples of shape {self.shape} as source, got {self.reference.shape}")
+        for option in ("reference", "origin", "eval_origin"):
+            other: Source | None = getattr(self, option)
+            if other is not None and (option != "eval_origin" or other is not self.origin):  # told once
+                same = other.shape == self.shape
+                faults.unless(same, f"{option} must have samples of shape {self.shape} as source, got {other.shape}")
+        fitting = self.translates or self.eval_origin is None
+        faults.unless(fitting, "eval_origin needs origin, the source ends of training: set both or neither")
         try:
             parse_indices(self.predict_seeds)
         except UserError as error:
@@ -104,33 +120,65 @@ class MatchingDataModule(LightningDataModule):
         return len(self.shape) == 3
 
     @property
+    def translates(self) -> bool:
+        """Whether source ends come from data, not from noise: whether an ``origin`` was given."""
+        return self.origin is not None
+
+    @property
     def reference_fingerprint(self) -> str:
         """A short text that changes when the reference data change."""
         return self.reference.fingerprint()
 
     def prepare_data(self) -> None:
-        """Download what is missing, where asked to; prediction needs no data, unless it samples their labels."""
+        """Download what is missing, where asked to; prediction needs source ends, and data whose labels it samples."""
+        needed: list[Source | None] = [self.eval_origin]
         predicting = self.trainer is not None and self.trainer.state.fn == "predict"
-        if predicting and not (self.labels and self.eval_labels == "sampled"):
-            return
-        for source in dict.fromkeys((self.source, self.reference)):  # once if they are one
-            source.prepare()
+        if not predicting:
+            needed += [self.source, self.reference, self.origin]
+        elif self.labels and self.eval_labels == "sampled" and not self._origin_classes:
+            needed.append(self.source)
+        for source in dict.fromkeys(needed):  # once if they are one
+            if source is not None:
+                source.prepare()
 
     def setup(self, stage: str = "fit") -> None:
-        """Read what this stage needs (prediction: nothing) and check that labels are there if wanted.
+        """Read what this stage needs (prediction: source ends) and check that labels are there if wanted.
 
         Raises:
-            UserError: If data are missing, labels are wanted of a source without any, or training would never end.
+            UserError: If data are missing or do not fit, labels are wanted that are not there, or training has no end.
         """
-        if self.labels and self.source.num_classes is None:
-            name = type(self.source).__name__
-            raise UserError(f"MatchingDataModule: labels: true needs a source with classes, but {name} has none here")
+        if self.labels:
+            self._check_classes()
         if stage == "fit":
             self._check_end()
             self.source.setup()
+            self._setup_origin()
         if stage != "predict":
             self.reference.setup()
+        if self.eval_origin is not None:
+            self.eval_origin.setup()
         self._hush()
+
+    def _setup_origin(self) -> None:
+        if self.origin is None:
+            return
+        self.origin.setup()
+        if self.paired and len(self.origin) != len(self.source):
+            raise UserError(
+                f"MatchingDataModule: origin must have as many samples as source ({len(self.source)}), whose sample i "
+                f"belongs to its sample i, got {len(self.origin)}: set paired: false if they do not belong together"
+            )
+
+    def _check_classes(self) -> None:
+        """Refuse labels that are not there, or that the source does not know."""
+        classes, name = self.source.num_classes, type(self.source).__name__
+        if classes is None:
+            raise UserError(f"MatchingDataModule: labels: true needs a source with classes, but {name} has none here")
+        if (self._origin_classes or 0) > classes:
+            raise UserError(
+                f"MatchingDataModule: eval_origin, which labels the samples, may have at most the {classes} classes of "
+                f"source, got {self._origin_classes}: set labels: false, or choose another eval_origin"
+            )
 
     def _check_end(self) -> None:
         """Refuse a trainer that waits for the end of an epoch, for the stream has none."""
@@ -145,24 +193,23 @@ class MatchingDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[MatchingBatch]:
-        """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples each."""
+        """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples (or pairs) each."""
         rank, world_size = self._place()
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
         sampler = StreamSampler(self.batch_size, micro_batches, rank, world_size, self._batches_done)
-        stream = RealStream(self.source, global_seed(), self.flip, self.labels)
-        return self._loader(stream, self.num_workers, batch_sampler=sampler)
+        return self._loader(self._stream(), self.num_workers, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[MatchingBatch]:
-        """Return this rank's share of latents 0 to ``eval_samples - 1``."""
-        return self._latents(torch.arange(self.eval_samples), "eval_samples")
+        """Return this rank's share of latents 0 to ``eval_samples - 1``, with source ends and their truth if any."""
+        return self._latents(torch.arange(self.eval_samples), "eval_samples", self._truth())
 
     def test_dataloader(self) -> DataLoader[MatchingBatch]:
         """Return the same as ``val_dataloader``."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[MatchingBatch]:
-        """Return this rank's share of the latents that ``predict_seeds`` names."""
-        return self._latents(parse_indices(self.predict_seeds), "predict_seeds")
+        """Return this rank's share of the latents that ``predict_seeds`` names, with source ends if there are any."""
+        return self._latents(parse_indices(self.predict_seeds), "predict_seeds", None)
 
     def reference_dataloader(self) -> DataLoader[MatchingBatch]:
         """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
@@ -171,11 +218,20 @@ class MatchingDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: MatchingBatch, dataloader_idx: int) -> MatchingBatch:  # noqa: ARG002
         """Turn images from bytes into floats in [-1, 1]: here, so that bytes travel to the device."""
-        if batch.x1 is not None and batch.x1.dtype == torch.uint8:
-            return batch._replace(x1=to_floats(batch.x1))
-        return batch
+        return batch._replace(x0=_arrived(batch.x0), x1=_arrived(batch.x1))
 
-    def _latents(self, indices: Int64[Tensor, "n"], option: str) -> DataLoader[MatchingBatch]:
+    def _stream(self) -> Dataset[MatchingBatch]:
+        if self.origin is None:
+            return RealStream(self.source, global_seed(), self.flip, self.labels)
+        return PairStream(self.source, self.origin, global_seed(), self.flip, self.labels, self.paired)
+
+    def _truth(self) -> Source | None:
+        """Return what evaluation should make of the source ends, if the reference tells it."""
+        if self.eval_origin is None or not self.paired or len(self.reference) != len(self.eval_origin):
+            return None
+        return self.reference
+
+    def _latents(self, indices: Int64[Tensor, "n"], option: str, truth: Source | None) -> DataLoader[MatchingBatch]:
         rank, world_size = self._place()
         if len(indices) < world_size:  # an empty loader makes a rank skip evaluation, and the others wait for ever
             raise UserError(
@@ -183,10 +239,19 @@ class MatchingDataModule(LightningDataModule):
                 f"got {len(indices)}: ask for more samples or use fewer devices"
             )
         mine = indices[list(share(len(indices), rank, world_size))]
-        dataset = LatentDataset(mine, self.shape, self._labels_of(mine))
-        return self._loader(dataset, 0, batch_size=self.eval_batch_size)
+        dataset = LatentDataset(mine, self.shape, self._labels_of(mine), self.eval_origin, truth)
+        workers = self.num_workers if self.translates else 0  # latents alone cost less than passing them on
+        return self._loader(dataset, workers, batch_size=self.eval_batch_size)
+
+    @property
+    def _origin_classes(self) -> int | None:
+        """Number of classes that the source ends of evaluation give labels of; None if they give none."""
+        return self.eval_origin.num_classes if self.labels and self.eval_origin is not None else None
 
     def _labels_of(self, indices: Int64[Tensor, "n"]) -> Labels | None:
+        own = None if self.eval_origin is None or not self.labels else self.eval_origin.labels()
+        if own is not None:
+            return own[indices % len(own)]
         labels = self.source.labels() if self.labels and self.eval_labels == "sampled" else None
         if labels is not None:
             return sampled_labels(indices, labels)
@@ -211,8 +276,9 @@ class MatchingDataModule(LightningDataModule):
 
     def _hush(self) -> None:
         """Silence advice that does not fit: more workers for latents and data in memory, and epochs on resuming."""
-        loaders = ["val_dataloader", "test_dataloader", "predict_dataloader"]
-        if self.source.in_memory:
+        in_memory = self.eval_origin is None or self.eval_origin.in_memory
+        loaders = ["val_dataloader", "test_dataloader", "predict_dataloader"] if in_memory else []
+        if self.source.in_memory and (self.origin is None or self.origin.in_memory):
             loaders.append("train_dataloader")
         message = f"The '({'|'.join(loaders)})' does not have many workers"
         warnings.filterwarnings("ignore", message, category=PossibleUserWarning)
@@ -223,6 +289,10 @@ class MatchingDataModule(LightningDataModule):
 def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
     """Map bytes 0..255 linearly onto [-1, 1]."""
     return x.float().div_(127.5).sub_(1)
+
+
+def _arrived(x: Tensor | None) -> Tensor | None:
+    return to_floats(x) if x is not None and x.dtype == torch.uint8 else x
 
 
 def _same(batch: Any) -> Any:

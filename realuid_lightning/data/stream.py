@@ -22,6 +22,7 @@ ORDER = 0x0D0E2
 FLIP = 0xF11B
 LATENT = 0x1A7E27
 LABEL = 0x1ABE1
+ORIGIN = 0x0416E
 
 Positions = Int64[np.ndarray, "b"]
 
@@ -64,6 +65,31 @@ class RealStream(Dataset[MatchingBatch]):
             generator = keyed_generator(self.seed, ORDER, epoch)
             self._permutation = (epoch, torch.randperm(len(self.source), generator=generator))
         return self._permutation[1]
+
+
+class PairStream(Dataset[MatchingBatch]):
+    """An endless stream of both ends of a path: real samples ``x1``, and ``x0`` from a data set of source ends.
+
+    Args:
+        source: Where ``x1`` and labels come from.
+        origin: Where ``x0`` comes from; when paired, as long as ``source``.
+        seed: Decides the order and the flips.
+        flip: Mirror images left to right with probability one half; pairs are mirrored together.
+        labels: Fill ``y``.
+        paired: Let sample i of ``origin`` come with sample i of ``source``; otherwise its order and its flips are
+            independent.
+    """
+
+    def __init__(
+        self, source: Source, origin: Source, seed: int, flip: bool = False, labels: bool = False, paired: bool = True
+    ) -> None:
+        self.ends = RealStream(source, seed, flip, labels)
+        # The same seed gives data sets of the same length the same order and the same flips.
+        self.origins = RealStream(origin, seed if paired else mix(seed, ORIGIN), flip)
+
+    def __getitems__(self, positions: Positions | Sequence[int]) -> MatchingBatch:
+        """Return the samples at ``positions`` as one batch: both ends as the sources give them, ``y`` if asked for."""
+        return self.ends.__getitems__(positions)._replace(x0=self.origins.__getitems__(positions).x1)
 
 
 class StreamSampler(Sampler[Positions]):
@@ -128,27 +154,40 @@ class RealSequence(Dataset[MatchingBatch]):
 
 
 class LatentDataset(Dataset[MatchingBatch]):
-    """Evaluation latents ``z ~ N(0, I)``, each a function of its global index alone.
+    """Evaluation latents ``z ~ N(0, I)`` and source ends, each a function of its global index alone.
 
     Args:
         indices: Global sample indices, ``(n,)``.
         shape: Shape of one latent.
         y: The samples' labels, ``(n,)``, or None.
+        origin: Where ``x0`` comes from, if anywhere: global index i has sample ``i % len(origin)``.
+        truth: Where ``x1`` comes from in the same way, if anywhere: what the samples should have become.
     """
 
     def __init__(
-        self, indices: Int64[Tensor, "n"], shape: tuple[int, ...], y: Int64[Tensor, "n"] | None = None
+        self,
+        indices: Int64[Tensor, "n"],
+        shape: tuple[int, ...],
+        y: Int64[Tensor, "n"] | None = None,
+        origin: Source | None = None,
+        truth: Source | None = None,
     ) -> None:
-        self.indices, self.shape, self.y = indices, shape, y
+        self.indices, self.shape, self.y, self.origin, self.truth = indices, shape, y, origin, truth
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
-        """Return the latents at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y`` if there are labels."""
+        """Return what is at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y``, ``x0``, ``x1`` if any."""
         index = self.indices[list(places)]
         z = torch.stack([torch.randn(self.shape, generator=keyed_generator(LATENT, i)) for i in index.tolist()])
-        return MatchingBatch(y=None if self.y is None else self.y[list(places)], z=z, index=index)
+        y = None if self.y is None else self.y[list(places)]
+        return MatchingBatch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index)
+
+
+def _around(source: Source | None, index: Int64[Tensor, "b"]) -> Tensor | None:
+    """Return the samples at ``index`` of a source that begins anew after its end."""
+    return None if source is None else source.get(index % len(source))[0]
 
 
 def share(count: int, rank: int, world_size: int) -> range:

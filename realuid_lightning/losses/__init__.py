@@ -1,5 +1,23 @@
-"""Objectives as pure functions of tensors."""
+"""Objectives as pure functions of tensors, and as choices that a config can name."""
 
+from realuid_lightning.losses.adversarial import GAN, adversarial_generator_loss, discriminator_loss
+from realuid_lightning.losses.divergences import (
+    DMD,
+    L2,
+    RATIO_RANGE,
+    Divergence,
+    FDivergence,
+    GeneratorStep,
+    PseudoHuber,
+    SiD,
+    SquaredDistance,
+    dmd_generator_loss,
+    f_divergence_weight,
+    l2_generator_loss,
+    normalising_weight,
+    pseudo_huber_generator_loss,
+    sid_generator_loss,
+)
 from realuid_lightning.losses.realuid import (
     fake_loss,
     general_fake_loss,
@@ -10,10 +28,28 @@ from realuid_lightning.losses.realuid import (
 )
 
 __all__ = [
+    "DMD",
+    "GAN",
+    "L2",
+    "RATIO_RANGE",
+    "Divergence",
+    "FDivergence",
+    "GeneratorStep",
+    "PseudoHuber",
+    "SiD",
+    "SquaredDistance",
+    "adversarial_generator_loss",
+    "discriminator_loss",
+    "dmd_generator_loss",
+    "f_divergence_weight",
     "fake_loss",
     "general_fake_loss",
     "general_generator_loss",
     "generator_loss",
+    "l2_generator_loss",
     "matching_loss",
     "needs_real",
+    "normalising_weight",
+    "pseudo_huber_generator_loss",
+    "sid_generator_loss",
 ]

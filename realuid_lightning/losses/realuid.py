@@ -5,9 +5,10 @@ written in expanded form, so that nothing divides by ``alpha`` or ``1 - alpha``;
 are dropped. Half-precision inputs are summed in float32.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from realuid_lightning.losses._sums import expectation, inner
 
 Batch = Float[Tensor, "b *d"]
 PerSample = Float[Tensor, " b"]
@@ -23,7 +24,7 @@ def matching_loss(prediction: Batch, target: Batch, weight: PerSample | None = N
         weight: Time weight ``w_t``; 1 when None.
     """
     error = prediction - target
-    return _expectation(_inner(error, error), weight)
+    return expectation(inner(error, error), weight)
 
 
 def fake_loss(
@@ -52,12 +53,12 @@ def fake_loss(
     Raises:
         ValueError: If the real pair is missing where it counts.
     """
-    generated = _inner(fake_generated, alpha * fake_generated - 2 * beta * target_generated)
+    generated = inner(fake_generated, alpha * fake_generated - 2 * beta * target_generated)
     if not needs_real(alpha, beta):
-        return _expectation(generated, weight)
+        return expectation(generated, weight)
     fake_real, target_real = _real_half(fake_real, target_real)
-    real = _inner(fake_real, (1 - alpha) * fake_real - 2 * (1 - beta) * target_real)
-    return _expectation(generated + real, weight)
+    real = inner(fake_real, (1 - alpha) * fake_real - 2 * (1 - beta) * target_real)
+    return expectation(generated + real, weight)
 
 
 def generator_loss(
@@ -77,7 +78,7 @@ def generator_loss(
     """
     gap = teacher - fake
     # |f*|^2 - |f|^2 = <f* - f, f* + f>: one product fewer, and no difference of large squares.
-    return _expectation(_inner(gap, alpha * (teacher + fake) - 2 * beta * target), weight)
+    return expectation(inner(gap, alpha * (teacher + fake) - 2 * beta * target), weight)
 
 
 def general_fake_loss(
@@ -104,10 +105,10 @@ def general_fake_loss(
     """
     generated = _general(fake_generated, teacher_generated, target_generated, alpha, beta, gamma)
     if not needs_real(alpha, beta, gamma):
-        return _expectation(generated, weight)
+        return expectation(generated, weight)
     fake_real, teacher_real, target_real = _real_half(fake_real, teacher_real, target_real)
     real = _general(fake_real, teacher_real, target_real, 1 - alpha, 1 - beta, 1 - gamma)
-    return _expectation(generated + real, weight)
+    return expectation(generated + real, weight)
 
 
 def general_generator_loss(
@@ -121,7 +122,7 @@ def general_generator_loss(
     weight: PerSample | None = None,
 ) -> Scalar:
     """Return the generator's loss of general RealUID: minus the generated half of ``general_fake_loss``."""
-    return _expectation(-_general(fake, teacher, target, alpha, beta, gamma), weight)
+    return expectation(-_general(fake, teacher, target, alpha, beta, gamma), weight)
 
 
 def needs_real(*coefficients: float) -> bool:
@@ -131,17 +132,7 @@ def needs_real(*coefficients: float) -> bool:
 
 def _general(fake: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
     gap = fake - teacher
-    return _inner(gap, alpha * gap - 2 * beta * target + 2 * gamma * teacher)
-
-
-def _inner(left: Tensor, right: Tensor) -> Tensor:
-    """Inner product of each sample, ``(B,)``, in at least float32."""
-    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
-    return (left.to(dtype) * right.to(dtype)).flatten(1).sum(1)
-
-
-def _expectation(value: Tensor, weight: Tensor | None) -> Tensor:
-    return value.mean() if weight is None else (weight * value).mean()
+    return inner(gap, alpha * gap - 2 * beta * target + 2 * gamma * teacher)
 
 
 def _real_half(*tensors: Tensor | None) -> list[Tensor]:

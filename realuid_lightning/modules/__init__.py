@@ -1,9 +1,10 @@
 """LightningModules: training a teacher, distilling it."""
 
 from realuid_lightning.modules.base import MatchingModule
+from realuid_lightning.modules.distillation import DistillationModule
 from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.realuid import RealUIDModule
 from realuid_lightning.modules.schedules import LinearDecay, Warmup
 from realuid_lightning.modules.teacher import TeacherModule
 
-__all__ = ["EMA", "LinearDecay", "MatchingModule", "RealUIDModule", "TeacherModule", "Warmup"]
+__all__ = ["EMA", "DistillationModule", "LinearDecay", "MatchingModule", "RealUIDModule", "TeacherModule", "Warmup"]

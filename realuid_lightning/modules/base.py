@@ -19,6 +19,7 @@ from realuid_lightning.seeding import global_seed, keyed_generator, mix
 # What a draw is for; keys of their own beside those of the data stream.
 DRAWS = 0xD3A35
 DROPOUT = 0xD309
+STEP = 0x57E9
 
 Sampler = Callable[[MatchingBatch], Tensor]
 
@@ -76,8 +77,16 @@ class MatchingModule(LightningModule):
         torch.manual_seed(mix(global_seed(), DROPOUT, *place))
         return keyed_generator(global_seed(), DRAWS, *place, device=self.device)
 
-    def draw(self, batch: MatchingBatch, rng: torch.Generator) -> MatchingBatch:
-        """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy."""
+    def draw(
+        self, batch: MatchingBatch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None
+    ) -> MatchingBatch:
+        """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy.
+
+        Args:
+            batch: What the loader gave.
+            rng: Generator on the device.
+            sample_t: Maps uniform draws to times; ``path.sample_t`` when None.
+        """
         shape = next(field.shape for field in (batch.x1, batch.z, batch.x0) if field is not None)
         dtype = cast(torch.dtype, self.dtype)
 
@@ -88,7 +97,7 @@ class MatchingModule(LightningModule):
 
         t = batch.t
         if t is None:
-            t = self.path.sample_t(torch.rand(shape[:1], generator=rng, device=self.device, dtype=dtype))
+            t = (sample_t or self.path.sample_t)(torch.rand(shape[:1], generator=rng, device=self.device, dtype=dtype))
         return batch._replace(
             x1=None if batch.x1 is None else batch.x1.to(dtype),
             x0=noise(batch.x0),
@@ -96,6 +105,22 @@ class MatchingModule(LightningModule):
             t=t,
             eps=noise(batch.eps) if self.path.noisy else None,
         )
+
+    def noise(self, batch: MatchingBatch, step: int) -> Tensor:
+        """Return the noise of a stochastic sampler's step in evaluation, ``(B, *D)``: a function of sample and step.
+
+        Args:
+            batch: Evaluation batch, whose ``index`` names the samples.
+            step: Number of the step, from 1.
+        """
+        assert batch.index is not None
+        assert batch.z is not None
+        drawn = [torch.randn(batch.z.shape[1:], generator=keyed_generator(STEP, i, step)) for i in batch.index.tolist()]
+        return torch.stack(drawn).to(batch.z)
+
+    def source(self, batch: MatchingBatch) -> Tensor | None:
+        """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""
+        return batch.x0 if self.path.translates else None
 
     # ------------------------------------------------------------------------------------------------ evaluation
 
@@ -125,15 +150,19 @@ class MatchingModule(LightningModule):
 
         Args:
             sampler: One of ``samplers()``.
-            batch: Latents ``z`` (and labels ``y`` of a conditional model), of any number.
+            batch: Latents ``z`` (labels ``y`` of a conditional model, sources ``x0`` of a translating one), of any
+                number.
 
         Returns:
             Samples, ``(B, *D)``.
         """
         size, chunk = batch.size, self.sampling_chunk
         padding = torch.arange(-(-size // chunk) * chunk, device=self.device) % size
-        padded = MatchingBatch(*(None if field is None else field.to(self.device)[padding] for field in batch))
-        parts = [sampler(rows._replace(z=rows.z.to(self.dtype))) for rows in padded.chunk(len(padding) // chunk)]  # type: ignore[union-attr]
+        fields = (batch.y, batch.x0, batch.z, batch.index)
+        y, x0, z, index = (None if field is None else field.to(self.device)[padding] for field in fields)
+        assert z is not None
+        padded = MatchingBatch(y=y, x0=None if x0 is None else x0.to(self.dtype), z=z.to(self.dtype), index=index)
+        parts = [sampler(rows) for rows in padded.chunk(len(padding) // chunk)]
         return torch.cat(parts)[:size]
 
     def validation_step(self, batch: MatchingBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -186,6 +215,18 @@ class MatchingModule(LightningModule):
                 tuple(shape) == tuple(data.shape),
                 f"the network takes samples of shape {tuple(shape)}, but the data has {tuple(data.shape)}",
             )
+        wanted, given = self.path.conditions * data.shape[0], getattr(network, "condition_channels", None)
+        faults.unless(
+            given is None or given == wanted,
+            f"{type(self.path).__name__} shows the network {wanted} further channels, but its condition_channels is "
+            f"{given}: set it to {wanted}",
+        )
+        faults.unless(
+            self.path.translates == data.translates,
+            f"{type(self.path).__name__} begins at samples of a source domain: name it in data.origin"
+            if self.path.translates
+            else f"data.origin is set, but {type(self.path).__name__} begins at noise: leave it out, or translate",
+        )
         if classes is None:
             faults.unless(
                 not data.labels,

@@ -1,180 +1,136 @@
 """RealUID distillation: teacher, fake model and one-step generator in one min-max game (arXiv 2509.22459)."""
 
-import copy
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from realuid_lightning.checkpoints import load_strictly, load_weights
 from realuid_lightning.data import MatchingBatch
-from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.losses import fake_loss, general_fake_loss, general_generator_loss, generator_loss, needs_real
-from realuid_lightning.modules.base import MatchingModule, Sampler
-from realuid_lightning.modules.ema import EMA
-from realuid_lightning.modules.schedules import Warmup
-from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights
-from realuid_lightning.paths import FlowMatchingPath, MatchingPath, PathSample
+from realuid_lightning.errors import Faults, gathering_faults
+from realuid_lightning.losses import (
+    GAN,
+    Divergence,
+    GeneratorStep,
+    SquaredDistance,
+    adversarial_generator_loss,
+    discriminator_loss,
+    fake_loss,
+    general_fake_loss,
+    general_generator_loss,
+    needs_real,
+)
+from realuid_lightning.modules.distillation import DistillationModule
+from realuid_lightning.networks import HeadedNetwork
+from realuid_lightning.paths import PathSample
 
 
-class RealUIDModule(MatchingModule):
+class RealUIDModule(DistillationModule):
     """Distils a frozen teacher into a one-step generator, with real data in the loss when alpha or beta is not 1.
 
-    ``min_G max_f L_R(f*; G) - L_R(f; G)``: one training step is one cycle of ``fake_steps`` updates of the fake model
-    ``f`` and one update of the generator ``G``, from one batch of ``fake_steps + 1`` micro-batches. So steps, log axis
-    and checkpoints all count generator updates. A new objective overrides ``fake_loss`` or ``generator_loss``; a new
-    framework is a ``MatchingPath``.
+    ``min_G max_f L_R(f*; G) - L_R(f; G)``. The coefficients give UID and FGM (alpha = beta = 1) and RealUID; on a
+    ``BridgePath`` the same is IBMD; ``divergence`` replaces the squared distance (SiD, SIM, DMD, the norm itself); and
+    ``gan`` adds a discriminator. A new objective overrides ``fake_loss`` or ``generator_loss``; a new framework is a
+    ``MatchingPath``.
 
     Args:
         network: Architecture of teacher, fake model and generator alike.
         teacher_ckpt: Teacher's weights: a checkpoint of ``TeacherModule``, an official ``.pt``, or a state dict. None
             says that ``network`` already holds them.
-        teacher_ema: Average of that checkpoint to take, such as 0.9999; the raw weights when None.
-        path: The framework that the teacher was trained on; flow matching when None.
         alpha: Weight of generated samples in the fake model's squares, in (0, 1].
         beta: Weight of generated samples in the fake model's targets; alpha = beta = 1 needs no real data (UID, FGM).
         gamma: Third coefficient of general RealUID; None stands for alpha, which is RealUID.
-        fake_steps: Fake updates per generator update, at least 1.
-        fake_init: Start of the fake model: the teacher's weights, or those that ``network`` was built with.
-        generator_ckpt: Start of the generator (fine-tuning): a checkpoint of ``RealUIDModule``, or an official ``.pt``;
-            the teacher when None.
-        generator_ema: Average of that checkpoint to take; the raw weights when None.
-        generator_optimizer: Makes the generator's optimizer.
-        generator_schedule: Makes its schedule, stepped once a generator update.
-        fake_optimizer: Makes the fake model's optimizer.
-        fake_schedule: Makes its schedule, stepped once a fake update.
-        clip: Greatest gradient norm of each network, above 0; None clips nothing.
-        ema: Decays of the generator's averages, counted in generator updates, each in [0, 1).
-        evaluate: Names of the samplers that are measured (``raw``, ``ema_0.999``, ...); all when None.
-        predict_with: Name of the sampler that ``predict`` uses; the last one when None.
-        sampling_chunk: Samples in one evaluation forward, whatever the batch size.
-    """
+        divergence: What the generator minimises; ``SquaredDistance``, which is RealUID, when None.
+        gan: Adds a discriminator on the fake model's middle block; none when None.
+        distillation: The arguments of ``DistillationModule``.
 
-    role: ClassVar[Literal["generator"]] = "generator"
+    Raises:
+        UserError: If arguments are out of range or do not go together, listing all of them.
+    """
 
     def __init__(
         self,
         network: nn.Module,
         teacher_ckpt: str | None,
-        teacher_ema: float | None = None,
-        path: MatchingPath | None = None,
         alpha: float = 1.0,
         beta: float = 1.0,
         gamma: float | None = None,
-        fake_steps: int = 5,
-        fake_init: Literal["teacher", "random"] = "teacher",
-        generator_ckpt: str | None = None,
-        generator_ema: float | None = None,
-        generator_optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=3e-5, betas=(0.0, 0.999)),
-        generator_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 500),
-        fake_optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=3e-5, betas=(0.0, 0.999)),
-        fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 500),
-        clip: float | None = 1.0,
-        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
-        evaluate: list[str] | None = None,
-        predict_with: str | None = None,
-        sampling_chunk: int = 64,
+        divergence: Divergence | None = None,
+        gan: GAN | None = None,
+        **distillation: Any,
     ) -> None:
-        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk)
-        faults = Faults("RealUIDModule")
-        faults.unless(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
-        faults.unless(fake_steps >= 1, f"fake_steps must be at least 1, got {fake_steps}")
-        faults.unless(clip is None or clip > 0, f"clip must be above 0, or null for no clipping, got {clip}")
-        faults.unless(fake_init in ("teacher", "random"), f"fake_init must be 'teacher' or 'random', got {fake_init!r}")
+        with gathering_faults():
+            super().__init__(network, teacher_ckpt, **distillation)
+            self.alpha, self.beta = alpha, beta
+            self.gamma = None if gamma == alpha else gamma  # which is the same, without the teacher's fake steps
+            self.divergence = divergence if divergence is not None else SquaredDistance()
+            self.gan = gan
+            self._check_objective()
+            if gan is not None:
+                self.fake = HeadedNetwork(self.fake)
+
+    def _check_objective(self) -> None:
+        faults, name = Faults("RealUIDModule"), type(self.divergence).__name__
+        faults.unless(0 < self.alpha <= 1, f"alpha must be in (0, 1], got {self.alpha}")
         faults.unless(
-            fake_init == "teacher" or teacher_ckpt is not None,
-            "fake_init: random needs a teacher_ckpt, since without one the network's own weights are the teacher",
+            self.gamma is None or isinstance(self.divergence, SquaredDistance),
+            f"gamma belongs to the squared distance, but divergence is {name}: leave one of them out",
         )
-        faults.unless(teacher_ema is None or teacher_ckpt is not None, "teacher_ema is set, but teacher_ckpt is null")
+        everywhere = self.gan is not None and self.gan.t_range == (0.0, 1.0)
         faults.unless(
-            generator_ema is None or generator_ckpt is not None, "generator_ema is set, but generator_ckpt is null"
+            not self.divergence.needs_logits or everywhere,
+            f"divergence {name} reads density ratios off a discriminator that has learnt them at all times: set "
+            "gan to GAN with t_range [0, 1]",
         )
         faults.raise_any()
-        self.automatic_optimization = False
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.fake_steps = fake_steps
-        self.fake_init = fake_init
-        self.teacher_ckpt, self.teacher_ema = teacher_ckpt, teacher_ema
-        self.generator_ckpt, self.generator_ema = generator_ckpt, generator_ema
-        self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule
-        self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
-        self.clip = clip
-        self.teacher = Frozen(copy.deepcopy(network))
-        self.fake = copy.deepcopy(network)
-        self.generator = OneStepGenerator(copy.deepcopy(network), self.path)
-        self.ema = EMA(self.generator, ema)
-        self._started = False
 
     @property
-    def architecture(self) -> nn.Module:
-        """The teacher's network."""
-        return self.teacher.network
+    def fake_network(self) -> nn.Module:
+        """The teacher-shaped network of the fake model, without the discriminator's head."""
+        return self.fake.network if isinstance(self.fake, HeadedNetwork) else self.fake
 
     @property
-    def micro_batches(self) -> int:
-        """Micro-batches that one training step consumes: one an update."""
-        return self.fake_steps + 1
-
-    @property
-    def uses_real(self) -> bool:
-        """Whether real samples enter the loss at these coefficients."""
+    def matches_real(self) -> bool:
+        """Whether the fake model is matched to real samples at these coefficients."""
         return needs_real(self.alpha, self.beta, self.alpha if self.gamma is None else self.gamma)
 
-    # ----------------------------------------------------------------------------------------------------- start
+    # ------------------------------------------------------------------------------------------- parts of a loss
 
-    def setup(self, stage: str) -> None:
-        """Check the set-up, before any step is made."""
-        super().setup(stage)
-        strategy = self.trainer.strategy
-        if (
-            stage == "fit"
-            and isinstance(strategy, DDPStrategy)
-            and not strategy._ddp_kwargs.get("find_unused_parameters")
-        ):
-            # Each backward reaches one of two networks; plain DDP would wait for the other, or send nothing at all.
-            raise UserError(
-                "trainer.strategy: the fake model and the generator train in turn, which plain ddp can not follow; "
-                "set it to ddp_find_unused_parameters_true"
-            )
+    def draw(
+        self, batch: MatchingBatch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None
+    ) -> MatchingBatch:
+        """Fill what the loader left open, with the times at which the discriminator looks."""
+        batch = super().draw(batch, rng, sample_t)
+        if self.gan is None or batch.t_judged is not None:
+            return batch
+        assert batch.t is not None
+        u = torch.rand(batch.t.shape, generator=rng, device=self.device, dtype=batch.t.dtype)
+        return batch._replace(t_judged=self.gan.times(u, self.path.t_range))
 
-    def on_fit_start(self) -> None:
-        """Load the teacher and start both other networks, unless a checkpoint has just filled all three."""
-        self.start()
+    def generated(self, batch: MatchingBatch) -> Tensor:
+        """Return the generator's samples of a filled batch, ``(B, *D)``."""
+        assert batch.z is not None
+        return self.generator.practise(batch.z, batch.y, self.source(batch), batch.renoise)
 
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
+    def sample(self, batch: MatchingBatch, x1: Tensor, t: Tensor | None = None) -> PathSample:
+        """Return the point of the path towards ``x1`` at the batch's times, or at ``t``; with the batch's noise."""
+        assert batch.t is not None
+        assert batch.x0 is not None
+        return self.path.sample(batch.t if t is None else t, batch.x0, x1, batch.eps)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint; it holds every network, so the teacher's own file is not needed."""
-        super().on_load_checkpoint(checkpoint)
-        self._started = True
+    def predict(self, network: nn.Module, sample: PathSample, batch: MatchingBatch) -> Tensor:
+        """Return a network's prediction of the target at a point of the path, ``(B, *D)``."""
+        return self.path.predict(network, sample.t, sample.xt, batch.y, self.source(batch))
 
-    def start(self) -> None:
-        """Load the teacher, and start the fake model and the generator; a second call does nothing.
-
-        Raises:
-            UserError: If a checkpoint is missing, broken, of another architecture or of another framework.
-        """
-        if self._started:
-            return
-        if self.teacher_ckpt is not None:
-            self._load(self.teacher.network, self.teacher_ckpt, self.teacher_ema, "teacher")
-        weights = self.teacher.network.state_dict()
-        if self.fake_init == "teacher":
-            self.fake.load_state_dict(weights)
-        self.generator.network.load_state_dict(weights)
-        if self.generator_ckpt is not None:
-            self._load(self.generator.network, self.generator_ckpt, self.generator_ema, "generator")
-        self.ema.reset(self.generator)
-        self._started = True
-
-    def _load(self, network: nn.Module, file: str, ema: float | None, role: Literal["teacher", "generator"]) -> None:
-        weights = load_weights(file, role=role, ema=ema, path=self.path)
-        load_strictly(network, weights, f"{role}_ckpt {file}")
+    def _joined(self, batch: MatchingBatch, samples: list[PathSample]) -> tuple[PathSample, MatchingBatch]:
+        """Return several draws of one batch in a row, and a batch with the labels and sources that belong to them."""
+        if len(samples) == 1:
+            return samples[0], batch
+        y, x0 = (
+            None if field is None else torch.cat([field] * len(samples)) for field in (batch.y, self.source(batch))
+        )
+        t, xt, target = (torch.cat(parts) for parts in zip(*samples, strict=True))
+        return PathSample(t, xt, target), MatchingBatch(y=y, x0=x0)
 
     # ---------------------------------------------------------------------------------------------------- losses
 
@@ -185,35 +141,47 @@ class RealUIDModule(MatchingModule):
             batch: One micro-batch, as ``draw`` fills it.
         """
         with torch.no_grad():
-            generated = self._path_sample(batch, self.generator(batch.z, batch.y, batch.x0))
-        weight = self.path.weight(generated.t)
-        if not self.uses_real:
-            fake = self.fake(generated.t, generated.xt, batch.y)
-            return fake_loss(fake, generated.target, None, None, alpha=1.0, beta=1.0, weight=weight)
+            x1 = self.generated(batch)
+            matched = [self.sample(batch, x1)]
+        if self.matches_real:
+            assert batch.x1 is not None
+            matched.append(self.sample(batch, batch.x1))
+        if self.gan is None:
+            sample, rows = self._joined(batch, matched)
+            return self._matching_loss(matched, self.predict(self.fake, sample, rows), batch)
+        prediction, logits = self._judged(batch, matched, x1)
+        judged = discriminator_loss(*logits.chunk(2))
+        return self._matching_loss(matched, prediction, batch) + self.gan.discriminator_weight * judged
+
+    def _judged(self, batch: MatchingBatch, matched: list[PathSample], x1: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predictions at ``matched``, and logits of generated and real samples, by one forward."""
         assert batch.x1 is not None
-        real = self._path_sample(batch, batch.x1)
-        # One forward on both halves: the same labels, times and noise.
-        t, xt = torch.cat([generated.t, real.t]), torch.cat([generated.xt, real.xt])
-        y = None if batch.y is None else torch.cat([batch.y, batch.y])
-        fake_generated, fake_real = self.fake(t, xt, y).chunk(2)
+        ends = [self.sample(batch, end, batch.t_judged) for end in (x1, batch.x1)]
+        everything, rows = self._joined(batch, [*matched, *ends])
+        t, xt, _ = everything
+        time, point = self.path.inputs(t, xt, rows.x0)
+        raw, logits = self.fake(time, point, rows.y, judged=2 * batch.size)
+        return self.path.output(t[: len(raw)], xt[: len(raw)], raw), logits
+
+    def _matching_loss(self, matched: list[PathSample], prediction: Tensor, batch: MatchingBatch) -> Tensor:
+        """Return the fake model's part of RealUID, given its predictions on the generated and the real half."""
+        generated, real = matched[0], matched[-1]
+        weight = self.path.weight(generated.t)
+        if not self.matches_real:
+            return fake_loss(prediction, generated.target, None, None, alpha=1.0, beta=1.0, weight=weight)
+        halves = prediction.chunk(2)
         if self.gamma is None:
             return fake_loss(
-                fake_generated,
-                generated.target,
-                fake_real,
-                real.target,
-                alpha=self.alpha,
-                beta=self.beta,
-                weight=weight,
+                halves[0], generated.target, halves[1], real.target, alpha=self.alpha, beta=self.beta, weight=weight
             )
         with torch.no_grad():
-            teacher_generated, teacher_real = self.teacher(t, xt, y).chunk(2)
+            teacher = self.predict(self.teacher, *self._joined(batch, matched)).chunk(2)
         return general_fake_loss(
-            fake_generated,
-            teacher_generated,
+            halves[0],
+            teacher[0],
             generated.target,
-            fake_real,
-            teacher_real,
+            halves[1],
+            teacher[1],
             real.target,
             alpha=self.alpha,
             beta=self.beta,
@@ -229,66 +197,31 @@ class RealUIDModule(MatchingModule):
         Args:
             batch: One micro-batch, as ``draw`` fills it.
         """
-        generated = self._path_sample(batch, self.generator(batch.z, batch.y, batch.x0))
-        teacher = self.teacher(generated.t, generated.xt, batch.y)
-        fake = self.fake(generated.t, generated.xt, batch.y)
-        weight = self.path.weight(generated.t)
-        if self.gamma is None:
-            return generator_loss(teacher, fake, generated.target, alpha=self.alpha, beta=self.beta, weight=weight)
-        return general_generator_loss(
-            teacher, fake, generated.target, alpha=self.alpha, beta=self.beta, gamma=self.gamma, weight=weight
-        )
+        x1 = self.generated(batch)
+        sample = self.sample(batch, x1)
+        with torch.set_grad_enabled(self.divergence.through_networks and torch.is_grad_enabled()):
+            teacher = self.predict(self.teacher, sample, batch)
+            fake = self.predict(self.fake, sample, batch)
+            logits = self._logits(sample, batch) if self.divergence.needs_logits else None
+        weight = self.path.weight(sample.t)
+        if self.gamma is not None:
+            loss = general_generator_loss(
+                teacher, fake, sample.target, alpha=self.alpha, beta=self.beta, gamma=self.gamma, weight=weight
+            )
+        else:
 
-    def _path_sample(self, batch: MatchingBatch, x1: Tensor) -> PathSample:
-        assert batch.t is not None
-        assert batch.x0 is not None
-        return self.path.sample(batch.t, batch.x0, x1, batch.eps)
+            def denoise(prediction: Tensor) -> Tensor:
+                return self.path.denoise(sample.t, sample.xt, prediction, self.source(batch))
 
-    # ------------------------------------------------------------------------------------------------- training
+            step = GeneratorStep(x1, sample.target, teacher, fake, denoise, weight, logits)
+            loss = self.divergence.loss(step, alpha=self.alpha, beta=self.beta)
+        if self.gan is None:
+            return loss
+        logits = self._logits(self.sample(batch, x1, batch.t_judged), batch)
+        return loss + self.gan.generator_weight * adversarial_generator_loss(logits)
 
-    def training_step(self, batch: MatchingBatch, batch_idx: int) -> None:
-        """Make one cycle: ``fake_steps`` fake updates, each from its own micro-batch, then one generator update."""
-        rng = self.rng(batch_idx)
-        fake_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
-        fake_schedule, generator_schedule = cast(list[LRScheduler], self.lr_schedulers())
-        *fake_batches, generator_batch = batch.chunk(self.micro_batches)
-        for micro_batch in fake_batches:
-            loss = self.fake_loss(self.draw(micro_batch, rng))
-            # The bare optimizer: Lightning would count its steps as training steps.
-            fake_norm = self._update(fake_optimizer.optimizer, fake_schedule, loss, self.fake)
-        fake_loss = loss.detach()
-        with frozen_weights(self.fake):
-            loss = self.generator_loss(self.draw(generator_batch, rng))
-            generator_norm = self._update(generator_optimizer, generator_schedule, loss, self.generator)
-        self.ema.update(self.generator)
-        self.log_dict({"train/generator_loss": loss.detach(), "train/fake_loss": fake_loss}, prog_bar=True)
-        self.log_dict({"grad_norm/generator": generator_norm, "grad_norm/fake": fake_norm})
-
-    def _update(
-        self, optimizer: Optimizer | LightningOptimizer, schedule: LRScheduler, loss: Tensor, network: nn.Module
-    ) -> Tensor:
-        """Make one update of ``network`` and return its gradient norm before clipping."""
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.clip if self.clip is not None else float("inf"))
-        optimizer.step()
-        schedule.step()
-        return norm
-
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Return optimizers and schedules of the fake model and the generator, in this order."""
-        fake = self.fake_optimizer(self.fake.parameters())
-        generator = self.generator_optimizer(self.generator.parameters())
-        schedules: Any = [self.fake_schedule(fake), self.generator_schedule(generator)]
-        return [fake, generator], schedules
-
-    # ------------------------------------------------------------------------------------------------ evaluation
-
-    def samplers(self) -> dict[str, Sampler]:
-        """Return the one-step generator with its raw weights and with every average."""
-        generators = {"raw": self.generator, **self.ema.named()}
-        return {name: self._sampler(generator) for name, generator in generators.items()}
-
-    @staticmethod
-    def _sampler(generator: nn.Module) -> Sampler:
-        return lambda batch: generator(batch.z, batch.y, batch.x0)
+    def _logits(self, sample: PathSample, batch: MatchingBatch) -> Tensor:
+        """Return the discriminator's logits, ``(B,)``."""
+        time, point = self.path.inputs(sample.t, sample.xt, self.source(batch))
+        logits: Tensor = self.fake(time, point, batch.y, judged=len(point))[1]
+        return logits

@@ -1,6 +1,7 @@
 """Teacher training: any matching framework, by its path."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -82,7 +83,8 @@ class TeacherModule(MatchingModule):
         assert batch.x0 is not None
         assert batch.x1 is not None
         sample = self.path.sample(batch.t, batch.x0, batch.x1, batch.eps)
-        return matching_loss(self.network(sample.t, sample.xt, batch.y), sample.target, self.path.weight(sample.t))
+        prediction = self.path.predict(self.network, sample.t, sample.xt, batch.y, self.source(batch))
+        return matching_loss(prediction, sample.target, self.path.weight(sample.t))
 
     def optimizer_step(
         self,
@@ -111,6 +113,8 @@ class TeacherModule(MatchingModule):
     def _sampler(self, network: nn.Module, steps: int) -> Sampler:
         def sample(batch: MatchingBatch) -> Tensor:
             assert isinstance(batch.z, torch.Tensor)
-            return self.solver.sample(self.path, network, batch.z, batch.y, steps)
+            return self.solver.sample(
+                self.path, network, batch.z, batch.y, steps, self.source(batch), partial(self.noise, batch)
+            )
 
         return sample

@@ -1,7 +1,7 @@
-"""Building blocks of the UNet; their state-dict keys are those of the official checkpoints."""
+"""Building blocks of the networks; state-dict keys of those of the UNet are the keys of the official checkpoints."""
 
 import math
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Layer = TypeVar("Layer", bound=nn.Module)
+
+
+class Encoding(NamedTuple):
+    """What the lower half of a network hands to the upper half.
+
+    Attributes:
+        middle: Features in the middle, ``(B, *middle_shape)`` of the network; a GAN head reads these.
+        skips: What else the upper half needs, each ``(B, ...)``: of a UNet the outputs of its input blocks, first to
+            last.
+        embedding: Embedded time and label, ``(B, E)``.
+    """
+
+    middle: Tensor
+    skips: tuple[Tensor, ...]
+    embedding: Tensor
+
+    def rows(self, chosen: slice) -> "Encoding":
+        """Return the chosen samples of the batch, as views."""
+        return Encoding(self.middle[chosen], tuple(skip[chosen] for skip in self.skips), self.embedding[chosen])
 
 
 def time_features(t: Float[Tensor, " b"], width: int, max_period: float = 10_000.0) -> Float[Tensor, "b width"]:
@@ -29,14 +48,18 @@ def time_features(t: Float[Tensor, " b"], width: int, max_period: float = 10_000
 
 
 class Norm(nn.GroupNorm):
-    """Group normalisation in 32 groups that keeps the type of its input.
+    """Group normalisation that keeps the type of its input.
 
     Autocast computes the statistics in float32, as it should, but would also store everything up to the next
     convolution in float32.
+
+    Args:
+        channels: Channels, divisible by ``groups``.
+        groups: Number of groups.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(32, channels)
+    def __init__(self, channels: int, groups: int = 32) -> None:
+        super().__init__(groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (B, channels, H, W)."""

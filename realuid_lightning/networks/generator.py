@@ -1,37 +1,87 @@
-"""One-step generators."""
+"""One-step generators, and generators of a few steps."""
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath
 
 
 class OneStepGenerator(nn.Module):
     """Makes a sample from a latent by one call of a teacher-shaped network: ``x1 = G(z, y)``.
 
-    What that call is (``z + f(0, z)`` on the linear flow path) is the path's to say: ``MatchingPath.one_step``.
+    What that call is (``z + f(0, z)`` on the linear flow path) is the path's to say: ``MatchingPath.one_step``. With
+    more ``steps`` the same network is called at as many times of the path: every guess of ``x1`` is noised to the next
+    time and guessed anew (arXiv 2405.14867, section 4.4).
 
     Args:
         network: Teacher-shaped network, usually started from the teacher's weights.
         path: The framework.
+        steps: Number of network calls that a sample takes, at least 1.
+
+    Raises:
+        UserError: If ``steps`` is below 1.
     """
 
-    def __init__(self, network: nn.Module, path: MatchingPath) -> None:
+    def __init__(self, network: nn.Module, path: MatchingPath, steps: int = 1) -> None:
         super().__init__()
+        if steps < 1:
+            raise UserError(f"OneStepGenerator: steps must be at least 1, got {steps}")
         self.network = network
         self.path = path
+        self.steps = steps
 
     def forward(
         self,
         z: Float[Tensor, "b *d"],
         y: Int64[Tensor, " b"] | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
+        renoise: Float[Tensor, "b k *d"] | None = None,
     ) -> Float[Tensor, "b *d"]:
         """Return generated samples, ``(B, *D)``.
 
         Args:
-            z: Latent.
+            z: Standard normal latent.
             y: Labels of a class-conditional network, else None.
             x0: Source-domain sample of a translating framework, else None.
+            renoise: Standard normal noise of the later steps, ``(B, steps - 1, *D)``; drawn from torch's global
+                generator when None.
         """
-        return self.path.one_step(self.network, z, y, x0)
+        x1 = self.path.one_step(self.network, z, y, x0)
+        for k, time in enumerate(self.path.levels(self.steps)[1:]):
+            if renoise is None:
+                renoise = torch.randn(len(z), self.steps - 1, *z.shape[1:], dtype=z.dtype, device=z.device)
+            t = torch.full(z.shape[:1], time, dtype=z.dtype, device=z.device)
+            noise = renoise[:, k]
+            x1 = self.path.guess(self.network, t, self.path.noised(t, noise, x1, x0), y, x0, noise)
+        return x1
+
+    def practise(
+        self,
+        z: Float[Tensor, "b *d"],
+        y: Int64[Tensor, " b"] | None = None,
+        x0: Float[Tensor, "b *d"] | None = None,
+        renoise: Float[Tensor, "b k *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Return samples to train on: the batch in ``steps`` equal parts, of which part ``k`` is what step ``k`` makes.
+
+        The steps before it are the generator's own, without a graph, so that training sees what sampling will see.
+        Arguments as those of ``forward``; ``renoise`` must be given for more than one step.
+        """
+        if self.steps == 1:
+            return self.path.one_step(self.network, z, y, x0)
+        assert renoise is not None
+        places = torch.arange(len(z), device=z.device)
+        step = places * self.steps // len(z)
+        times = torch.tensor(self.path.levels(self.steps), dtype=z.dtype, device=z.device)
+        noises = torch.cat([z[:, None], renoise], 1)
+        xt = self.path.noised(times[0].expand(len(z)), z, torch.zeros_like(z), x0).clone()
+        with torch.no_grad():
+            for k in range(self.steps - 1):
+                later = slice(-(-(k + 1) * len(z) // self.steps), None)  # the rows whose step comes after k
+                labels, source = (None if field is None else field[later] for field in (y, x0))
+                now, then = times[k].expand(len(xt[later])), times[k + 1].expand(len(xt[later]))
+                x1 = self.path.guess(self.network, now, xt[later], labels, source, noises[later, k])
+                xt[later] = self.path.noised(then, noises[later, k + 1], x1, source)
+        return self.path.guess(self.network, times[step], xt, y, x0, noises[places, step])

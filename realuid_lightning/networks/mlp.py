@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.networks.blocks import time_features, zeroed
+from realuid_lightning.networks.blocks import Encoding, time_features, zeroed
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.recorded import Recorded
 
@@ -27,6 +27,8 @@ class MLP(Recorded, nn.Module):
         depth: Number of residual blocks.
         num_classes: Number of classes of a conditional network, None for an unconditional one.
         dropout: Probability of dropping a hidden activation, in [0, 1).
+        condition_channels: Further channels of the input, behind those of the sample along its first dimension; of a
+            vector, further values.
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
@@ -39,6 +41,7 @@ class MLP(Recorded, nn.Module):
         depth: int = 3,
         num_classes: int | None = None,
         dropout: float = 0.0,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         faults = Faults("MLP")
@@ -51,37 +54,50 @@ class MLP(Recorded, nn.Module):
             num_classes is None or num_classes > 0, f"num_classes must be positive or None, got {num_classes}"
         )
         faults.unless(0 <= dropout < 1, f"dropout must be in [0, 1), got {dropout}")
+        faults.unless(condition_channels >= 0, f"condition_channels must be at least 0, got {condition_channels}")
         faults.raise_any()
 
         self.shape = tuple(shape)
         self.num_classes = num_classes
-        size, embedding_width = math.prod(shape), width // 2
+        self.condition_channels = condition_channels
+        self.middle_channels = width
+        self.middle_shape = (width,)
+        size, condition_size = math.prod(shape), condition_channels * math.prod(shape[1:])
+        embedding_width = width // 2
         self.time_embed = nn.Sequential(
             nn.Linear(_TIME_FEATURES, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)
         )
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, embedding_width)
-        self.input = nn.Linear(size, width)
+        self.input = nn.Linear(size + condition_size, width)
         self.blocks = nn.ModuleList(_Block(width, embedding_width, dropout) for _ in range(depth))
+        self._half = (depth + 1) // 2  # at least one block below the middle, lest the features there know no time
         self.out = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, size)))
 
     def forward(
-        self, t: Float[Tensor, " b"], x: Float[Tensor, "b *d"], y: Int64[Tensor, " b"] | None = None
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b *i"], y: Int64[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b *d"]:
         """Predict the matching target, a velocity in flow matching.
 
         Args:
             t: Time of each sample, in [0, 1].
-            x: Points on the path, ``(B, *shape)``.
+            x: Points on the path, ``(B, *shape)``; with the condition behind, if the network has one,
+                ``(B, shape[0] + condition_channels, *shape[1:])``.
             y: Class labels in [0, num_classes), exactly when the network has classes.
 
         Returns:
-            The prediction, of the shape and type of ``x``.
+            The prediction, ``(B, *shape)``, of the type of ``x``.
 
         Raises:
             UserError: If shapes do not fit, or labels are missing or superfluous.
         """
-        check_inputs(self.shape, self.num_classes, t, x, y)
+        return self.decode(self.encode(t, x, y)).to(x.dtype)
+
+    def encode(
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b *i"], y: Int64[Tensor, " b"] | None = None
+    ) -> Encoding:
+        """Run the lower half of the blocks; arguments and errors as in ``forward``."""
+        check_inputs(self.shape, self.condition_channels, self.num_classes, t, x, y)
         weight = self.input.weight
         precise = torch.promote_types(weight.dtype, torch.float32)
         # Frequencies from 30 down to 1 radian per unit of time: the fastest turns about five times over [0, 1].
@@ -90,10 +106,17 @@ class MLP(Recorded, nn.Module):
         if y is not None:
             embedding = embedding + self.label_emb(y)
         h: Tensor = self.input(x.flatten(1))
-        for block in self.blocks:
+        for block in list(self.blocks)[: self._half]:
             h = block(h, embedding)
+        return Encoding(h, (), embedding)
+
+    def decode(self, encoding: Encoding) -> Float[Tensor, "b *d"]:
+        """Run the upper half on what ``encode`` returned."""
+        h = encoding.middle
+        for block in list(self.blocks)[self._half :]:
+            h = block(h, encoding.embedding)
         prediction: Tensor = self.out(h)
-        return prediction.view(x.shape).to(x.dtype)
+        return prediction.view(len(h), *self.shape)
 
 
 class _Block(nn.Module):

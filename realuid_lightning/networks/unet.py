@@ -1,7 +1,6 @@
 """The UNet of the published experiments (Dhariwal and Nichol 2021, arXiv 2105.05233, without its scale-shift norm)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,6 +11,7 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import (
     AttentionBlock,
     Downsample,
+    Encoding,
     Norm,
     ResBlock,
     Stage,
@@ -21,20 +21,6 @@ from realuid_lightning.networks.blocks import (
 )
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.recorded import Recorded
-
-
-class Encoding(NamedTuple):
-    """What the lower half of the UNet hands to the upper half.
-
-    Attributes:
-        middle: Features of the middle block, ``(B, middle_channels, s, s)``; a GAN head reads these.
-        skips: Outputs of the input blocks, first to last.
-        embedding: Embedded time and label, ``(B, 4 * model_channels)``.
-    """
-
-    middle: Tensor
-    skips: tuple[Tensor, ...]
-    embedding: Tensor
 
 
 class UNet(Recorded, nn.Module):
@@ -55,6 +41,7 @@ class UNet(Recorded, nn.Module):
         num_classes: Number of classes of a conditional network, None for an unconditional one.
         dropout: Probability of dropping an activation, in [0, 1).
         checkpoint: Recompute activations in the backward pass: less memory, about a third more time, same gradients.
+        condition_channels: Further channels of the input, behind those of the image.
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
@@ -77,6 +64,7 @@ class UNet(Recorded, nn.Module):
         num_classes: int | None = None,
         dropout: float = 0.0,
         checkpoint: bool = False,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         faults = Faults("UNet")
@@ -92,14 +80,15 @@ class UNet(Recorded, nn.Module):
             num_classes is None or num_classes > 0, f"num_classes must be positive or None, got {num_classes}"
         )
         faults.unless(0 <= dropout < 1, f"dropout must be in [0, 1), got {dropout}")
+        faults.unless(condition_channels >= 0, f"condition_channels must be at least 0, got {condition_channels}")
         _check_levels(faults, image_size, model_channels, channel_mult, attention_resolutions, num_head_channels)
         faults.raise_any()
 
         self.shape = (in_channels, image_size, image_size)
         self.num_classes = num_classes
+        self.condition_channels = condition_channels
         self.checkpoint = checkpoint
         self.model_channels = model_channels
-        self.middle_channels = model_channels * channel_mult[-1]
         embedding_width = 4 * model_channels
 
         self.time_embed = nn.Sequential(
@@ -119,7 +108,8 @@ class UNet(Recorded, nn.Module):
         widths = [model_channels * mult for mult in channel_mult]
         channels, size = model_channels, image_size
         skips = [channels]
-        self.input_blocks = nn.ModuleList([Stage([nn.Conv2d(in_channels, channels, 3, padding=1)])])
+        first_layer = nn.Conv2d(in_channels + condition_channels, channels, 3, padding=1)
+        self.input_blocks = nn.ModuleList([Stage([first_layer])])
         for level, width in enumerate(widths):
             if level > 0:
                 self.input_blocks.append(Stage([Downsample(channels)]))
@@ -130,6 +120,8 @@ class UNet(Recorded, nn.Module):
                 channels = width
                 skips.append(channels)
 
+        self.middle_channels = channels
+        self.middle_shape = (channels, size, size)
         first, last = (ResBlock(channels, channels, embedding_width, dropout) for _ in range(2))
         self.middle_block = Stage([first, attention(channels), last])
 
@@ -145,17 +137,18 @@ class UNet(Recorded, nn.Module):
         self.out = nn.Sequential(Norm(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, in_channels, 3, padding=1)))
 
     def forward(
-        self, t: Float[Tensor, " b"], x: Float[Tensor, "b c h w"], y: Int64[Tensor, " b"] | None = None
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b i h w"], y: Int64[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Predict the matching target, a velocity in flow matching.
 
         Args:
             t: Time of each sample, in [0, 1].
-            x: Points on the path, ``(B, *shape)``.
+            x: Points on the path, ``(B, *shape)``; with the condition behind, if the network has one,
+                ``(B, shape[0] + condition_channels, *shape[1:])``.
             y: Class labels in [0, num_classes), exactly when the network has classes.
 
         Returns:
-            The prediction, of the shape and type of ``x``.
+            The prediction, ``(B, *shape)``, of the type of ``x``.
 
         Raises:
             UserError: If shapes do not fit, or labels are missing or superfluous.
@@ -163,10 +156,10 @@ class UNet(Recorded, nn.Module):
         return self.decode(self.encode(t, x, y)).to(x.dtype)
 
     def encode(
-        self, t: Float[Tensor, " b"], x: Float[Tensor, "b c h w"], y: Int64[Tensor, " b"] | None = None
+        self, t: Float[Tensor, " b"], x: Float[Tensor, "b i h w"], y: Int64[Tensor, " b"] | None = None
     ) -> Encoding:
         """Run the lower half, up to and including the middle block; arguments and errors as in ``forward``."""
-        check_inputs(self.shape, self.num_classes, t, x, y)
+        check_inputs(self.shape, self.condition_channels, self.num_classes, t, x, y)
         dtype = next(self.time_embed.parameters()).dtype
         precise = torch.promote_types(dtype, torch.float32)
         embedding: Tensor = self.time_embed(time_features(t.to(precise), self.model_channels).to(dtype))

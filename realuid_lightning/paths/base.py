@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.recorded import Recorded
 
 
@@ -48,9 +49,15 @@ class MatchingPath(Recorded, ABC):
 
     Attributes:
         t_range: Least and greatest time that training and solvers visit.
+        translates: Whether ``x0`` is a sample of a source domain, which the data must give; otherwise it is noise.
+        conditions: Number of further blocks, each as large as a sample, that ``inputs`` adds to the network's input.
     """
 
     t_range: tuple[float, float] = (0.0, 1.0)
+    translates: bool = False
+    conditions: int = 0
+
+    # ------------------------------------------------------------------------------------------------- training
 
     @abstractmethod
     def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
@@ -104,27 +111,143 @@ class MatchingPath(Recorded, ABC):
         return point, slope
 
     def sample_t(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Map uniform draws ``u`` in [0, 1) to training times, here uniform on ``t_range``."""
+        """Map uniform draws ``u`` in [0, 1) to the times of teacher and fake model, here uniform on ``t_range``."""
         start, end = self.t_range
         return start + (end - start) * u
+
+    def generator_t(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Map uniform draws ``u`` in [0, 1) to the times of the generator's steps, those of ``sample_t`` by default."""
+        return self.sample_t(u)
 
     def weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"] | None:
         """Return the time weight ``w_t`` of every loss, ``(B,)``; None stands for 1."""
         del t
         return None
 
-    def velocity(
-        self, t: Float[Tensor, " b"], xt: Float[Tensor, "b *d"], prediction: Float[Tensor, "b *d"]
+    # ------------------------------------------------------------------------------------------------ prediction
+
+    def inputs(
+        self,
+        t: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        x0: Float[Tensor, "b *d"] | None = None,
+        z: Float[Tensor, "b *d"] | None = None,
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b ..."]]:
+        """Return the time and the point that the bare network is given, here ``t`` and ``xt`` themselves.
+
+        Args:
+            t: Time.
+            xt: Point on the path.
+            x0: Source-domain sample of a translating path, for one that shows it to the network.
+            z: Latent of the generator, for a path that shows it to the network; None stands for none.
+        """
+        del x0, z
+        return t, xt
+
+    def output(
+        self, t: Float[Tensor, " b"], xt: Float[Tensor, "b *d"], raw: Float[Tensor, "b *d"]
     ) -> Float[Tensor, "b *d"]:
-        """Turn the network's prediction at ``(t, xt)`` into the velocity ``dx/dt`` of the sampling ODE."""
+        """Return the prediction of the target that the bare network's ``raw`` output stands for, here itself."""
         del t, xt
+        return raw
+
+    @final
+    def predict(
+        self,
+        network: Network,
+        t: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        y: Int64[Tensor, " b"] | None = None,
+        x0: Float[Tensor, "b *d"] | None = None,
+        z: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Predict the target at ``(t, xt)`` by one call of ``network``; arguments as those of ``inputs``."""
+        time, point = self.inputs(t, xt, x0, z)
+        return self.output(t, xt, network(time, point, y))
+
+    # -------------------------------------------------------------------------------------------------- sampling
+
+    def velocity(
+        self,
+        t: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b *d"],
+        x0: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Turn the prediction at ``(t, xt)`` into the velocity ``dx/dt`` of the sampling ODE."""
+        del t, xt, x0
         return prediction
 
     def denoise(
-        self, t: Float[Tensor, " b"], xt: Float[Tensor, "b *d"], prediction: Float[Tensor, "b *d"]
+        self,
+        t: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b *d"],
+        x0: Float[Tensor, "b *d"] | None = None,
     ) -> Float[Tensor, "b *d"]:
-        """Turn the network's prediction at ``(t, xt)`` into a guess of ``x1``, here by one straight step to the end."""
-        return xt + (self.t_range[1] - expand(t, xt)) * self.velocity(t, xt, prediction)
+        """Turn the prediction at ``(t, xt)`` into a guess of ``x1``, here by one straight step to the end."""
+        return xt + (self.t_range[1] - expand(t, xt)) * self.velocity(t, xt, prediction, x0)
+
+    def flow_step(
+        self,
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b *d"],
+        x0: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Carry ``xt`` from ``t`` to ``s`` along the ODE with the prediction held, here by Euler's straight step."""
+        return xt + (expand(s, xt) - expand(t, xt)) * self.velocity(t, xt, prediction, x0)
+
+    def transition(
+        self,
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b *d"],
+        noise: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b *d"]:
+        """Draw ``xs`` at a later time ``s`` given ``xt``, for stochastic sampling.
+
+        Args:
+            t: Time of ``xt``.
+            s: The later time.
+            xt: Point on the path.
+            prediction: The prediction there.
+            noise: Standard normal.
+
+        Raises:
+            UserError: If the path offers none, as here.
+        """
+        del t, s, xt, prediction, noise
+        raise UserError(f"{type(self).__name__} has no stochastic sampling: choose a solver of the ODE, Euler or Heun")
+
+    def noised(
+        self,
+        t: Float[Tensor, " b"],
+        z: Float[Tensor, "b *d"],
+        x1: Float[Tensor, "b *d"],
+        x0: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Return a point of the path at ``t``, made of the latent ``z`` and a guess ``x1``: where samplers begin.
+
+        Args:
+            t: Time.
+            z: Standard normal latent; it takes the place of ``x0`` where that is noise.
+            x1: Guess of the data end; zeros where nothing is known yet.
+            x0: Source-domain sample of a translating path.
+        """
+        return self.mean(expand(t, z), z if x0 is None else x0, x1)
+
+    @property
+    def generator_start(self) -> float:
+        """Time at which the one-step generator calls its network, here the source end."""
+        return self.t_range[0]
+
+    def levels(self, steps: int) -> list[float]:
+        """Return the times at which a generator of so many steps calls its network, first to last."""
+        start, end = self.generator_start, self.t_range[1]
+        return [start + (end - start) * step / steps for step in range(steps)]
 
     def one_step(
         self,
@@ -133,17 +256,29 @@ class MatchingPath(Recorded, ABC):
         y: Int64[Tensor, " b"] | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
     ) -> Float[Tensor, "b *d"]:
-        """Generate ``x1`` from the latent ``z`` by a single call of ``network``, here its guess at the source end.
+        """Generate ``x1`` from the latent ``z`` by a single call of ``network``: its guess at ``generator_start``.
 
         Args:
             network: Teacher-shaped network.
-            z: Latent, distributed as the source, ``(B, *D)``.
+            z: Standard normal latent, ``(B, *D)``.
             y: Labels or None.
-            x0: Source-domain sample, for frameworks that translate one; unused here.
+            x0: Source-domain sample of a translating path, else None.
         """
-        del x0
-        t = torch.full(z.shape[:1], self.t_range[0], dtype=z.dtype, device=z.device)
-        return self.denoise(t, z, network(t, z, y))
+        t = torch.full(z.shape[:1], self.generator_start, dtype=z.dtype, device=z.device)
+        return self.guess(network, t, self.noised(t, z, torch.zeros_like(z), x0), y, x0, z)
+
+    @final
+    def guess(
+        self,
+        network: Network,
+        t: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        y: Int64[Tensor, " b"] | None = None,
+        x0: Float[Tensor, "b *d"] | None = None,
+        z: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Return the guess of ``x1`` at ``(t, xt)`` by one call of ``network``."""
+        return self.denoise(t, xt, self.predict(network, t, xt, y, x0, z), x0)
 
 
 def expand(t: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Tensor:

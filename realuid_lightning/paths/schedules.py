@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from realuid_lightning.errors import Faults
+from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.recorded import Recorded
 
 
@@ -25,13 +25,27 @@ class Schedule(Recorded, ABC):
 
     Attributes:
         t_range: Times at which all four coefficients are finite.
+        through_noise: Whether both ``a`` and ``b`` are 0 at half time, where only added noise is left.
     """
 
     t_range: tuple[float, float] = (0.0, 1.0)
+    through_noise: bool = False
 
     @abstractmethod
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients at ``t`` (any shape)."""
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Return the time at which the noise level ``b / a`` is ``sigma`` (any shape, above 0).
+
+        Raises:
+            UserError: If there is no such function, as here, where ``a`` begins at 0.
+        """
+        del sigma
+        raise UserError(
+            f"{type(self).__name__} gives no time of a noise level, which DiffusionPath needs: choose KarrasSchedule, "
+            "VPSchedule, or add a method time"
+        )
 
 
 class LinearSchedule(Schedule):
@@ -80,3 +94,58 @@ class VPSchedule(Schedule):
         b = (-torch.expm1(2 * log_a)).sqrt()
         da = a * 0.5 * (slope * s + self.beta_min)
         return Coefficients(a, b, da, -a * da / b)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Solve ``1 / a^2 - 1 = sigma^2``, a quadratic equation in ``1 - t``."""
+        slope, twice_rate = self.beta_max - self.beta_min, 2 * torch.log1p(sigma**2)
+        # The root in its stable form: the textbook one loses all digits at small sigma.
+        s = twice_rate / ((self.beta_min**2 + slope * twice_rate).sqrt() + self.beta_min)
+        return 1 - s
+
+
+class KarrasSchedule(Schedule):
+    """``a = 1``, ``b = sigma``: the variance-exploding diffusion whose equal time steps are those of EDM's sampler.
+
+    ``sigma = (sigma_max^(1/rho) + t (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho`` (EDM, arXiv 2206.00364, eq. 5).
+
+    Args:
+        sigma_min: Noise level at the data end, above 0.
+        sigma_max: Noise level at the source end, above ``sigma_min``; the data should be lost in it.
+        rho: Curvature, at least 1.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        faults = Faults("KarrasSchedule")
+        faults.unless(sigma_min > 0, f"sigma_min must be above 0, got {sigma_min}")
+        faults.unless(sigma_max > sigma_min, f"sigma_max must be greater than sigma_min = {sigma_min}, got {sigma_max}")
+        faults.unless(rho >= 1, f"rho must be at least 1, got {rho}")
+        faults.raise_any()
+        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        """Return the coefficients at ``t``."""
+        start, end = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        root = start + t * (end - start)
+        slope = self.rho * root ** (self.rho - 1) * (end - start)
+        return Coefficients(torch.ones_like(t), root**self.rho, torch.zeros_like(t), slope)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Solve ``b = sigma``."""
+        start, end = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        time: Tensor = (start - sigma ** (1 / self.rho)) / (start - end)
+        return time
+
+
+class EncoderDecoderSchedule(Schedule):
+    """``a = cos(pi t)^2`` after half time and 0 before, ``b`` likewise before: for interpolants with noise.
+
+    Source samples are carried into pure noise, and that into data (arXiv 2303.08797, section 4).
+    """
+
+    through_noise = True
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        """Return the coefficients at ``t``."""
+        value, slope = torch.cos(math.pi * t) ** 2, -math.pi * torch.sin(2 * math.pi * t)
+        late, early = (t > 0.5).to(t.dtype), (t <= 0.5).to(t.dtype)
+        return Coefficients(late * value, early * value, late * slope, early * slope)

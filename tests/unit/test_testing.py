@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.paths import CosineSchedule, FlowMatchingPath, LinearSchedule, MatchingPath, VPSchedule
 from realuid_lightning.paths.base import expand
 from realuid_lightning.testing import check_path
@@ -44,10 +45,10 @@ class Denoiser(MatchingPath):
     def weight(self, t):
         return 1 / self.sigma(t) ** 2
 
-    def velocity(self, t, xt, prediction):
+    def velocity(self, t, xt, prediction, x0=None):
         return -3 / expand(1 - t, xt) * (xt - prediction)
 
-    def denoise(self, t, xt, prediction):
+    def denoise(self, t, xt, prediction, x0=None):
         return prediction
 
     def one_step(self, network, z, y=None, x0=None):
@@ -61,6 +62,55 @@ class Translator(Interpolant):
     def one_step(self, network, z, y=None, x0=None):
         t = torch.full(z.shape[:1], self.t_range[0], dtype=z.dtype)
         return network(t, torch.cat([x0, z], 1), y)
+
+
+class Preconditioned(Denoiser):
+    """The same with scales around the network, times of its own for the generator, and levels in equal ratios."""
+
+    def inputs(self, t, xt, x0=None, z=None):
+        sigma = self.sigma(t)
+        return sigma.log() / 4, xt / expand((sigma**2 + 1).sqrt(), xt)
+
+    def output(self, t, xt, raw):
+        sigma = expand(self.sigma(t), xt)
+        return (xt + sigma * (sigma**2 + 1).sqrt() * raw) / (sigma**2 + 1)
+
+    def generator_t(self, u):
+        return 0.99 * (1 - 0.8 * u)
+
+    def levels(self, steps):
+        return [1 - (1 - 0.01) * 0.3 ** (step / steps) for step in range(steps)]
+
+    @property
+    def generator_start(self):
+        return self.levels(1)[0]
+
+
+class Conditioned(Interpolant):
+    """A bridge that shows the network its source and its latent."""
+
+    translates = True
+    conditions = 2
+
+    def inputs(self, t, xt, x0=None, z=None):
+        return t, torch.cat([xt, x0, torch.zeros_like(xt) if z is None else z], 1)
+
+
+class Stochastic(Interpolant):
+    """A path without an ODE, but with a law of later points."""
+
+    def velocity(self, t, xt, prediction, x0=None):
+        raise UserError("Stochastic has no ODE")
+
+    def denoise(self, t, xt, prediction, x0=None):
+        return prediction
+
+    def transition(self, t, s, xt, prediction, noise):
+        t, s = expand(t, xt), expand(s, xt)
+        return xt + (s - t) / (1 - t) * (prediction - xt) + ((s - t) * (1 - s) / (1 - t)).sqrt() * noise
+
+    def _point(self, t, x0, x1, eps):
+        return super()._point(t, x0, x1, eps)[0], x1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -77,6 +127,9 @@ class Translator(Interpolant):
         Interpolant(1.0),
         Denoiser(),
         Translator(),
+        Preconditioned(),
+        Conditioned(),
+        Stochastic(),
     ],
     ids=lambda path: type(path).__name__,
 )

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from test_testing import Curved, Denoiser, Interpolant
+from test_testing import Conditioned, Curved, Denoiser, Interpolant, Stochastic
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.testing import check_path
 
@@ -132,12 +133,12 @@ class HalfDetached(Curved):
 
 
 class Stretched(FlowMatchingPath):
-    def denoise(self, t, xt, prediction):
+    def denoise(self, t, xt, prediction, x0=None):
         return super().denoise(t, xt, prediction) * 1.001
 
 
 class Wide(Curved):
-    def velocity(self, t, xt, prediction):
+    def velocity(self, t, xt, prediction, x0=None):
         return torch.cat([prediction, prediction], 1)
 
 
@@ -184,6 +185,109 @@ class Crashing(Curved):
         raise RuntimeError("no weight\nat all")
 
 
+class GeneratorAhead(Curved):
+    def generator_t(self, u):
+        return 2 * u - 0.5
+
+
+class GeneratorUpAndDown(Curved):
+    def generator_t(self, u):
+        return 4 * u * (1 - u)
+
+
+class GeneratorDrawn(Curved):
+    def generator_t(self, u):
+        return torch.rand_like(u).sort().values
+
+
+class GeneratorSingle(Curved):
+    def generator_t(self, u):
+        return 0.8 * u.float()
+
+
+class TimeColumn(Curved):
+    def inputs(self, t, xt, x0=None, z=None):
+        return t[:, None], xt
+
+
+class Logarithm(Curved):
+    def inputs(self, t, xt, x0=None, z=None):
+        return t.log(), xt
+
+
+class Untold(Conditioned):
+    conditions = 0
+
+
+class Overtold(Conditioned):
+    conditions = 3
+
+
+class Unsourced(Conditioned):
+    def inputs(self, t, xt, x0=None, z=None):
+        return t, torch.cat([xt, x0[:, :1], z], 1)
+
+
+class InputOfBatch(Curved):
+    def inputs(self, t, xt, x0=None, z=None):
+        return t, xt.float()
+
+
+class HalfOutput(Curved):
+    def output(self, t, xt, raw):
+        return raw[:, :1]
+
+
+class SingleOutput(Curved):
+    def output(self, t, xt, raw):
+        return raw.float()
+
+
+class InfiniteOutput(Curved):
+    def output(self, t, xt, raw):
+        return raw / t.reshape(-1, *[1] * (raw.ndim - 1))
+
+
+class SameLevels(Curved):
+    def levels(self, steps):
+        return [self.generator_start] * steps
+
+
+class FallingLevels(Curved):
+    def levels(self, steps):
+        return [0.0, *super().levels(steps)[:0:-1]]
+
+
+class LateLevels(Curved):
+    def levels(self, steps):
+        return [0.1 + level for level in super().levels(steps)]
+
+
+class LevelsToTheEnd(Curved):
+    def levels(self, steps):
+        return [step / (steps - 1) for step in range(steps)]
+
+
+class Motionless(Curved):
+    def velocity(self, t, xt, prediction, x0=None):
+        raise UserError("Motionless has no ODE")
+
+
+class WideStep(Stochastic):
+    def transition(self, t, s, xt, prediction, noise):
+        return torch.cat([xt, noise], 1)
+
+
+class NarrowStep(FlowMatchingPath):
+    def transition(self, t, s, xt, prediction, noise):
+        return super().transition(t, s, xt, prediction, noise)[:, :1]
+
+
+class LateStep(Stochastic):
+    def transition(self, t, s, xt, prediction, noise):
+        return super().transition(t, s, xt, prediction, noise) / (s - s).reshape(-1, 1, 1, 1)
+
+
 def forgetful():
     path = Forgetful()
     path.power = 3.0
@@ -226,6 +330,27 @@ def forgetful():
         (Bypassed(), ["no gradient reaches the network's parameters"]),
         (Blind(), ["no gradient reaches z"]),
         (forgetful(), ["recorded: a path rebuilt from its record must give equal samples"]),
+        (GeneratorAhead(), ["generator_t must stay in t_range (0.0, 1.0), got -0.5 to 1.5"]),
+        (GeneratorUpAndDown(), ["generator_t must be monotone"]),
+        (GeneratorDrawn(), ["generator_t gave other times in a second call"]),
+        (GeneratorSingle(), ["generator_t must keep torch.float64, got torch.float32"]),
+        (TimeColumn(), ["prediction: the network's time must have shape (9,), got (9, 1)"]),
+        (Logarithm(), ["prediction: the network's time must be finite"]),
+        (Untold(), ["prediction: the network's input must have shape (9, 3, 2, 2), got (9, 9, 2, 2)"]),
+        (Overtold(), ["prediction: the network's input must have shape (9, 12, 2, 2), got (9, 9, 2, 2)"]),
+        (Unsourced(), ["prediction: the network's input must have shape (9, 9, 2, 2), got (9, 7, 2, 2)"]),
+        (InputOfBatch(), ["prediction: the network's input must keep torch.float64, got torch.float32"]),
+        (HalfOutput(), ["prediction: output must have shape (9, 3, 2, 2), got (9, 1, 2, 2)"]),
+        (SingleOutput(), ["prediction: output must keep torch.float64, got torch.float32"]),
+        (InfiniteOutput(), ["prediction: output must be finite"]),
+        (SameLevels(), ["levels must rise from generator_start 0.0 to below t_range[1], got [0.0, 0.0, 0.0, 0.0]"]),
+        (FallingLevels(), ["levels must rise", "got [0.0, 0.75, 0.5, 0.25]"]),
+        (LateLevels(), ["levels must rise from generator_start 0.0", "got [0.1, "]),
+        (LevelsToTheEnd(), ["levels must rise", "to below t_range[1]"]),
+        (Motionless(), ["solving: expected no error, got UserError: Motionless has no stochastic sampling"]),
+        (WideStep(), ["solving: transition must have shape (8, 3, 2, 2), got (8, 6, 2, 2)"]),
+        (NarrowStep(), ["solving: transition must have shape (8, 3, 2, 2), got (8, 1, 2, 2)"]),
+        (LateStep(), ["solving: transition must be finite"]),
         (Crashing(), ["expected no error, got RuntimeError: no weight at all"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MatchingPath) else "",
@@ -241,7 +366,21 @@ def test_broken_paths_are_told_what_is_wrong(path, words):
 
 @pytest.mark.parametrize(
     ("path", "count"),
-    [(UpAndDown(), 1), (Negative(), 1), (Target(), 2), (Twice(), 1), (Blind(), 1), (forgetful(), 1), (Leaky(), 1)],
+    [
+        (UpAndDown(), 1),
+        (Negative(), 1),
+        (Target(), 2),
+        (Twice(), 1),
+        (Blind(), 1),
+        (forgetful(), 1),
+        (Leaky(), 1),
+        (GeneratorUpAndDown(), 1),
+        (Untold(), 1),
+        (SameLevels(), 1),
+        (Motionless(), 2),
+        (WideStep(), 1),
+        (NarrowStep(), 1),
+    ],
     ids=lambda value: type(value).__name__ if isinstance(value, MatchingPath) else "",
 )
 def test_nothing_else_is_told(path, count):

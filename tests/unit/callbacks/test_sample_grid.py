@@ -8,21 +8,26 @@ from torch import nn
 
 from realuid_lightning.callbacks import SampleGrid
 from realuid_lightning.callbacks.samples import draw
-from realuid_lightning.data import Digits, Gaussian, MatchingDataModule
+from realuid_lightning.data import Degraded, Digits, Gaussian, MatchingDataModule, Sketch, to_floats
 from realuid_lightning.errors import UserError
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
+from realuid_lightning.paths import FlowMatchingPath
 
 
-def module(shape):
+def module(shape, path=None):
     torch.manual_seed(1)
     network = MLP(shape, width=16, depth=1)
     nn.init.normal_(network.out[-1].weight, std=0.2)
-    return RealUIDModule(network=network, teacher_ckpt=None)
+    return RealUIDModule(network=network, teacher_ckpt=None, path=path)
 
 
-def validate(folder, source, count, batch_size=7, logger=False, shape=(1, 8, 8)):
+class Translating(FlowMatchingPath):
+    translates = True
+
+
+def validate(folder, source, count, batch_size=7, logger=False, shape=(1, 8, 8), path=None, **options):
     trainer = Trainer(
         accelerator="cpu",
         logger=logger,
@@ -33,7 +38,8 @@ def validate(folder, source, count, batch_size=7, logger=False, shape=(1, 8, 8))
         default_root_dir=folder,
         callbacks=[SampleGrid(count)],
     )
-    model, data = module(list(shape)), MatchingDataModule(source, eval_samples=30, eval_batch_size=batch_size)
+    model = module(list(shape), path)
+    data = MatchingDataModule(source, eval_samples=30, eval_batch_size=batch_size, **options)
     trainer.validate(model, data, verbose=False)
     with torch.no_grad():
         return model.generator(torch.cat([batch.z for batch in data.val_dataloader()]))
@@ -81,6 +87,19 @@ def test_points_make_a_density(tmp_path):
 def test_other_data_are_not_drawn(tmp_path):
     validate(tmp_path, Gaussian([0.0] * 3, [1.0] * 3), 30, shape=(3,))
     assert not (tmp_path / "samples").exists()
+
+
+def test_source_ends_and_their_truth_are_drawn_once(tmp_path):
+    source = Digits()
+    for name, options in {"paired": {}, "unpaired": {"paired": False}}.items():
+        validate(tmp_path / name, source, 9, path=Translating(), origin=Degraded(source, Sketch()), **options)
+        found = sorted(file.name for file in (tmp_path / name / "samples").iterdir())
+        assert found == ["ema_0.999", "raw", "source", *(["truth"] if name == "paired" else [])]
+        real = source.get(torch.arange(9))[0]
+        for folder, images in (("source", Sketch()(real)), ("truth", real)):
+            if folder in found:
+                expected = draw(to_floats(images)).permute(1, 2, 0).numpy()
+                assert (picture(tmp_path / name, folder) == expected).all()
 
 
 def test_tensorboard_shows_the_same_picture(tmp_path):

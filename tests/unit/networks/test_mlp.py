@@ -53,8 +53,52 @@ def test_float64_agrees_with_float32() -> None:
         assert network(t, x).dtype == torch.float32
 
 
+@pytest.mark.parametrize(("depth", "lower"), [(1, 1), (2, 1), (3, 2)])
+def test_encode_and_decode_make_up_forward(depth: int, lower: int) -> None:
+    torch.manual_seed(0)
+    network = lively(MLP([1, 2, 2], width=16, depth=depth, num_classes=3))
+    t, x, y = torch.rand(4), torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+    used: list[int] = []
+    for index, block in enumerate(network.blocks):
+        block.register_forward_hook(lambda *_, index=index: used.append(index))
+    encoding = network.encode(t, x, y)
+    assert used == list(range(lower))
+    assert encoding.middle.shape == (4, network.middle_channels) == (4, *network.middle_shape)
+    assert not torch.allclose(encoding.middle, network.encode(t + 0.1, x, y).middle)
+    used.clear()
+    assert torch.equal(network.decode(encoding), network(t, x, y))
+    assert used == [*range(lower, depth), *range(depth)]  # decode, then forward
+    assert torch.equal(encoding.rows(slice(1, 3)).embedding, encoding.embedding[1:3])
+
+
+@pytest.mark.parametrize(("shape", "taken"), [([2], (5,)), ([1, 4, 4], (4, 4, 4))])
+def test_conditions_are_further_channels(shape: list[int], taken: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = lively(MLP(shape, width=16, condition_channels=3))
+    t, x = torch.rand(4), torch.randn(4, *taken)
+    output = network(t, x)
+    assert output.shape == (4, *shape) == (4, *network.shape)
+    assert network.condition_channels == 3
+    other = x.clone()
+    other[:, shape[0] :] += 1
+    assert not torch.allclose(network(t, other), output)
+    with pytest.raises(UserError, match=rf"{shape[0]} of the sample, then 3 of the condition\), got"):
+        network(t, x[:, :1])
+
+
+def test_no_condition_changes_nothing() -> None:
+    def states(**options: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        return MLP([2, 3], width=16, **options).state_dict() | {"next": torch.rand(1)}
+
+    plain, conditioned = states(), states(condition_channels=1)
+    assert all(torch.equal(value, plain[name]) for name, value in states(condition_channels=0).items())
+    assert conditioned.keys() == plain.keys()
+    assert conditioned["input.weight"].shape == (16, 9)
+
+
 def test_record_rebuilds_the_same_architecture() -> None:
-    network = MLP((1, 8, 8), width=16, depth=2, num_classes=3, dropout=0.1)
+    network = MLP((1, 8, 8), width=16, depth=2, num_classes=3, dropout=0.1, condition_channels=2)
     twin = rebuild(network.recorded(), MLP)
     twin.load_state_dict(network.state_dict())
     assert twin.recorded() == network.recorded()
@@ -63,9 +107,10 @@ def test_record_rebuilds_the_same_architecture() -> None:
 
 def test_all_faulty_arguments_are_told_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        MLP([], width=0, depth=0, num_classes=0, dropout=1.0)
+        MLP([], width=0, depth=0, num_classes=0, dropout=1.0, condition_channels=-1)
     lines = str(caught.value).splitlines()
-    assert [line.split()[1] for line in lines] == ["shape", "width", "depth", "num_classes", "dropout"]
+    names = ["shape", "width", "depth", "num_classes", "dropout", "condition_channels"]
+    assert [line.split()[1] for line in lines] == names
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:

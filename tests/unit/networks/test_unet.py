@@ -188,13 +188,44 @@ def test_encode_and_decode_make_up_forward() -> None:
     network = small()
     t, x = inputs()
     encoding = network.encode(t, x)
-    assert encoding.middle.shape == (4, network.middle_channels, 4, 4)
+    assert encoding.middle.shape == (4, network.middle_channels, 4, 4) == (4, *network.middle_shape)
     assert encoding.embedding.shape == (4, 128)
     assert torch.equal(network.decode(encoding), network(t, x))
 
 
+def test_rows_of_an_encoding_are_those_of_the_batch() -> None:
+    network = small()
+    t, x = inputs()
+    part = network.encode(t, x).rows(slice(1, 3))
+    torch.testing.assert_close(part, network.encode(t[1:3], x[1:3]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network.decode(part), network(t, x)[1:3], atol=1e-5, rtol=1e-5)
+
+
+def test_conditions_are_further_channels() -> None:
+    network = small(condition_channels=2)
+    t, x = inputs()
+    condition = torch.randn(4, 2, 8, 8)
+    output = network(t, torch.cat([x, condition], 1))
+    assert output.shape == x.shape == (4, *network.shape)
+    assert network.condition_channels == 2
+    assert not torch.allclose(network(t, torch.cat([x, condition + 1], 1)), output)
+    with pytest.raises(
+        UserError, match=r"\(batch, 5, 8, 8\) \(3 of the sample, then 2 of the condition\), got \(4, 3,"
+    ):
+        network(t, x)
+
+
+def test_no_condition_changes_nothing() -> None:
+    plain, same, conditioned = (
+        small(**options).state_dict() for options in ({}, {"condition_channels": 0}, {"condition_channels": 2})
+    )
+    assert all(torch.equal(value, plain[name]) for name, value in same.items())
+    assert [name for name in plain if plain[name].shape != conditioned[name].shape] == ["input_blocks.0.0.weight"]
+    assert conditioned.keys() == plain.keys() == same.keys()
+
+
 def test_record_rebuilds_the_same_architecture() -> None:
-    network = small(num_classes=3, dropout=0.1, channel_mult=(1, 2))
+    network = small(num_classes=3, dropout=0.1, channel_mult=(1, 2), condition_channels=1)
     twin = rebuild(network.recorded(), UNet)
     twin.load_state_dict(network.state_dict())
     assert twin.recorded() == network.recorded()
@@ -202,13 +233,14 @@ def test_record_rebuilds_the_same_architecture() -> None:
 
 def test_all_faulty_arguments_are_told_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        UNet(30, 0, 48, 0, [1, 2, 2], [16, 15], 20, num_classes=0, dropout=1.5)
+        UNet(30, 0, 48, 0, [1, 2, 2], [16, 15], 20, num_classes=0, dropout=1.5, condition_channels=-1)
     message = str(caught.value)
     for part in (
         "in_channels must be positive, got 0",
         "num_res_blocks must be positive, got 0",
         "num_classes must be positive or None, got 0",
         "dropout must be in [0, 1), got 1.5",
+        "condition_channels must be at least 0, got -1",
         "model_channels must be divisible by 32 (32 groups in a norm), got 48",
         "image_size must be divisible by 4 (channel_mult has 3 entries), got 30",
         "attention_resolutions must be among the resolutions [30, 15, 7], got [16] beside them",

@@ -1,0 +1,215 @@
+"""RealUIDModule with other distances than the squared one: what changes, what must not, and what it costs."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+
+from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.errors import UserError
+from realuid_lightning.losses import DMD, GAN, L2, PseudoHuber, SiD, SquaredDistance
+from realuid_lightning.modules import RealUIDModule, Warmup
+from realuid_lightning.networks import MLP
+from realuid_lightning.paths import DiffusionPath, FlowMatchingPath
+
+PATHS = [FlowMatchingPath, DiffusionPath]
+COEFFICIENTS = [(1.0, 1.0), (0.9, 0.94)]
+OTHERS = [
+    SiD(),
+    SiD(normalise=False),
+    PseudoHuber(),
+    PseudoHuber(h=1.0),
+    L2(),
+    DMD(),
+    DMD(normalise=False),
+]
+
+
+def told(divergence):
+    return "-".join([type(divergence).__name__, *(f"{key}={value}" for key, value in vars(divergence).items())])
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    made = MLP([3], width=16, depth=2)
+    for parameter in made.parameters():  # the last layer starts at zero, where much would be invisible
+        nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def module(fake_seed=7, **options):
+    """A module in float64; its fake model is the teacher when ``fake_seed`` is None."""
+    made = RealUIDModule(network(), None, **options)
+    made.start()
+    if fake_seed is not None:
+        made.fake_network.load_state_dict(network(fake_seed).state_dict())
+    if made.gan is not None:
+        for parameter in made.fake.head.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
+    return made.double()
+
+
+def filled(made, size=6, seed=0, step="fake"):
+    rng = torch.Generator().manual_seed(seed)
+    x1 = torch.randn(size, 3, generator=rng, dtype=torch.float64)
+    return made.draw(MatchingBatch(x1=x1), rng, made.path.generator_t if step == "generator" else None)
+
+
+def generator_gradients(made, batch):
+    loss = made.generator_loss(batch)
+    return loss, torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.generator.parameters()))])
+
+
+class Watched:
+    """Notes every forward of the three networks, and whether it could build a graph."""
+
+    def __init__(self, made):
+        self.calls = []
+        for name in ("teacher", "fake", "generator"):
+            of = getattr(made, name)
+            of = of.network if name == "generator" else of  # its own forward is not what training calls
+            of.register_forward_pre_hook(lambda *_, name=name: self.calls.append((name, torch.is_grad_enabled())))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("alpha", "beta"), COEFFICIENTS)
+def test_sid_at_one_half_is_realuid(path, alpha, beta):
+    plain = module(path=path(), alpha=alpha, beta=beta)
+    sid = module(path=path(), alpha=alpha, beta=beta, divergence=SiD(alpha_sid=0.5, normalise=False))
+    batch = filled(plain, step="generator")
+    (loss, gradients), (sid_loss, sid_gradients) = (generator_gradients(made, batch) for made in (plain, sid))
+    torch.testing.assert_close(sid_loss, loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(sid_gradients, gradients, rtol=1e-8, atol=1e-10 * float(gradients.norm()))
+    assert gradients.norm() > 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("divergence", OTHERS, ids=told)
+def test_a_divergence_turns_the_generators_gradient_and_leaves_the_fake_models_loss(path, divergence):
+    plain, other = (module(path=path(), alpha=0.9, beta=0.94, divergence=each) for each in (None, divergence))
+    batch = filled(plain)
+    assert torch.equal(other.fake_loss(batch), plain.fake_loss(batch))
+    directions = [nn.functional.normalize(generator_gradients(made, batch)[1], dim=0) for made in (plain, other)]
+    assert directions[0] @ directions[1] < 0.9999
+    assert all(direction.isfinite().all() for direction in directions)
+
+
+def test_f_distill_turns_the_gradient_of_dmd_by_the_discriminators_ratio():
+    gan = GAN(t_range=(0.0, 1.0))
+    plain, other = (module(divergence=DMD(f=f), gan=gan) for f in ("reverse_kl", "forward_kl"))
+    batch = filled(plain)
+    assert torch.equal(other.fake_loss(batch), plain.fake_loss(batch))
+    (_, left), (_, right) = (generator_gradients(made, batch) for made in (plain, other))
+    assert (left - right).norm() > 1e-3 * left.norm()
+    nn.init.zeros_(other.fake.head[-1].weight)  # equal densities wherever it looks: all samples count alike
+    nn.init.zeros_(other.fake.head[-1].bias)
+    plain.fake.load_state_dict(other.fake.state_dict())
+    torch.testing.assert_close(*(generator_gradients(made, batch)[1] for made in (plain, other)))
+
+
+@pytest.mark.parametrize("divergence", [SquaredDistance(), *OTHERS], ids=told)
+def test_dmd_alone_builds_no_graph_through_teacher_and_fake_model(divergence):
+    made = module(divergence=divergence)
+    batch, watched = filled(made), Watched(made)
+    _, gradients = generator_gradients(made, batch)
+    through = not isinstance(divergence, DMD)
+    assert watched.calls == [("generator", True), ("teacher", through), ("fake", through)]
+    assert gradients.norm() > 0
+
+
+def test_f_distill_reads_the_ratio_without_a_graph_and_judges_with_one():
+    made = module(divergence=DMD(f="forward_kl"), gan=GAN(t_range=(0.0, 1.0)))
+    batch, watched = filled(made), Watched(made)
+    made.generator_loss(batch)
+    fake = [graph for name, graph in watched.calls if name == "fake"]
+    assert fake == [False, False, True]  # prediction and ratio at xt, then the adversarial term
+    assert ("teacher", False) in watched.calls
+
+
+def test_a_loss_that_is_only_measured_builds_no_graph():
+    made = module()
+    batch, watched = filled(made), Watched(made)
+    with torch.no_grad():
+        made.generator_loss(batch)
+        made.fake_loss(batch)
+    assert watched.calls
+    assert not any(graph for _, graph in watched.calls)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), COEFFICIENTS)
+def test_gamma_that_is_alpha_is_realuid_and_calls_no_teacher_in_fake_steps(alpha, beta):
+    plain, general, other = (module(alpha=alpha, beta=beta, gamma=gamma) for gamma in (None, alpha, 0.7))
+    batch = filled(plain)
+    assert torch.equal(general.fake_loss(batch), plain.fake_loss(batch))
+    assert torch.equal(generator_gradients(general, batch)[1], generator_gradients(plain, batch)[1])
+    assert (generator_gradients(other, batch)[1] - generator_gradients(plain, batch)[1]).norm() > 1e-3
+    for made, expected in [(general, []), (other, [("teacher", False)])]:
+        watched = Watched(made)
+        made.fake_loss(batch)
+        assert [call for call in watched.calls if call[0] == "teacher"] == expected
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("divergence", [SquaredDistance(), *OTHERS], ids=told)
+def test_a_fake_model_that_is_the_teacher_leaves_the_generator_where_it_is(path, divergence):
+    made = module(fake_seed=None, path=path(), alpha=0.9, beta=0.94, divergence=divergence)
+    batch = filled(made, step="generator")
+    _, gradients = generator_gradients(made, batch)
+    made.fake.load_state_dict(network(7).state_dict())
+    _, moved = generator_gradients(made, batch)
+    assert gradients.norm() < 1e-9 * moved.norm()
+
+
+def test_what_does_not_go_together_is_told_at_once_with_all_else():
+    with pytest.raises(UserError) as said:
+        RealUIDModule(network(), None, alpha=0.0, gamma=0.5, divergence=DMD(f="jeffreys"), fake_steps=0, clip=-1.0)
+    for word in ("gamma belongs to", "is DMD", "gan", "alpha must be", "fake_steps must be", "clip must be"):
+        assert word in str(said.value)
+
+
+@pytest.mark.parametrize("gan", [None, GAN(), GAN(t_range=(0.0, 0.9))])
+def test_f_distill_needs_a_discriminator_at_all_times(gan):
+    with pytest.raises(UserError, match=r"DMD reads density ratios .* GAN with t_range \[0, 1\]"):
+        RealUIDModule(network(), None, divergence=DMD(f="softened_reverse_kl"), gan=gan)
+
+
+@pytest.mark.parametrize("divergence", OTHERS[:5], ids=told)
+def test_gamma_is_for_the_squared_distance(divergence):
+    with pytest.raises(UserError, match=f"to the squared distance, but divergence is {type(divergence).__name__}:"):
+        RealUIDModule(network(), None, alpha=0.9, beta=0.9, gamma=0.8, divergence=divergence)
+    assert RealUIDModule(network(), None, alpha=0.9, gamma=0.9, divergence=divergence).gamma is None
+
+
+class TwoTimes(FlowMatchingPath):
+    """Its steps can be told apart by their times."""
+
+    def sample_t(self, u):
+        return torch.full_like(u, 0.25)
+
+    def generator_t(self, u):
+        return torch.full_like(u, 0.75)
+
+
+def test_generator_steps_draw_from_generator_t_and_fake_steps_from_sample_t(tmp_path):
+    schedules = {"fake_schedule": Warmup, "generator_schedule": Warmup}
+    made = RealUIDModule(network(), None, path=TwoTimes(), fake_steps=2, divergence=DMD(), **schedules)
+    seen = []
+
+    def noting(name, loss):
+        return lambda batch: (seen.append((name, set(batch.t.tolist()))), loss(batch))[1]
+
+    made.fake_loss, made.generator_loss = noting("fake", made.fake_loss), noting("generator", made.generator_loss)
+    before = made.generator.network.input.weight.clone()
+    Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+    ).fit(made, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4))
+    assert seen == [("fake", {0.25}), ("fake", {0.25}), ("generator", {0.75})] * 2
+    assert not torch.equal(made.generator.network.input.weight, before)

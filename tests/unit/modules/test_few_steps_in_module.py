@@ -1,0 +1,211 @@
+"""Generators of several steps: what they train on, how they are sampled, and which checkpoints fit them."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+
+from realuid_lightning.checkpoints import RECORD, export_generator, load_generator, read_checkpoint
+from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data.stream import LatentDataset
+from realuid_lightning.errors import UserError
+from realuid_lightning.losses import DMD, GAN
+from realuid_lightning.modules import RealUIDModule, Warmup
+from realuid_lightning.networks import MLP
+from realuid_lightning.paths import BridgePath, DiffusionPath, FlowMatchingPath
+
+PATHS = [FlowMatchingPath, DiffusionPath, BridgePath]
+
+
+def network(conditions=0):
+    torch.manual_seed(0)
+    made = MLP([3], width=16, depth=2, condition_channels=3 * conditions)
+    for parameter in made.parameters():  # the last layer starts at zero, where all steps would look alike
+        nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def module(steps, path=None, **options):
+    path = path or FlowMatchingPath()
+    options = {"fake_schedule": Warmup, "generator_schedule": Warmup, "fake_steps": 2, **options}
+    return RealUIDModule(network(path.conditions), None, path=path, sampling_steps=steps, **options)
+
+
+def trainer(folder, steps=2):
+    return Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        limit_val_batches=2,
+        val_check_interval=1000,
+        check_val_every_n_epoch=None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+def data(batch_size=4, **options):
+    origin = Gaussian([1.0] * 3, [1.0] * 3, size=64) if options.pop("translates", False) else None
+    source = Gaussian([0.0] * 3, [1.0] * 3, size=64)
+    return MatchingDataModule(source, batch_size, origin=origin, **{"eval_samples": 8, **options})
+
+
+def weights(of):
+    return {name: value.clone() for name, value in of.state_dict().items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Checkpoints of one cycle, by the number of steps."""
+    folder, files = tmp_path_factory.mktemp("runs"), {}
+    for steps in (1, 2, 4):
+        run = trainer(folder, 1)
+        run.fit(module(steps), data())
+        files[steps] = folder / f"{steps}.ckpt"
+        run.save_checkpoint(files[steps])
+    return files
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_checkpoint_records_its_steps_and_a_resumed_run_is_exact(steps, runs, tmp_path):
+    assert read_checkpoint(runs[steps])[RECORD]["sampling_steps"] == steps
+    whole, resumed = module(steps), module(steps)
+    trainer(tmp_path).fit(whole, data())
+    trainer(tmp_path).fit(resumed, data(), ckpt_path=runs[steps])
+    assert same(weights(resumed), weights(whole))
+    assert not same(weights(whole.generator), weights(whole.ema[0.999].network))
+
+
+@pytest.mark.parametrize("options", [{"gan": GAN()}, {"divergence": DMD()}], ids=["GAN", "DMD"])
+def test_several_steps_go_with_other_objectives(options, tmp_path):
+    made = module(2, alpha=0.9, beta=0.94, **options)
+    start = weights(made.generator)
+    trainer(tmp_path).fit(made, data())
+    moved = weights(made.generator)
+    assert all(value.isfinite().all() for value in moved.values())
+    assert not same(moved, start)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("steps", "size"), [(2, 6), (2, 5), (4, 7), (4, 4)])
+def test_each_part_of_a_training_batch_is_what_that_step_of_sampling_makes(path, steps, size):
+    made = module(steps, path()).double()
+    rng = torch.Generator().manual_seed(0)
+    x1, x0 = torch.randn(2, size, 3, generator=rng, dtype=torch.float64)
+    batch = made.draw(MatchingBatch(x1=x1, x0=x0), rng)
+    x0 = made.source(batch)
+    assert batch.renoise.shape == (size, steps - 1, 3)
+    practised = made.generated(batch)
+    guesses = []
+    guess = made.path.one_step(made.generator.network, batch.z, None, x0)
+    for k, time in enumerate(made.path.levels(steps)):
+        if k:
+            t, noise = torch.full((size,), time, dtype=torch.float64), batch.renoise[:, k - 1]
+            guess = made.path.guess(made.generator.network, t, made.path.noised(t, noise, guess, x0), None, x0, noise)
+        guesses.append(guess)
+    parts = [row * steps // size for row in range(size)]
+    assert set(parts) == set(range(steps))
+    assert {parts.count(k) for k in range(steps)} <= {size // steps, -(-size // steps)}
+    torch.testing.assert_close(practised, torch.stack([guesses[k][row] for row, k in enumerate(parts)]))
+    torch.testing.assert_close(made.generator(batch.z, None, x0, batch.renoise), guesses[-1])
+
+
+def test_gradients_reach_the_last_call_of_each_sample_alone():
+    made, batches = module(4), []
+    made.generator.network.register_forward_hook(lambda _, args, out: batches.append((len(args[1]), out.requires_grad)))
+    made.generated(made.draw(MatchingBatch(x1=torch.zeros(8, 3)), torch.Generator().manual_seed(0)))
+    assert batches == [(6, False), (4, False), (2, False), (8, True)]
+
+
+def test_training_draws_fresh_noise_for_the_later_steps_and_keeps_what_it_is_given():
+    made, rng = module(4), torch.Generator().manual_seed(0)
+    batch = made.draw(MatchingBatch(x1=torch.zeros(2, 3)), rng)
+    rows = torch.cat([batch.renoise, batch.z[:, None], batch.x0[:, None]], 1).flatten(0, 1)
+    assert len(rows.unique(dim=0)) == len(rows) == 10
+    assert torch.equal(made.draw(batch, rng).renoise, batch.renoise)
+    assert module(1).draw(MatchingBatch(x1=torch.zeros(2, 3)), rng).renoise is None
+
+
+@pytest.mark.parametrize(("trained", "asked"), [(1, 1), (2, 1), (4, 1), (4, 2), (4, 4)])
+def test_evaluation_may_take_a_divisor_of_the_trained_steps(trained, asked, runs, tmp_path):
+    made = module(asked)
+    (batch, *_) = trainer(tmp_path).predict(made, data(predict_seeds="0-3"), ckpt_path=runs[trained])
+    full = load_generator(runs[trained], ema=0.999)
+    full.steps = asked
+    latents = LatentDataset(torch.arange(4), (3,)).__getitems__(range(4))
+    later = [made.noise(latents, step) for step in range(1, asked)]
+    expected = full(latents.z, None, None, torch.stack(later, 1) if later else None)
+    torch.testing.assert_close(batch, expected)
+
+
+@pytest.mark.parametrize(("trained", "asked"), [(4, 3), (2, 4), (1, 2), (4, 8)])
+def test_evaluation_refuses_steps_that_were_not_trained(trained, asked, runs, tmp_path):
+    for command in ("validate", "predict"):
+        with pytest.raises(UserError, match=f"was trained for {trained} sampling_steps, got {asked}"):
+            getattr(trainer(tmp_path), command)(module(asked), data(), ckpt_path=runs[trained])
+
+
+@pytest.mark.parametrize(("trained", "asked"), [(4, 2), (4, 1), (2, 4), (1, 2)])
+def test_training_goes_on_with_the_same_steps_alone(trained, asked, runs, tmp_path):
+    with pytest.raises(UserError, match=f"was trained for {trained} sampling_steps, got {asked}"):
+        trainer(tmp_path).fit(module(asked), data(), ckpt_path=runs[trained])
+
+
+def test_fine_tuning_may_add_steps(runs, tmp_path):
+    made = module(4, generator_ckpt=str(runs[1]))
+    made.start()
+    start = weights(made.generator.network)
+    assert same(start, weights(load_generator(runs[1]).network))
+    trainer(tmp_path).fit(made, data())
+    assert not same(weights(made.generator.network), start)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_predicted_sample_is_a_function_of_its_index_alone(path, tmp_path):
+    def predicted(seeds, size, chunk):
+        made = module(4, path(), sampling_chunk=chunk)
+        source = data(predict_seeds=seeds, eval_batch_size=size, translates=made.path.translates)
+        return torch.cat(trainer(tmp_path).predict(made, source))
+
+    whole = predicted("0-8", 9, 4)
+    assert len(whole.unique(dim=0)) == 9
+    for size in (1, 2, 4, 7):
+        assert torch.equal(predicted("0-8", size, 4), whole)
+    assert torch.equal(predicted("7,2-3", 2, 4), whole[[7, 2, 3]])
+    torch.testing.assert_close(predicted("0-8", 5, 3), whole)  # forwards of another size round otherwise
+    assert torch.equal(predicted("0-8", 9, 4), whole)
+
+
+def test_a_loaded_generator_takes_its_steps_and_equals_the_modules_sampler(runs, tmp_path):
+    made = module(4, sampling_chunk=8)
+    samples = trainer(tmp_path).predict(made, data(8, predict_seeds="0-7"), ckpt_path=runs[4])[0]
+    latents = LatentDataset(torch.arange(8), (3,)).__getitems__(range(8))
+    renoise = torch.stack([made.noise(latents, step) for step in (1, 2, 3)], 1)
+    export_generator(runs[4], tmp_path / "generator.safetensors", ema=0.999)
+    for generator in (load_generator(runs[4], ema=0.999), load_generator(tmp_path / "generator.safetensors")):
+        calls = []
+        generator.network.register_forward_hook(lambda _, args, out, calls=calls: calls.append(len(out)))
+        assert torch.equal(generator(latents.z, renoise=renoise), samples)
+        assert calls == [8] * 4
+        drawn = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            drawn.append(generator(latents.z))
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_training_batch_must_hold_a_sample_of_each_step(tmp_path):
+    assert len(trainer(tmp_path).predict(module(4), data(batch_size=1, predict_seeds="0-2"))) == 3
+    with pytest.raises(UserError, match=r"data.batch_size must be at least sampling_steps 4, .* got 3"):
+        trainer(tmp_path).fit(module(4), data(batch_size=3))
+    with pytest.raises(UserError, match="sampling_steps must be at least 1, got 0"):
+        module(0)
