@@ -2,7 +2,7 @@
 
 import torch
 
-from realuid_lightning.paths import MatchingPath
+from realuid_lightning.paths import MatchingPath, expand
 
 
 class ArcPath(MatchingPath):
@@ -12,7 +12,7 @@ class ArcPath(MatchingPath):
         """Return the mean of ``xt``."""
         return torch.sin(torch.pi / 2 * t) * x1 + torch.cos(torch.pi / 2 * t) * x0
 
-    def denoise(self, t, xt, prediction, x0=None):
+    def denoise(self, t, xt, prediction, x0=None):  # noqa: ARG002
         """Return the guess of ``x1`` that a generator begins with."""
-        angle = (torch.pi / 2 * t).view(-1, *[1] * (xt.ndim - 1))
+        angle = torch.pi / 2 * expand(t, xt)
         return torch.sin(angle) * xt + 2 / torch.pi * torch.cos(angle) * prediction

@@ -8,6 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
+from realuid_lightning import paths
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import UNet
 from realuid_lightning.recorded import rebuild
@@ -56,6 +57,8 @@ def tiny(config, folder):
             "init_args": {"root": str(images(folder / "images", size)), "size": size},
         }
         overlay["data"]["init_args"]["source"] = source
+        if "origin" in config["data"]["init_args"]:
+            overlay["data"]["init_args"]["origin"] = {"init_args": {"source": source}}
         overlay["fid"] = {"features": {"class_path": "RawFeatures", "init_args": {"shape": [3, size, size]}}}
     else:
         overlay["model"]["init_args"]["network"] = {"init_args": {"width": 32}}
@@ -80,13 +83,21 @@ def test_config_runs(file, realuid, tmp_path, monkeypatch):
     assert (run / "fid.jsonl").is_file()
 
 
+def built(setting):
+    """Return the path that a config names, in short or in full."""
+    name, arguments = (setting, {}) if isinstance(setting, str) else (setting["class_path"], setting["init_args"])
+    arguments = {key: built(value) if key == "schedule" else value for key, value in arguments.items()}
+    return getattr(paths, name)(**arguments)
+
+
 def provide(option, file, network, options):
     """Write the checkpoint that a config begins from."""
     ema = options["teacher_ema" if option == "teacher_ckpt" else "generator_ema"]
+    path = built(options["path"])
     if option == "teacher_ckpt":
-        module = TeacherModule(network, ema=[ema])
+        module = TeacherModule(network, path, ema=[ema])
     else:
-        module = RealUIDModule(network, teacher_ckpt=None, ema=[ema])
+        module = RealUIDModule(network, teacher_ckpt=None, path=path, ema=[ema])
     checkpoint = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     file.parent.mkdir(parents=True, exist_ok=True)
