@@ -1,6 +1,7 @@
 """What the README shows works as it stands there."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,46 +17,61 @@ TINY = ["--model.network.width=32", "--trainer.max_steps=2", "--trainer.val_chec
 
 
 @pytest.fixture
-def mymodule(demo, monkeypatch):
-    """The user's file, made of the README's blocks, in the folder where the user stands."""
-    blocks = re.findall(r"```python\n(# mymodule\.py.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
-    (demo / "mymodule.py").write_text("\n\n".join(blocks))
-    monkeypatch.chdir(demo)
+def examples(demo, monkeypatch):
+    """The folder of examples as a user has it, outside the package, with the demo's runs in it."""
+    folder = demo / "examples"
+    if not folder.exists():
+        shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+        shutil.copytree(demo / "runs", folder / "runs")
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    yield "mymodule"
-    sys.modules.pop("mymodule", None)
+    yield folder
+    for name in ("arc_path", "early_objective"):
+        sys.modules.pop(name, None)
 
 
-def test_a_path_of_the_users_own(mymodule, realuid):
-    words = [
-        "--config",
-        CONFIGS / "teacher.yaml",
-        *TINY,
-        "--model.path=mymodule.ArcPath",
-        "--trainer.default_root_dir=runs/arc",
-    ]
+@pytest.mark.parametrize("name", ["arc_path", "early_objective"])
+def test_the_readme_shows_the_examples_as_they_are(name):
+    (shown,) = re.findall(rf"```python\n# examples/{name}\.py\n(.*?)```", README, flags=re.DOTALL)
+    assert (ROOT / "examples" / f"{name}.py").read_text().endswith(shown)
+
+
+def test_a_path_of_the_users_own(examples, realuid):
+    words = ["--config", CONFIGS / "teacher.yaml", "--config", "arc.yaml", *TINY]
     code, written = realuid("fit", *words)
     assert code == 0, written
-    import mymodule as users
-
-    check_path(users.ArcPath())
     record = torch.load("runs/arc/checkpoints/last.ckpt", weights_only=True)["realuid_lightning"]
-    assert record["path"]["class_path"] == "mymodule.ArcPath"
+    assert record["path"]["class_path"] == "arc_path.ArcPath"
+    import arc_path
 
-
-def test_an_objective_of_the_users_own(mymodule, realuid):
-    words = ["--config", CONFIGS / "distil.yaml", "--model=mymodule.MyModule", "--trainer.default_root_dir=runs/own"]
-    own = [word for word in TINY if "val_check" not in word] + ["--trainer.val_check_interval=2"]
-    code, written = realuid("fit", *words, *own)
-    assert code == 0, written
-    states = [
-        torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for run in ("own", "demo/distil")
+    check_path(arc_path.ArcPath())
+    assert len((examples / "arc_path.py").read_text().splitlines()) < 20
+    # It is distilled by the same two files.
+    words = [
+        "--config",
+        CONFIGS / "distil.yaml",
+        "--config",
+        "arc.yaml",
+        "--trainer.default_root_dir=runs/arc_one_step",
     ]
-    key = next(key for key in states[0] if key.startswith("generator."))
-    assert states[0].keys() == states[1].keys()
-    assert key in states[1]
+    teacher = ["--model.teacher_ckpt=runs/arc/checkpoints/last.ckpt"]
+    code, written = realuid("fit", *words, *teacher, *TINY)
+    assert code == 0, written
+
+
+def test_an_objective_of_the_users_own(examples, realuid):
+    code, written = realuid("fit", "--config", CONFIGS / "distil.yaml", "--config", "early.yaml", *TINY)
+    assert code == 0, written
+    words = ["--config", CONFIGS / "distil.yaml", "--trainer.default_root_dir=runs/plain", *TINY]
+    code, written = realuid("fit", *words)
+    assert code == 0, written
+    early, plain = (
+        torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("early", "plain")
+    )
+    assert early.keys() == plain.keys()
+    # The same draws and the same start, so the objective alone tells them apart.
+    assert any(not torch.equal(early[key], plain[key]) for key in early if key.startswith("generator."))
+    assert all(torch.equal(early[key], plain[key]) for key in early if key.startswith("teacher."))
 
 
 def test_every_command_and_file_that_it_names_exists(realuid):

@@ -14,7 +14,12 @@ from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.networks import MLP
 from realuid_lightning.paths import BridgePath, DiffusionPath, FlowMatchingPath
 
-PATHS = [FlowMatchingPath, DiffusionPath, BridgePath]
+
+def bridge():
+    return BridgePath(latent=True)
+
+
+PATHS = [FlowMatchingPath, DiffusionPath, bridge]
 
 
 def network(conditions=0):
