@@ -1,10 +1,10 @@
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo frameworks test lint types bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,15 @@ demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw
 	$(BIN)/realuid fit --config configs/demo/distil.yaml
 	$(BIN)/realuid report runs/demo
 	@echo "pictures: runs/demo/teacher/samples, runs/demo/distil/samples"
+
+# Every framework on images and in the plane: configs/frameworks; docs/frameworks.md has the table.
+ROWS := $(foreach row,edm vp bridge interpolant,$(row)/digits $(row)/moons)
+frameworks: export OMP_NUM_THREADS ?= 1
+frameworks: .venv/installed  ## Train and distil all frameworks, and print their distances (half an hour on a CPU)
+	rm -rf runs/frameworks
+	set -e; for row in $(ROWS); do for part in teacher distil; do \
+		$(BIN)/realuid fit --config configs/frameworks/$$row/$$part.yaml; done; done
+	$(BIN)/realuid report runs/frameworks
 
 test: .venv/developing  ## Run all tests
 	$(BIN)/python -m pytest

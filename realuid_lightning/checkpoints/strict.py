@@ -74,6 +74,8 @@ def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[st
             return f"the checkpoint looks unconditional (it has no {_LABELS}): set num_classes: null"
         classes = len(labels)
         return f"the checkpoint looks class-conditional ({_LABELS} has {classes} classes): set num_classes: {classes}"
+    if _headed(own) != _headed(state):
+        return "one of both has a discriminator (fake.head): set model.gan as in the run that wrote the file"
     if not any(key in own for key in state):
         return (
             "no key is shared: another kind of network, or a whole checkpoint in place of one network's weights; "
@@ -83,3 +85,7 @@ def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[st
         "another architecture: compare image_size, model_channels, num_res_blocks, channel_mult and "
         "attention_resolutions (width, depth for an MLP) with the run that wrote the file"
     )
+
+
+def _headed(keys: Collection[str]) -> bool:
+    return any(key.startswith("fake.head.") for key in keys)

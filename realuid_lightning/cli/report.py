@@ -45,11 +45,10 @@ def last_distances(history: Path) -> Rows:
     """
     return [
         (
-            history.parent.name,
             sampler,
             measured[-1]["step"],
-            f"{measured[-1]['distance']:.3f}",
-            f"{min(row['distance'] for row in measured):.3f}",
+            f"{measured[-1]['distance']:.4g}",
+            f"{min(row['distance'] for row in measured):.4g}",
             measured[-1]["samples"],
             measured[-1]["features"],
         )
@@ -61,7 +60,6 @@ def last_fidelities(history: Path) -> Rows:
     """Return a row of the report for each sampler in a run's ``fidelity.jsonl``, as ``last_distances`` does."""
     return [
         (
-            history.parent.name,
             sampler,
             measured[-1]["step"],
             f"{measured[-1]['psnr']:.2f}",
@@ -91,7 +89,18 @@ def _histories(folder: Path, name: str) -> list[Path]:
 
 
 def _rows(folders: Sequence[Path], name: str, read: Callable[[Path], Rows]) -> Rows:
-    return [row for folder in folders for history in _histories(folder, name) for row in read(history)]
+    return [
+        (_run(folder, history), *row)
+        for folder in folders
+        for history in _histories(folder, name)
+        for row in read(history)
+    ]
+
+
+def _run(folder: Path, history: Path) -> str:
+    """Return a run's place below the folder that was asked for, or its own name if that is the run."""
+    place = history.parent.relative_to(folder).as_posix()
+    return history.parent.resolve().name if place == "." else place
 
 
 def _print(title: str, columns: Sequence[str], rows: Rows) -> None:

@@ -279,5 +279,18 @@ def test_the_report_survives_a_cut_line_and_tells_the_last_step(tmp_path, realui
     (tmp_path / "fid.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12, "samp')
     code, written = realuid("report", tmp_path)
     assert code == 0
-    assert "0.800" in written
-    assert "0.400" in written
+    assert " 0.8 " in written
+    assert " 0.4 " in written
+
+
+def test_the_report_names_runs_by_their_place(tmp_path, realuid, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    row = {"sampler": "raw", "step": 1, "distance": 0.00012345, "samples": 4, "features": "f"}
+    for place in ("edm/digits", "vp/digits"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "fid.jsonl").write_text(json.dumps(row))
+    code, written = realuid("report", tmp_path)
+    assert code == 0
+    assert all(word in written for word in ("edm/digits", "vp/digits", "0.0001234"))
+    _, written = realuid("report", tmp_path / "vp" / "digits")
+    assert "│ digits " in written

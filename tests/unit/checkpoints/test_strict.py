@@ -6,7 +6,7 @@ from torch import Tensor
 
 from realuid_lightning.checkpoints import load_strictly
 from realuid_lightning.errors import UserError
-from realuid_lightning.networks import MLP
+from realuid_lightning.networks import MLP, HeadedNetwork
 
 State = dict[str, Tensor]
 
@@ -54,3 +54,13 @@ def test_hints_at_the_number_of_classes() -> None:
         load_strictly(network, MLP([2], width=8).state_dict(), "a.pt")
     with pytest.raises(UserError, match="set num_classes: 7"):
         load_strictly(network, MLP([2], width=8, num_classes=7).state_dict(), "a.pt")
+
+
+@pytest.mark.parametrize("headed_first", [True, False])
+def test_a_discriminator_on_one_side_alone_is_told(headed_first: bool) -> None:
+    networks = [
+        torch.nn.ModuleDict({"fake": network}) for network in (HeadedNetwork(MLP([2], width=8)), MLP([2], width=8))
+    ]
+    source, target = networks if headed_first else networks[::-1]
+    with pytest.raises(UserError, match=r"has a discriminator \(fake.head\): set model.gan"):
+        load_strictly(target, source.state_dict(), "a.ckpt")
