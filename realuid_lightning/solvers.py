@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath, Network
 
 Noise = Callable[[int], Tensor]
@@ -47,6 +48,11 @@ class Solver(ABC):
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Carry ``x`` from time ``t`` to the later time ``s`` (scalars), as step ``number``, counted from 1."""
 
+    def fault(self, path: MatchingPath) -> str | None:
+        """Return why this solver can not sample ``path``, or None if it can."""
+        del path
+        return None
+
     def finish(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Make the last step, like any other unless overridden."""
         return self.step(dynamics, t, s, x, number)
@@ -75,11 +81,15 @@ class Solver(ABC):
 
         Raises:
             ValueError: If ``steps`` is below 1, or a stochastic solver is given no noise.
+            UserError: If the solver can not sample this path.
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if steps == 1:
             return path.one_step(network, z, y, x0)
+        fault = self.fault(path)
+        if fault is not None:
+            raise UserError(fault)
         dynamics = Dynamics(path, network, y, x0, noise or _no_noise)
         grid = torch.linspace(*path.t_range, steps + 1, dtype=z.dtype, device=z.device)
         x = path.noised(grid[0].expand(len(z)), z, torch.zeros_like(z), x0)
@@ -95,6 +105,10 @@ class Euler(Solver):
     That is Euler's straight step on flow paths and interpolants, DDIM (arXiv 2010.02502) on diffusion paths.
     """
 
+    def fault(self, path: MatchingPath) -> str | None:
+        """Return why this solver can not sample ``path``, or None if it can."""
+        return None if path.ode != "none" else f"{_name(path)} has no ODE with these settings: choose solver Ancestral"
+
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Advance by what is known at the start."""
         del number
@@ -103,7 +117,14 @@ class Euler(Solver):
 
 
 class Heun(Solver):
-    """Second order, two network calls a step (arXiv 2206.00364, alg. 1)."""
+    """Second order, two network calls a step (arXiv 2206.00364, alg. 1, with a correction of the last step, too)."""
+
+    def fault(self, path: MatchingPath) -> str | None:
+        """Return why this solver can not sample ``path``, or None if it can."""
+        if path.ode == "any":
+            return None
+        advice = "Euler, which makes the path's own steps, or Ancestral" if path.ode == "own steps" else "Ancestral"
+        return f"{_name(path)} has no velocity that Heun could follow: choose solver {advice}"
 
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Advance by the mean of the slopes at the start and at Euler's end."""
@@ -119,6 +140,10 @@ class Ancestral(Solver):
     own stochastic differential equation (arXiv 2302.05872).
     """
 
+    def fault(self, path: MatchingPath) -> str | None:
+        """Return why this solver can not sample ``path``, or None if it can."""
+        return None if path.stochastic else f"{_name(path)} has no stochastic sampling: choose solver Euler or Heun"
+
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Draw the next point from the path's transition."""
         times, prediction = t.expand(len(x)), dynamics.predict(t, x)
@@ -128,6 +153,10 @@ class Ancestral(Solver):
         """Return the guess of ``x1``: the noise of a last draw would stay in the sample."""
         del s, number
         return dynamics.path.denoise(t.expand(len(x)), x, dynamics.predict(t, x), dynamics.x0)
+
+
+def _name(path: MatchingPath) -> str:
+    return type(path).__name__
 
 
 def _no_noise(number: int) -> Tensor:

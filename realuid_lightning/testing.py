@@ -35,11 +35,10 @@ def check_path(path: MatchingPath, shape: Sequence[int] = (3, 4, 4)) -> None:
     """Check that a path keeps what ``MatchingPath`` promises to losses, modules and solvers.
 
     Checked on normal draws, at times all over ``t_range``: shapes, types, finite values and determinism; ``sample``
-    against ``mean`` and ``std``; the target against the time derivative of ``xt``, where the network predicts the
-    velocity (``velocity`` is not overridden); both ends, where 5% of the other one may be left; gradients against
-    finite differences; what the network is shown and what becomes of its output; ``denoise`` against ``x1``, where it
-    is overridden and the path has no noise; the levels of a generator of several steps; ``one_step``; and the record
-    that goes into checkpoints.
+    against ``mean`` and ``std``; the target, or what ``velocity`` makes of it, against the time derivative of ``xt``;
+    both ends, where 5% of the other one may be left; gradients against finite differences; what the network is shown
+    and what becomes of its output; ``denoise`` against ``x1``, where it is overridden and the path has no noise; the
+    levels of a generator of several steps; ``one_step``; and the record that goes into checkpoints.
 
     Example:
         >>> from realuid_lightning.paths import FlowMatchingPath
@@ -134,14 +133,21 @@ def _sample(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
 
 
 def _target(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
+    inner, step = draws.rows(1, -1), 1e-6 * (path.t_range[1] - path.t_range[0])
+    later, earlier = (path.sample(*inner._replace(t=inner.t + shift)).xt for shift in (step, -step))
+    slope = (later - earlier) / (2 * step)
+    _, xt, target = path.sample(*inner)
     if type(path).velocity is MatchingPath.velocity:
-        inner, step = draws.rows(1, -1), 1e-6 * (path.t_range[1] - path.t_range[0])
-        later, earlier = (path.sample(*inner._replace(t=inner.t + shift)).xt for shift in (step, -step))
-        slope = (later - earlier) / (2 * step)
-        gap = (path.sample(*inner).target - slope).abs().max()
-        advice = "correct _point, or override velocity if the network predicts something else"
-        close = gap <= SLOPE_TOLERANCE * (1 + slope.abs().max())
-        expect(close, f"must be the time derivative of xt, differs by {gap:.3g}; {advice}")
+        found, advice = target, "correct _point, or override velocity if the network predicts something else"
+    else:
+        try:
+            found = path.velocity(inner.t, xt, target, inner.x0 if path.translates else None)
+        except UserError:  # a path without an ODE
+            return
+        advice = "correct velocity, which makes it of the target"
+    gap = (found - slope).abs().max()
+    close = gap <= SLOPE_TOLERANCE * (1 + slope.abs().max())
+    expect(close, f"must be the time derivative of xt, differs by {gap:.3g}; {advice}")
 
 
 def _ends(path: MatchingPath, draws: _Draws, expect: Expect) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from realuid_lightning.checkpoints.files import read_checkpoint
 from realuid_lightning.checkpoints.official import is_official, official_weights
 from realuid_lightning.errors import UserError
-from realuid_lightning.paths import MatchingPath
+from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 
 RECORD = "realuid_lightning"
 """Key of our own entry in a checkpoint, and in an export's header."""
@@ -35,12 +35,14 @@ def load_weights(
     if is_official(content):
         official: Role = "generator" if "gen" in content else "teacher"
         _require_role(file, official, role)
+        if path is not None:
+            check_path_record({"path": FlowMatchingPath().recorded()}, path, file)
         return official_weights(content, ema, file)
     if RECORD in content:
         record = content[RECORD]
         _require_role(file, record["role"], role)
         if path is not None:
-            check_path_record(record, path, file)
+            check_path_record(record, path, file, but=path.tuning if role == "teacher" else frozenset())
         return network_weights(content, ema, file)
     if content and all(isinstance(value, Tensor) for value in content.values()):
         if ema is not None:
@@ -67,13 +69,21 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
     return record
 
 
-def check_path_record(record: Mapping[str, Any], path: MatchingPath, source: str | Path) -> None:
+def check_path_record(
+    record: Mapping[str, Any], path: MatchingPath, source: str | Path, but: frozenset[str] = frozenset()
+) -> None:
     """Refuse a checkpoint whose networks were trained on another path: its predictions would mean something else.
+
+    Args:
+        record: What the checkpoint says of itself.
+        path: This run's path.
+        source: The file, for the message.
+        but: Names of arguments that may differ.
 
     Raises:
         UserError: With both paths.
     """
-    if record["path"] != path.recorded():
+    if _without(record["path"], but) != _without(path.recorded(), but):
         raise UserError(
             f"{source}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
             "set model.path to that of the checkpoint"
@@ -106,6 +116,11 @@ def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | P
 def _require_role(file: str | Path, found: str, wanted: str) -> None:
     if found != wanted:
         raise UserError(f"{file}: expected the checkpoint of a {wanted}, got that of a {found}; check {wanted}_ckpt")
+
+
+def _without(record: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in record["init_args"].items() if name not in names}
+    return {"class_path": record["class_path"], "init_args": kept}
 
 
 def _short(record: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """``realuid report``: what runs have measured, as a table, and a second one for runs that know the truth."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -109,4 +111,5 @@ def _print(title: str, columns: Sequence[str], rows: Rows) -> None:
         table.add_column(column, no_wrap=column != "features", justify="left" if column in TEXTS else "right")
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    # Into a file or a pipe whole lines; a terminal decides for itself.
+    Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200).print(table)

@@ -202,10 +202,18 @@ class MatchingModule(LightningModule):
             f"trainer.precision is {precision}, whose loss scaling the fake updates would bypass: "
             "use bf16-mixed or 32-true",
         )
+        faults.unless(
+            precision != "bf16-true",
+            "trainer.precision is bf16-true, in which times of a path fall together: use bf16-mixed or 32-true",
+        )
+        self._check_sampling(faults)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, MatchingDataModule):
             self._check_data(data, faults)
         faults.raise_any()
+
+    def _check_sampling(self, faults: Faults) -> None:
+        """Note what keeps the samplers from working on this path; nothing by default."""
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
         network = self.architecture

@@ -192,7 +192,8 @@ class RealUIDModule(DistillationModule):
     def generator_loss(self, batch: MatchingBatch) -> Tensor:
         """Return what the generator minimises on a filled batch; gradients flow through ``xt`` and the target.
 
-        In training the fake model's weights are frozen around this call and its backward pass.
+        In training the fake model's weights are frozen around this call and its backward pass. An override stands in
+        for ``divergence``, ``gamma`` and ``gan`` too; ``super().generator_loss(batch)`` keeps them.
 
         Args:
             batch: One micro-batch, as ``draw`` fills it.

@@ -70,6 +70,10 @@ class TeacherModule(MatchingModule):
         """The network."""
         return self.network
 
+    def _check_sampling(self, faults: Faults) -> None:
+        fault = self.solver.fault(self.path) if max(self.sampling_steps) > 1 else None
+        faults.unless(fault is None, f"solver: {fault}")
+
     def training_step(self, batch: MatchingBatch, batch_idx: int) -> Tensor:
         """Return the matching loss of one batch."""
         batch = self.draw(batch, self.rng(batch_idx))

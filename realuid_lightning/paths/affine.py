@@ -6,10 +6,12 @@ here go through the data end ``x1``; ``c`` are the coefficients at ``t``, shaped
 """
 
 from abc import abstractmethod
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from realuid_lightning.errors import Faults
 from realuid_lightning.paths.base import MatchingPath, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
 
@@ -56,6 +58,16 @@ class AffinePath(MatchingPath):
     def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule = schedule if schedule is not None else LinearSchedule()
         self.t_range = self.schedule.t_range
+        faults = Faults(type(self).__name__)
+        faults.unless(
+            not self.schedule.through_noise,
+            f"{type(self.schedule).__name__} needs added noise at half time: use it with InterpolantPath",
+        )
+        faults.raise_any()
+
+    def recorded(self) -> dict[str, Any]:
+        """Describe this path by plain values, with the schedule that None stands for."""
+        return with_schedule(super().recorded(), self.schedule)
 
     def mean(self, t: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
         """Return ``a x1 + b x0``."""
@@ -84,3 +96,8 @@ class AffinePath(MatchingPath):
         fresh = 1 - (now.a * then.b / (then.a * now.b)) ** 2
         kept = (1 - fresh).sqrt() * noise_from_denoised(now, xt, denoised)
         return then.a * denoised + then.b * (kept + fresh.sqrt() * noise)
+
+
+def with_schedule(record: dict[str, Any], schedule: Schedule) -> dict[str, Any]:
+    """Return a path's record with its schedule written out, so that equal paths have equal records."""
+    return {**record, "init_args": {**record["init_args"], "schedule": schedule.recorded()}}

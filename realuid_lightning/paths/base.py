@@ -5,7 +5,7 @@ of a framework predicts ``E[c | xt]``; all losses, modules and solvers speak to 
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol, final, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -51,11 +51,14 @@ class MatchingPath(Recorded, ABC):
         t_range: Least and greatest time that training and solvers visit.
         translates: Whether ``x0`` is a sample of a source domain, which the data must give; otherwise it is noise.
         conditions: Number of further blocks, each as large as a sample, that ``inputs`` adds to the network's input.
+        tuning: Names of arguments that leave the meaning of a prediction alone, such as those of training times: a
+            teacher serves whatever their values.
     """
 
     t_range: tuple[float, float] = (0.0, 1.0)
     translates: bool = False
     conditions: int = 0
+    tuning: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -187,6 +190,16 @@ class MatchingPath(Recorded, ABC):
     ) -> Float[Tensor, "b *d"]:
         """Turn the prediction at ``(t, xt)`` into a guess of ``x1``, here by one straight step to the end."""
         return xt + (self.t_range[1] - expand(t, xt)) * self.velocity(t, xt, prediction, x0)
+
+    @property
+    def ode(self) -> Literal["any", "own steps", "none"]:
+        """Which solvers of the ODE the path bears: any, those that make its own ``flow_step``, or none."""
+        return "any"
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the path has a ``transition`` for stochastic sampling."""
+        return type(self).transition is not MatchingPath.transition
 
     def flow_step(
         self,

@@ -102,6 +102,11 @@ class BridgePath(MatchingPath):
         spread = (1 - 2 * time) / (2 * time * (1 - time))  # the derivative of log std
         return x1 - x0 + spread * (xt - self.mean(time, x0, x1))
 
+    @property
+    def ode(self) -> Literal["own steps", "none"]:
+        """Its own steps alone, for the velocity is singular at the source; none unless the network knows ``x0``."""
+        return "own steps" if self.condition else "none"
+
     def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
         """Return the point at ``s`` of the same ends and noise; Euler's step would need thousands near the source.
 

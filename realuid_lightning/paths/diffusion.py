@@ -36,6 +36,8 @@ class DiffusionPath(AffinePath):
         UserError: If arguments are out of range, listing all of them.
     """
 
+    tuning = frozenset({"log_sigma_mean", "log_sigma_std", "generator_sigma", "generator_share"})
+
     def __init__(
         self,
         schedule: Schedule | None = None,

@@ -1,14 +1,14 @@
 """Stochastic interpolants: a deterministic interpolation of both ends, plus noise that vanishes there."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.paths.affine import denoised_from_velocity
+from realuid_lightning.paths.affine import denoised_from_velocity, with_schedule
 from realuid_lightning.paths.base import MatchingPath, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
 
@@ -26,6 +26,7 @@ class InterpolantPath(MatchingPath):
             ``EncoderDecoderSchedule``, which passes through pure noise at half time.
         gamma: The noise: ``sqrt``, ``sqrt(2 t (1-t))``; ``sin2``, ``sin(pi t)^2``; or ``none``.
         translates: Whether ``x0`` is a sample of a source domain, which the data must give; otherwise it is Gaussian.
+            The network is then shown ``x0`` beside ``xt``: only so is the law of ``xt`` known.
         noise: Factor of gamma, above 0. At 1 the data are half hidden until late, which small networks learn poorly.
 
     Raises:
@@ -54,6 +55,7 @@ class InterpolantPath(MatchingPath):
         )
         faults.raise_any()
         self.gamma, self.noise, self.translates = gamma, noise, translates
+        self.conditions = int(translates)
         start, end = self.schedule.t_range
         self.t_range = (start, end) if gamma == "none" else (max(start, EDGE), min(end, 1 - EDGE))
 
@@ -90,21 +92,52 @@ class InterpolantPath(MatchingPath):
         gamma, slope = self._noise(t)
         return xt + gamma * eps, target + slope * eps
 
+    def recorded(self) -> dict[str, Any]:
+        """Describe this path by plain values, with the schedule that None stands for."""
+        return with_schedule(super().recorded(), self.schedule)
+
     # -------------------------------------------------------------------------------------------------- sampling
 
-    def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
-        """Turn the velocity into a guess of ``x1``.
+    def inputs(
+        self, t: Times, xt: Batch, x0: Batch | None = None, z: Batch | None = None
+    ) -> tuple[Times, Float[Tensor, "b ..."]]:
+        """Return ``t`` and ``xt``, joined by ``x0`` along the first dimension of a sample when translating.
 
-        With Gaussian ``x0`` both noises are one of variance ``b^2 + gamma^2``, and the guess is the conditional mean,
-        or zero before half time where the schedule has forgotten everything by then. Between two domains the velocity
-        alone does not tell it: the guess is that without the noise ``gamma``.
+        Raises:
+            ValueError: If ``x0`` is wanted and missing.
         """
-        del x0
-        c = self.schedule(expand(t, xt)) if self.translates else self._affine(expand(t, xt))
+        del z
+        return (t, torch.cat([xt, self._known(x0)], 1)) if self.translates else (t, xt)
+
+    def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+        """Turn the velocity into the conditional mean of ``x1``.
+
+        With Gaussian ``x0`` both noises are one of variance ``b^2 + gamma^2``; it is zero before half time where the
+        schedule has forgotten everything by then. A translating path subtracts what it knows of ``x0`` first.
+        """
+        time = expand(t, xt)
+        if self.translates and self.noisy:
+            (a, b, da, db), (gamma, slope), source = self.schedule(time), self._noise(time), self._known(x0)
+            rest = Coefficients(a, gamma, da, slope)
+            return denoised_from_velocity(rest, xt - b * source, prediction - db * source)
+        c = self._affine(time)
         if not self.schedule.through_noise:
             return denoised_from_velocity(c, xt, prediction)
         share = c.b * c.da - c.a * c.db
         return torch.where(share > 0, (c.b * prediction - c.db * xt) / share.clamp(min=1e-6), 0.0)
+
+    @property
+    def ode(self) -> Literal["any", "own steps"]:
+        """Any solver; between two domains with noise its own steps alone: there the velocity is singular."""
+        return "own steps" if self.translates and self.noisy else "any"
+
+    def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+        """Make Euler's step; between two domains return the point at ``s`` of the same ends and noise."""
+        if self.ode == "any":
+            return super().flow_step(t, s, xt, prediction, x0)
+        now, then, source = expand(t, xt), expand(s, xt), self._known(x0)
+        x1 = self.denoise(t, xt, prediction, source)
+        return self.mean(then, source, x1) + self.std(then) / self.std(now) * (xt - self.mean(now, source, x1))
 
     def noised(self, t: Times, z: Batch, x1: Batch, x0: Batch | None = None) -> Batch:
         """Return ``a x1`` with all noise of the path from ``z``; between two domains ``a x1 + b x0 + gamma z``."""
@@ -127,3 +160,8 @@ class InterpolantPath(MatchingPath):
         gamma, slope = self._noise(t)
         spread = (b**2 + gamma**2).sqrt()
         return Coefficients(a, spread, da, (b * db + gamma * slope) / spread)
+
+    def _known(self, x0: Batch | None) -> Batch:
+        if x0 is None:
+            raise ValueError("InterpolantPath(translates=True) begins at a source-domain sample: pass x0")
+        return x0

@@ -17,12 +17,11 @@ TINY = ["--model.network.width=32", "--trainer.max_steps=2", "--trainer.val_chec
 
 
 @pytest.fixture
-def examples(demo, monkeypatch):
-    """The folder of examples as a user has it, outside the package, with the demo's runs in it."""
-    folder = demo / "examples"
-    if not folder.exists():
-        shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns("runs", "__pycache__"))
-        shutil.copytree(demo / "runs", folder / "runs")
+def examples(tmp_path, monkeypatch):
+    """The folder of examples as a user has it, beside the configs and outside the package."""
+    folder = tmp_path / "examples"
+    shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield folder
@@ -36,35 +35,32 @@ def test_the_readme_shows_the_examples_as_they_are(name):
     assert (ROOT / "examples" / f"{name}.py").read_text().endswith(shown)
 
 
+def commands(first, last):
+    """The commands that the README shows between two of its lines, as words."""
+    block = README[README.index(first) : README.index(last)]
+    return [line.split()[1:] for line in block.splitlines() if line.startswith("realuid fit ")]
+
+
 def test_a_path_of_the_users_own(examples, realuid):
-    words = ["--config", CONFIGS / "teacher.yaml", "--config", "arc.yaml", *TINY]
-    code, written = realuid("fit", *words)
-    assert code == 0, written
-    record = torch.load("runs/arc/checkpoints/last.ckpt", weights_only=True)["realuid_lightning"]
-    assert record["path"]["class_path"] == "arc_path.ArcPath"
+    teacher, distil = commands("# examples/arc_path.py", "# examples/early_objective.py")
+    for words in (teacher, distil):
+        code, written = realuid(*words, *TINY)
+        assert code == 0, written
     import arc_path
 
     check_path(arc_path.ArcPath())
     assert len((examples / "arc_path.py").read_text().splitlines()) < 20
-    # It is distilled by the same two files.
-    words = [
-        "--config",
-        CONFIGS / "distil.yaml",
-        "--config",
-        "arc.yaml",
-        "--trainer.default_root_dir=runs/arc_one_step",
-    ]
-    teacher = ["--model.teacher_ckpt=runs/arc/checkpoints/last.ckpt"]
-    code, written = realuid("fit", *words, *teacher, *TINY)
-    assert code == 0, written
+    for run in ("arc", "arc_distil"):
+        record = torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True)["realuid_lightning"]
+        assert record["path"]["class_path"] == "arc_path.ArcPath"
 
 
 def test_an_objective_of_the_users_own(examples, realuid):
-    code, written = realuid("fit", "--config", CONFIGS / "distil.yaml", "--config", "early.yaml", *TINY)
-    assert code == 0, written
-    words = ["--config", CONFIGS / "distil.yaml", "--trainer.default_root_dir=runs/plain", *TINY]
-    code, written = realuid("fit", *words)
-    assert code == 0, written
+    shutil.rmtree("runs", ignore_errors=True)  # the commands make all that they need
+    teacher, early = commands("# examples/early_objective.py", "## Speed")
+    for words in (teacher, early, [*early[:3], "--trainer.default_root_dir=runs/plain"]):
+        code, written = realuid(*words, *TINY)
+        assert code == 0, written
     early, plain = (
         torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("early", "plain")
     )

@@ -310,7 +310,7 @@ def test_euler_reproduces_the_law_of_a_whole_bridge_given_the_source(target):
 
 
 @pytest.mark.parametrize("target", ["x1", "drift"])
-@pytest.mark.parametrize(("solver", "order", "accuracy"), [(Euler(), 1, 0.02), (Heun(), 2, 5e-4)])
+@pytest.mark.parametrize(("solver", "order", "accuracy"), [(Euler(), 1, 0.02)])
 def test_the_ode_of_a_conditioned_bridge_keeps_the_quantiles_given_the_source(solver, order, accuracy, target):
     path, z = Inner(EPS, target), source(8)
     x0 = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
@@ -371,15 +371,12 @@ def test_a_single_step_is_the_one_step_generator_of_any_path(solver, path):
     ("path", "solver", "kind", "words"),
     [
         (FlowMatchingPath(), Ancestral(), ValueError, "needs noise: pass a function that gives that of step 1"),
-        (InterpolantPath(), Ancestral(), UserError, "InterpolantPath has no stochastic sampling: choose a solver"),
-        (
-            Doubled(),
-            Ancestral(),
-            UserError,
-            "Doubled has no stochastic sampling: choose a solver of the ODE, Euler or Heun",
-        ),
-        (BridgePath(condition=False), Euler(), UserError, "the ODE needs condition: true.*choose solver Ancestral"),
-        (BridgePath(condition=False), Heun(), UserError, "the ODE needs condition: true.*choose solver Ancestral"),
+        (InterpolantPath(), Ancestral(), UserError, "InterpolantPath has no stochastic sampling: choose solver Euler"),
+        (Doubled(), Ancestral(), UserError, "Doubled has no stochastic sampling: choose solver Euler or Heun"),
+        (BridgePath(condition=False), Euler(), UserError, "has no ODE with these settings: choose solver Ancestral"),
+        (BridgePath(condition=False), Heun(), UserError, "no velocity that Heun could follow: choose solver Ancestral"),
+        (BridgePath(), Heun(), UserError, "choose solver Euler, which makes the path's own steps, or Ancestral"),
+        (InterpolantPath(translates=True), Heun(), UserError, "choose solver Euler, which makes the path's own steps"),
         (BridgePath(), Euler(), ValueError, "begins at a source-domain sample: pass x0"),
     ],
     ids=lambda value: type(value).__name__,

@@ -232,7 +232,7 @@ def test_the_report_shows_what_was_measured(tmp_path, capsys, monkeypatch):
     (tmp_path / "fid.jsonl").write_text(json.dumps(row) + "\n")
     report([str(tmp_path)])
     shown = capsys.readouterr().out
-    assert shown.index("Frechet") < shown.index("1.250") < shown.index("Likeness") < shown.index("22.00")
+    assert shown.index("Frechet") < shown.index("1.25") < shown.index("Likeness") < shown.index("22.00")
 
 
 SCRIPT = """

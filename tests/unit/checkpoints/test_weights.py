@@ -13,7 +13,7 @@ from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP
-from realuid_lightning.paths import CosineSchedule, FlowMatchingPath
+from realuid_lightning.paths import CosineSchedule, DiffusionPath, FlowMatchingPath, KarrasSchedule
 
 
 def network(seed=0, **options):
@@ -129,3 +129,22 @@ def test_a_failed_write_leaves_the_checkpoint_before(distilled):
         AtomicCheckpointIO().save_checkpoint({"fails": lambda: None}, file)
     assert file.read_bytes() == before
     assert [other.name for other in file.parent.iterdir()] == [file.name]
+
+
+def test_a_teacher_serves_a_path_that_differs_in_its_tuning_alone(tmp_path):
+    teacher = saved(TeacherModule(network(), DiffusionPath(), ema=[0.9]), tmp_path / "teacher.ckpt")
+    tuned = DiffusionPath(KarrasSchedule(), generator_share=0.9, generator_sigma=1.5, log_sigma_mean=-1.0)
+    load_weights(teacher, role="teacher", path=tuned)
+    with pytest.raises(UserError, match="made on the path DiffusionPath"):
+        load_weights(teacher, role="teacher", path=DiffusionPath(sigma_data=0.6))
+    generator = saved(RealUIDModule(network(), None, path=DiffusionPath()), tmp_path / "generator.ckpt")
+    with pytest.raises(UserError, match="made on the path DiffusionPath"):
+        load_weights(generator, role="generator", path=tuned)
+
+
+def test_an_official_teacher_predicts_velocities_and_serves_nothing_else(tmp_path):
+    torch.save({"net_model": network().state_dict(), "ema_models": {}}, tmp_path / "official.pt")
+    load_weights(tmp_path / "official.pt", role="teacher", path=FlowMatchingPath())
+    for path in (DiffusionPath(), FlowMatchingPath(CosineSchedule())):
+        with pytest.raises(UserError, match=r"made on the path FlowMatchingPath\(schedule=LinearSchedule"):
+            load_weights(tmp_path / "official.pt", role="teacher", path=path)

@@ -244,11 +244,17 @@ def test_the_change_of_variables_between_flow_and_diffusion_leaves_the_generator
 # ------------------------------------------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule(), EncoderDecoderSchedule()])
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
 def test_a_schedule_that_can_not_tell_the_time_is_refused(schedule):
     words = f"{type(schedule).__name__} gives no time of a noise level.*choose KarrasSchedule, VPSchedule"
     with pytest.raises(UserError, match=words):
         DiffusionPath(schedule)
+
+
+@pytest.mark.parametrize("path", [DiffusionPath, FlowMatchingPath])
+def test_a_schedule_through_pure_noise_is_refused_where_none_is_added(path):
+    with pytest.raises(UserError, match="EncoderDecoderSchedule needs added noise at half time: use it with Interp"):
+        path(EncoderDecoderSchedule())
 
 
 def test_faults_are_told_together():

@@ -183,3 +183,25 @@ def test_faults_are_told_together():
     first, second = str(caught.value).splitlines()
     assert first == "InterpolantPath: gamma must be 'sqrt', 'sin2' or 'none', got 'cubic'"
     assert "forgets x0" in second
+
+
+@pytest.mark.parametrize("gamma", ["sqrt", "sin2", "none"])
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
+def test_between_two_domains_the_guess_from_the_conditional_target_is_the_data_end(schedule, gamma):
+    path, (_, x0, x1, noise) = InterpolantPath(schedule, gamma, translates=True, noise=0.3), draws()
+    for time in (path.t_range[0], 0.3, 0.9):
+        t, xt, target = path.sample(torch.full((len(x0),), time, dtype=x0.dtype), x0, x1, noise)
+        torch.testing.assert_close(path.denoise(t, xt, target, x0), x1, rtol=1e-7, atol=1e-7)
+
+
+def test_between_two_domains_the_network_is_shown_the_source():
+    path, (t, x0, x1, _) = InterpolantPath(translates=True), draws()
+    time, point = path.inputs(t, x1, x0)
+    assert time is t
+    assert torch.equal(point, torch.cat([x1, x0], 1))
+    with pytest.raises(ValueError, match="begins at a source-domain sample: pass x0"):
+        path.inputs(t, x1)
+
+
+def test_equal_paths_have_equal_records_however_they_are_spelt():
+    assert InterpolantPath().recorded() == InterpolantPath(LinearSchedule()).recorded()
