@@ -118,7 +118,7 @@ CASES = {
     ),
     "resume on another path": (
         (*FINE, "--model.path.schedule=CosineSchedule", "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt"),
-        ["ckpt_path: made on the path FlowMatchingPath(schedule=None)", "CosineSchedule"],
+        ["ckpt_path: made on the path FlowMatchingPath(schedule=LinearSchedule())", "CosineSchedule"],
     ),
     "resume from a bare state dict": (
         (*FINE, "--ckpt_path=state.pt"),

@@ -56,7 +56,7 @@ def run(folder, devices):
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:  # processes that wait for each other
         os.killpg(process.pid, signal.SIGKILL)
         raise

@@ -101,7 +101,7 @@ def run(folder, strategy, text=SCRIPT):
     script.write_text(text)
     command = [sys.executable, str(script), strategy, str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_two_processes_train_one_model(tmp_path):

@@ -271,7 +271,7 @@ def run(folder):
         start_new_session=True,
     )
     try:
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:  # processes that wait for each other
         os.killpg(process.pid, signal.SIGKILL)
         raise
