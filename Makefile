@@ -1,4 +1,4 @@
-.PHONY: help setup demo frameworks test lint types bench clean
+.PHONY: help setup demo frameworks test lint types bench kills clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,11 +35,15 @@ frameworks: .venv/installed  ## Train and distil all frameworks, and print their
 		$(BIN)/realuid fit --config configs/frameworks/$$row/$$part.yaml; done; done
 	$(BIN)/realuid report runs/frameworks
 
+# A file at a time on each of a few processes; every process brings a whole torch.
 test: .venv/developing  ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: .venv/installed  ## Time a distillation cycle against the textbook way of writing it
 	$(BIN)/python benchmarks/cycle.py
+
+kills: .venv/installed  ## Kill a run 30 times, resume it each time, compare its end with that of an unharmed one
+	$(BIN)/python benchmarks/kills.py
 
 lint: .venv/developing  ## Check style and format
 	$(BIN)/ruff check .

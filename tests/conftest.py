@@ -2,7 +2,19 @@ import jaxtyping
 
 # Shapes and types in signatures are checked under test only, so before anything of the package is imported. Networks
 # check their inputs themselves, and torch.compile does not look through the checker.
-CHECKED = ("analysis", "callbacks", "checkpoints", "cli", "data", "losses", "metrics", "modules", "paths", "solvers")
+CHECKED = (
+    "analysis",
+    "callbacks",
+    "checkpoints",
+    "cli",
+    "data",
+    "losses",
+    "metrics",
+    "modules",
+    "paths",
+    "solvers",
+    "strategies",
+)
 jaxtyping.install_import_hook([f"realuid_lightning.{room}" for room in CHECKED], "beartype.beartype")
 
 import hypothesis  # noqa: E402

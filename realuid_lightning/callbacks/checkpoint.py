@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
 
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules import MatchingModule
@@ -78,6 +79,15 @@ class RunCheckpoint(ModelCheckpoint):
                 f"{folder} holds the checkpoints of a run. Resume it with --ckpt_path last, choose another folder with "
                 "--trainer.default_root_dir, or remove it"
             )
+        first = trainer.strategy.broadcast(trainer.ckpt_path)
+        if first != trainer.ckpt_path:  # the folder is not the same on all nodes, or not yet
+            raise UserError(
+                f"process {trainer.global_rank} would begin from {trainer.ckpt_path}, but process 0 from {first}; put "
+                "the run folder on a file system that all nodes share"
+            )
+        if trainer.is_global_zero:
+            for file in folder.glob(".*.ckpt"):  # what killed writes have left
+                file.unlink()
 
     def _check_monitor(self, pl_module: LightningModule) -> None:
         if self.monitor is not None and self.monitor.startswith("fid/") and isinstance(pl_module, MatchingModule):
@@ -85,9 +95,31 @@ class RunCheckpoint(ModelCheckpoint):
             if self.monitor not in names:
                 raise UserError(f"RunCheckpoint: monitor names {self.monitor!r}; there are {', '.join(names)}")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See to it that the validation is made which was due when the state that is resumed was saved.
+
+        Lightning takes a state that was saved at the end of a step for one whose validation is done, and passes over
+        it; a run that was killed in that validation would lack its figures. So the loops are told that they were
+        stopped within it.
+        """
+        super().on_train_start(trainer, pl_module)
+        fit = trainer.fit_loop
+        loop = fit.epoch_loop
+        data, progress = fit._data_fetcher, loop.batch_progress
+        ended = loop.restarted_on_train_batch_end and not progress.is_last_batch
+        if ended and data is not None and loop._should_check_val_fx(data):
+            progress.increment_completed()
+            loop._restart_stage = training_epoch_loop.RestartStage.RESTARTED_ON_LAST
+            loop.val_loop._restart_stage = evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION
+            loop.val_loop.restarting = False  # from its first batch
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        """Save the newest state where ``every`` says so."""
-        if self.every is not None and trainer.global_step % self.every == 0:
+        """Save the newest state where ``every`` says so.
+
+        The last step is saved when its validation is done: a run that has made all its steps is not resumed.
+        """
+        due = self.every is not None and trainer.global_step % self.every == 0
+        if due and trainer.global_step != trainer.max_steps and not trainer.fit_loop._should_accumulate():
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,9 +145,38 @@ class RunCheckpoint(ModelCheckpoint):
         if self._last_global_step_saved != trainer.global_step:
             self._save_last(trainer)
 
+    def save_here(self, trainer: Trainer) -> None:
+        """Save the newest state from the end of a step, or from within its validation, which a resumed run repeats."""
+        if self._last_global_step_saved == trainer.global_step:
+            return  # at the end of the same step
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        back = 1 if trainer.validating else 0  # as if the step had just ended
+        for count in (progress.current, progress.total):
+            count.completed -= back
+        try:
+            self._save_last(trainer)
+        finally:
+            for count in (progress.current, progress.total):
+                count.completed += back
+
     def _save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``: ModelCheckpoint itself writes it beside a new best only, and not over an old one."""
         if self.dirpath is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._last_global_step_saved = trainer.global_step
             self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
-            trainer.save_checkpoint(self.last_model_path, weights_only=False)
+            self._save_checkpoint(trainer, self.last_model_path)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Write a checkpoint; if that fails, all processes say so and end, rather than wait for the one that writes.
+
+        Raises:
+            UserError: What the writing process met, such as a full disk.
+        """
+        failure = None
+        try:
+            super()._save_checkpoint(trainer, filepath)
+        except UserError as error:
+            failure = str(error)
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # where the others wait
+        failure = trainer.strategy.broadcast(failure)
+        if failure is not None:
+            raise UserError(failure)

@@ -1,19 +1,22 @@
 """Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
 
 from realuid_lightning.checkpoints.export import export_generator, load_generator
-from realuid_lightning.checkpoints.files import read_checkpoint
+from realuid_lightning.checkpoints.files import DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
+from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly
 from realuid_lightning.checkpoints.weights import RECORD, average_key, check_path_record, load_weights, record_of
 
 __all__ = [
     "RECORD",
     "AtomicCheckpointIO",
+    "DamagedCheckpointError",
     "average_key",
     "check_path_record",
     "check_state",
     "export_generator",
+    "find_checkpoint",
     "load_generator",
     "load_official",
     "load_strictly",

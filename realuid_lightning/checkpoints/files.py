@@ -12,26 +12,32 @@ from safetensors.torch import load_file
 from realuid_lightning.errors import UserError
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+class DamagedCheckpointError(UserError):
+    """A file that is empty, cut off, unreadable or of another format: not the checkpoint that it may have been."""
+
+
+def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; pickled code in it is refused, never run.
 
     Args:
         path: A ``.safetensors`` file, or anything that ``torch.save`` wrote (``.pt``, ``.ckpt``).
+        mmap: Leave the tensors of what ``torch.save`` wrote on the disk until they are used: to look at the rest, or to
+            see that the file is whole, in milliseconds.
 
     Returns:
         The content: tensors by name for ``.safetensors``, whatever dictionary was saved otherwise.
 
     Raises:
-        UserError: If the file is missing, empty, cut off, of another format, or holds more than weights and plain
-            values.
+        DamagedCheckpointError: If the file is empty, cut off, unreadable or of another format.
+        UserError: If the file is missing, or holds more than weights and plain values.
     """
     path = Path(path)
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "there is no such file"
         raise UserError(f"{path}: expected a checkpoint file, but {found}; check the path")
     if path.stat().st_size == 0:
-        raise UserError(f"{path}: expected a checkpoint, but the file is empty; copy or download it again")
-    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+        raise DamagedCheckpointError(f"{path}: expected a checkpoint, but the file is empty; copy or download it again")
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path, mmap)
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: expected a checkpoint that is a dictionary, got {type(content).__name__}; "
@@ -44,27 +50,27 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(
+        raise DamagedCheckpointError(
             f"{path}: expected a safetensors file, but it is cut off or of another format ({_line(error)}); "
             "copy or download it again"
         ) from error
 
 
-def _load_torch(path: Path) -> Any:
+def _load_torch(path: Path, mmap: bool) -> Any:
     try:
         with warnings.catch_warnings():  # foreign pickles draw a warning about their protocol before they are refused
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         # The one fault that torch tells apart only in words: a sound pickle that asks for a class or function.
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+        if any(word in str(error).lower() for word in ("unsupported global", "unsupported class")):
             raise UserError(
                 f"{path}: expected weights and plain values only, but the file holds pickled objects that could run "
                 "code when loaded; save state dicts and plain values, and load only files from people you trust"
             ) from error
-        raise UserError(_damaged(path, error)) from error
+        raise DamagedCheckpointError(_damaged(path, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise UserError(_damaged(path, error)) from error
+        raise DamagedCheckpointError(_damaged(path, error)) from error
 
 
 def _damaged(path: Path, error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The command ``realuid``."""
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ realuid: distil a matching model into a one-step generator (RealUID, arXiv 2509.
 
 usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
 
+  plan       print memory, disk and work of a fit with the same words, without training
   fit        train a teacher, or distil one
   validate   generate from a checkpoint and measure the Frechet distance
   test       the same, by the name that Lightning gives it
@@ -20,6 +22,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
 
 Later configs and options override earlier ones, field by field. To begin:
 
+  realuid plan --config configs/demo/teacher.yaml
   realuid fit --config configs/demo/teacher.yaml
   realuid fit --config configs/demo/distil.yaml
   realuid predict --config configs/demo/distil.yaml --ckpt_path last --writer.folder samples
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after ``realuid``; those of the process when None.
 
     Returns:
-        The exit code: 0, or 2 after a fault that the user can mend, which is printed without a traceback.
+        The exit code: 0, 2 after a fault that the user can mend, which is printed without a traceback, or 130 after
+        Ctrl-C. A signal that stops ``fit`` raises ``SystemExit`` with 128 plus its number.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else "--help"
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from realuid_lightning.cli.training import run
 
             run(words)
+        elif command == "plan":
+            from realuid_lightning.cli.plan import plan
+
+            plan(words[1:])
         elif command == "export":
             from realuid_lightning.cli.export import export
 
@@ -63,16 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             gaussian(words[1:])
         else:
-            known = ", ".join([*TRAINING, "export", "report", "gaussian"])
+            known = ", ".join([*TRAINING, "plan", "export", "report", "gaussian"])
             raise UserError(f"realuid: expected one of the commands {known}, got {command!r}; see realuid --help")
     except UserError as error:
         print(_plain(error), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         # The environment's fault: a folder that can not be written to, a disk that is full.
-        print(f"error: {error.filename}: {error.strerror}; check the path, permissions and disk space", file=sys.stderr)
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {place}{error.strerror}; check the path, permissions and disk space", file=sys.stderr)
         return 2
     return 0
 

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,17 +20,20 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from realuid_lightning import metrics, networks, paths, solvers  # noqa: F401 - makes short class names known
+from realuid_lightning import metrics, networks, paths, solvers, strategies  # noqa: F401 - makes short names known
 from realuid_lightning.atomic import replacing
 from realuid_lightning.callbacks import (
+    Diagnostics,
+    FailureNotice,
     FIDCallback,
     FidelityCallback,
     MatchingProgressBar,
     PredictionWriter,
+    Preemption,
     RunCheckpoint,
     SampleGrid,
 )
-from realuid_lightning.checkpoints import AtomicCheckpointIO, read_checkpoint
+from realuid_lightning.checkpoints import AtomicCheckpointIO, find_checkpoint
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import UserError, gathering_faults
 from realuid_lightning.modules import MatchingModule
@@ -123,22 +127,37 @@ class RealUIDCLI(LightningCLI):
         A logger or a checkpoint plugin that the config names takes their place.
         """
         config = self._get(self.config_init, "trainer")
+        if config["val_check_interval"] == 0:
+            raise UserError(
+                "trainer.val_check_interval must be above 0, got 0; to validate never, limit_val_batches: 0"
+            )
         if config["logger"] in (None, True):
             kwargs["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:  # as Lightning tells of wrong options
+            raise UserError(f"trainer: {error}") from error
+        _check_meeting_place(trainer)
+        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Give the trainer our callbacks, but for those that the config switches off."""
-        callbacks = [*callbacks, FidelityCallback()]
+        callbacks = [*callbacks, FidelityCallback(), Diagnostics(), Preemption(), FailureNotice()]
         if config["enable_checkpointing"] is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
         if config["enable_progress_bar"] is not False:
             callbacks = [*callbacks, MatchingProgressBar()]
         return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Take over the signals before other processes are launched and data are downloaded."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Preemption):
+                callback.arm(self.trainer)
 
     def _set_seed(self) -> None:
         try:
@@ -151,8 +170,12 @@ class RealUIDCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if kwargs.get("ckpt_path") in ("last", "best"):
-            kwargs["ckpt_path"] = str(find_checkpoint(Path(self.trainer.default_root_dir), kwargs["ckpt_path"]))
+        which = kwargs.get("ckpt_path")
+        if which == "resume" and subcommand != "fit":
+            raise UserError(f"ckpt_path: resume is for fit, got it in {subcommand}; say last, best or a file")
+        if which in ("last", "best", "resume"):
+            found = find_checkpoint(Path(self.trainer.default_root_dir), which)
+            kwargs["ckpt_path"] = None if found is None else str(found)
         if subcommand != "fit" and kwargs.get("ckpt_path") is None:
             rank_zero_info(f"{subcommand}: no --ckpt_path, so the weights are those that training would begin with")
         if subcommand == "predict":
@@ -160,26 +183,21 @@ class RealUIDCLI(LightningCLI):
         return kwargs
 
 
-def find_checkpoint(run_folder: Path, which: str) -> Path:
-    """Return the newest (``last``) or the best checkpoint of a run folder.
+def _check_meeting_place(trainer: Trainer) -> None:
+    """Refuse an address at which processes of several nodes would try to meet for minutes, without a word.
 
     Raises:
-        UserError: If there is none.
+        UserError: If its name is unknown here.
     """
-    last = run_folder / "checkpoints" / "last.ckpt"
-    if not last.is_file():
-        raise UserError(
-            f"ckpt_path: {which}, but {run_folder} holds no checkpoints/last.ckpt; set --trainer.default_root_dir to "
-            "the folder of a run, or name a file"
-        )
-    if which == "last":
-        return last
-    best = read_checkpoint(last).get("callbacks", {}).get("RunCheckpoint", {}).get("best_model_path")
-    if not best:
-        raise UserError(
-            f"ckpt_path: best, but the run in {run_folder} monitors nothing; set --checkpoint.monitor in fit"
-        )
-    return last.with_name(Path(best).name)  # the folder may have moved since
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is not None and trainer.world_size > 1:
+        try:
+            socket.getaddrinfo(environment.main_address, None)
+        except OSError as error:
+            raise UserError(
+                f"trainer: the processes are to meet at {environment.main_address}, a name that does not resolve here "
+                f"({error.strerror}); set MASTER_ADDR to the address of the first node, or name it in DNS or /etc/hosts"
+            ) from error
 
 
 HELP = "see realuid COMMAND --help, or --print_config for the whole config"
@@ -218,6 +236,8 @@ def _hush() -> None:
         lambda row: "litlogger" not in row.getMessage()
     )
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+    if "SLURM_JOB_ID" not in os.environ:  # good advice within a job only: on a login node, nothing is launched by srun
+        warnings.filterwarnings("ignore", r"The `srun` command is available on your system but is not used")
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
 
 

@@ -26,6 +26,7 @@ from realuid_lightning.data.stream import (
 )
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.seeding import global_seed
+from realuid_lightning.signals import undisturbed
 
 
 class MatchingDataModule(LightningDataModule):
@@ -194,9 +195,8 @@ class MatchingDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[MatchingBatch]:
         """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples (or pairs) each."""
-        rank, world_size = self._place()
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
-        sampler = StreamSampler(self.batch_size, micro_batches, rank, world_size, self._batches_done)
+        sampler = StreamSampler(self.batch_size, micro_batches, *self._place(), self._batches_done)
         return self._loader(self._stream(), self.num_workers, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[MatchingBatch]:
@@ -213,8 +213,8 @@ class MatchingDataModule(LightningDataModule):
 
     def reference_dataloader(self) -> DataLoader[MatchingBatch]:
         """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
-        dataset = RealSequence(self.reference, *self._place())
-        return self._loader(dataset, self.num_workers, batch_size=self.eval_batch_size)
+        mine = RealSequence(self.reference, *self._place())
+        return self._loader(mine, self.num_workers, batch_size=self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: MatchingBatch, dataloader_idx: int) -> MatchingBatch:  # noqa: ARG002
         """Turn images from bytes into floats in [-1, 1]: here, so that bytes travel to the device."""
@@ -264,6 +264,7 @@ class MatchingDataModule(LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_same,
+            worker_init_fn=undisturbed,
             generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
             **batching,
         )

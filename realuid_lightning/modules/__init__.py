@@ -4,7 +4,16 @@ from realuid_lightning.modules.base import MatchingModule
 from realuid_lightning.modules.distillation import DistillationModule
 from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.realuid import RealUIDModule
-from realuid_lightning.modules.schedules import LinearDecay, Warmup
+from realuid_lightning.modules.schedules import LinearDecay, RecipeAdam, Warmup
 from realuid_lightning.modules.teacher import TeacherModule
 
-__all__ = ["EMA", "DistillationModule", "LinearDecay", "MatchingModule", "RealUIDModule", "TeacherModule", "Warmup"]
+__all__ = [
+    "EMA",
+    "DistillationModule",
+    "LinearDecay",
+    "MatchingModule",
+    "RealUIDModule",
+    "RecipeAdam",
+    "TeacherModule",
+    "Warmup",
+]

@@ -6,12 +6,19 @@ from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.overrides.distributed import _sync_module_states
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.modules.agreement import disagreements
 from realuid_lightning.modules.ema import EMA, ema_faults
+from realuid_lightning.modules.guard import UpdateGuard
+from realuid_lightning.modules.resuming import tell_changes, whole_batch
+from realuid_lightning.modules.sharding import shard
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import global_seed, keyed_generator, mix
@@ -27,7 +34,8 @@ Sampler = Callable[[MatchingBatch], Tensor]
 class MatchingModule(LightningModule):
     """Base of all modules: it draws randomness, keeps averages of one network, and generates in evaluation.
 
-    A subclass gives ``architecture``, ``ema`` (an ``EMA``), ``samplers``, a training step and its optimizers.
+    A subclass gives ``architecture``, ``trained``, ``ema`` (an ``EMA``), ``samplers``, a training step and its
+    optimizers.
 
     Args:
         path: The framework.
@@ -36,6 +44,8 @@ class MatchingModule(LightningModule):
         predict_with: Name of the sampler that ``predict`` uses; the last one when None.
         sampling_chunk: Samples in one evaluation forward. Every forward has exactly this size, so that a sample does
             not depend on the batch size or on the number of processes.
+        max_skips: Greatest number of updates of one network, in a row, that are left out for a loss or gradient that
+            is not finite; one more ends the run.
     """
 
     ema: EMA
@@ -49,6 +59,7 @@ class MatchingModule(LightningModule):
         evaluate: list[str] | None,
         predict_with: str | None,
         sampling_chunk: int,
+        max_skips: int = 10,
     ) -> None:
         super().__init__()
         faults = Faults(type(self).__name__)
@@ -60,6 +71,7 @@ class MatchingModule(LightningModule):
         self.evaluate = evaluate
         self.predict_with = predict_with
         self.sampling_chunk = sampling_chunk
+        self.guard = UpdateGuard(max_skips)
         self._loaded_steps = 0
 
     # ------------------------------------------------------------------------------------------------ randomness
@@ -189,6 +201,8 @@ class MatchingModule(LightningModule):
         """Refuse what can not work with this trainer and this data, before any step is made."""
         if stage == "fit" and self.trainer.checkpoint_callbacks:
             self._record()  # told now, not when the first checkpoint is written
+        # Before a checkpoint is loaded, which Lightning does first: in float32 it would be rounded.
+        self.trainer.precision_plugin.convert_module(self)
         # The teacher and the averages are in eval mode by design.
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
         faults = Faults(type(self).__name__)
@@ -216,44 +230,67 @@ class MatchingModule(LightningModule):
         """Note what keeps the samplers from working on this path; nothing by default."""
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
-        network = self.architecture
-        shape, classes = getattr(network, "shape", None), getattr(network, "num_classes", None)
-        if shape is not None:
-            faults.unless(
-                tuple(shape) == tuple(data.shape),
-                f"the network takes samples of shape {tuple(shape)}, but the data has {tuple(data.shape)}",
-            )
-        wanted, given = self.path.conditions * data.shape[0], getattr(network, "condition_channels", None)
+        for fault in disagreements(self.architecture, self.path, data):
+            faults.unless(False, fault)
+        processes = self.trainer.world_size
         faults.unless(
-            given is None or given == wanted,
-            f"{type(self.path).__name__} shows the network {wanted} further channels, but its condition_channels is "
-            f"{given}: set it to {wanted}",
+            not self._is_divided or data.eval_samples % processes == 0,
+            f"data.eval_samples must be a multiple of the number of processes, {processes}, where networks are divided "
+            f"among them, for all call them together; got {data.eval_samples}",
         )
-        faults.unless(
-            self.path.translates == data.translates,
-            f"{type(self.path).__name__} begins at samples of a source domain: name it in data.origin"
-            if self.path.translates
-            else f"data.origin is set, but {type(self.path).__name__} begins at noise: leave it out, or translate",
-        )
-        if classes is None:
-            faults.unless(
-                not data.labels,
-                "data.labels is true, but the network has no classes: set its num_classes or labels: false",
-            )
-        elif not data.labels:
-            faults.unless(
-                False, f"the network expects one of {classes} classes, but data.labels is false: set it to true"
-            )
-        elif data.num_classes is not None:
-            faults.unless(
-                data.num_classes <= classes, f"the network has {classes} classes, but the data has {data.num_classes}"
-            )
+
+    # -------------------------------------------------------------------------------------------- many processes
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by the names of their attributes, and the averages by theirs."""
+        children = {name: part for name, part in self.named_children() if not isinstance(part, EMA)}
+        found = {name: part for name, part in children.items() if any(True for _ in part.parameters())}
+        return {**found, **self.ema.named()}
+
+    @property
+    def trained(self) -> dict[str, nn.Module]:
+        """The networks that training moves, by the names of their attributes; ``ddp_per_network`` wraps each of them.
+
+        A subclass that trains a further network adds it.
+        """
+        raise NotImplementedError
+
+    @property
+    def _is_divided(self) -> bool:
+        """Whether the trainer's strategy divides networks among devices."""
+        return isinstance(self.trainer.strategy, ModelParallelStrategy)
+
+    def configure_model(self) -> None:
+        """Divide every network among the devices, where the strategy is of that kind; once."""
+        if self._is_divided and not any(isinstance(weight, DTensor) for weight in self.parameters()):
+            assert self.device_mesh is not None
+            # It warns of changes in place of what a network returns, which no loss makes.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+            shard(self.networks.values(), self.device_mesh["data_parallel"])
+
+    def on_fit_start(self) -> None:
+        """Give every process the weights of process 0.
+
+        DDP does so for what it wraps, and before this hook; here frozen networks and averages begin alike too.
+        """
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            _sync_module_states(self)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """End a run that makes no sound updates any more, at the interval at which values are read anyway."""
+        interval = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]  # 0 says: never
+        if self.global_step % interval == 0:
+            self.log("guard/skipped", self.guard.skipped.float())
+            self.guard.end_if_lost(self.trainer)
 
     # ----------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record what rebuilds the network and the path, so that a checkpoint can be used without its config."""
         checkpoint[RECORD] = self._record()
+        checkpoint["guard"] = self.guard.state_dict()
+        checkpoint["batch"] = whole_batch(self.trainer)
 
     def _record(self) -> dict[str, Any]:
         network = self.architecture
@@ -274,4 +311,8 @@ class MatchingModule(LightningModule):
             )
         check_path_record(record, self.path, "ckpt_path")
         check_state(self, checkpoint["state_dict"], "ckpt_path")
+        if "guard" in checkpoint:  # as in all but those of earlier versions
+            self.guard.load_state_dict(checkpoint["guard"])
         self._loaded_steps = checkpoint["global_step"]
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            tell_changes(checkpoint.get("batch", {}), whole_batch(self.trainer))

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from realuid_lightning.checkpoints import RECORD, load_strictly, load_weights
@@ -18,7 +18,8 @@ from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
-from realuid_lightning.modules.schedules import Warmup
+from realuid_lightning.modules.schedules import RecipeAdam, Warmup
+from realuid_lightning.modules.sharding import clip_gradients
 from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 
@@ -52,6 +53,8 @@ class DistillationModule(MatchingModule):
         evaluate: Names of the samplers that are measured (``raw``, ``ema_0.999``, ...); all when None.
         predict_with: Name of the sampler that ``predict`` uses; the last one when None.
         sampling_chunk: Samples in one evaluation forward, whatever the batch size.
+        max_skips: Greatest number of updates of one network, in a row, that are left out for a loss or gradient that
+            is not finite; one more ends the run.
     """
 
     role: ClassVar[Literal["generator"]] = "generator"
@@ -67,18 +70,19 @@ class DistillationModule(MatchingModule):
         fake_init: Literal["teacher", "random"] = "teacher",
         generator_ckpt: str | None = None,
         generator_ema: float | None = None,
-        generator_optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=3e-5, betas=(0.0, 0.999)),
-        generator_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 500),
-        fake_optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=3e-5, betas=(0.0, 0.999)),
-        fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 500),
+        generator_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
+        generator_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
+        fake_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
+        fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
         clip: float | None = 1.0,
         ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         sampling_steps: int = 1,
         evaluate: list[str] | None = None,
         predict_with: str | None = None,
         sampling_chunk: int = 64,
+        max_skips: int = 10,
     ) -> None:
-        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk)
+        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk, max_skips)
         faults = Faults(type(self).__name__)
         faults.unless(fake_steps >= 1, f"fake_steps must be at least 1, got {fake_steps}")
         faults.unless(sampling_steps >= 1, f"sampling_steps must be at least 1, got {sampling_steps}")
@@ -118,6 +122,11 @@ class DistillationModule(MatchingModule):
         return self.fake
 
     @property
+    def trained(self) -> dict[str, nn.Module]:
+        """The fake model and the generator."""
+        return {"fake": self.fake, "generator": self.generator}
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches that one training step consumes: one an update."""
         return self.fake_steps + 1
@@ -142,12 +151,14 @@ class DistillationModule(MatchingModule):
         if (
             stage == "fit"
             and isinstance(strategy, DDPStrategy)
+            and not getattr(strategy, "per_network", False)
             and not strategy._ddp_kwargs.get("find_unused_parameters")
         ):
             # Each backward reaches one of two networks; plain DDP would wait for the other, or send nothing at all.
             raise UserError(
                 "trainer.strategy: the fake model and the generator train in turn, which plain ddp can not follow; "
-                "set it to ddp_find_unused_parameters_true"
+                "set it to ddp_per_network, which sends the gradients of the training network alone, or to "
+                "ddp_find_unused_parameters_true, which sends those of both"
             )
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
@@ -159,11 +170,22 @@ class DistillationModule(MatchingModule):
             f"of a batch, got {data.batch_size}",
         )
 
+    def configure_model(self) -> None:
+        """Start before networks are divided among devices, unless a checkpoint will fill them."""
+        if self._is_divided and self.trainer.ckpt_path is None:
+            self.start()
+        super().configure_model()
+
     def on_fit_start(self) -> None:
         """Load the teacher and start both other networks, unless a checkpoint has just filled all three."""
         self.start()
+        super().on_fit_start()
 
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
+    def on_validation_start(self) -> None:
+        """Load and start as for training."""
+        self.start()
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the checkpoint; it holds every network, so the teacher's own file is not needed."""
@@ -239,8 +261,9 @@ class DistillationModule(MatchingModule):
     ) -> Tensor:
         """Make one update of ``network`` and return its gradient norm before clipping."""
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.clip if self.clip is not None else float("inf"))
+        self.manual_backward(self.guard.armed(loss))
+        norm = clip_gradients(network.parameters(), self.clip)
+        self.guard.watch("fake" if network is self.fake else "generator", norm, optimizer)
         optimizer.step()
         schedule.step()
         return norm

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from realuid_lightning.checkpoints import average_key
+from realuid_lightning.modules.sharding import own_part
 from realuid_lightning.networks import Frozen
 
 
@@ -38,7 +39,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move every average towards ``network``; buffers are copied."""
-        source = [parameter.detach() for parameter in network.parameters()]
+        source = [own_part(parameter.detach()) for parameter in network.parameters()]
         for decay in self.decays:
             torch._foreach_lerp_(self._parameters_of(decay), source, 1 - decay)
             for mine, theirs in zip(self[decay].network.buffers(), network.buffers(), strict=True):
@@ -51,7 +52,7 @@ class EMA(nn.Module):
             self[decay].network.load_state_dict(network.state_dict())
 
     def _parameters_of(self, decay: float) -> list[Tensor]:
-        return [parameter.detach() for parameter in self[decay].network.parameters()]
+        return [own_part(parameter.detach()) for parameter in self[decay].network.parameters()]
 
 
 def ema_faults(decays: list[float]) -> list[str]:

@@ -1,9 +1,22 @@
-"""Learning-rate schedules, counted in a network's own updates."""
+"""The published optimizer, and learning-rate schedules, counted in a network's own updates."""
 
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.optimizer import ParamsT
 
 from realuid_lightning.errors import UserError
+
+
+class RecipeAdam(Adam):
+    """Adam of the published recipe: without momentum (betas 0 and 0.999), each update in one kernel.
+
+    Args:
+        params: Weights, or groups of them.
+        lr: Learning rate.
+    """
+
+    def __init__(self, params: ParamsT, lr: float = 3e-5) -> None:
+        super().__init__(params, lr=lr, betas=(0.0, 0.999), fused=True)
 
 
 class Warmup(LambdaLR):

@@ -17,6 +17,7 @@ from realuid_lightning.losses import matching_loss
 from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.schedules import Warmup
+from realuid_lightning.modules.sharding import gradient_norm
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.solvers import Euler, Solver
 
@@ -35,6 +36,8 @@ class TeacherModule(MatchingModule):
         evaluate: Names of the samplers that are measured (``raw_steps_50``, ...); all when None.
         predict_with: Name of the sampler that ``predict`` uses; the last one when None.
         sampling_chunk: Samples in one evaluation forward, whatever the batch size.
+        max_skips: Greatest number of updates in a row that are left out for a loss or gradient that is not finite; one
+            more ends the run.
     """
 
     role: ClassVar[Literal["teacher"]] = "teacher"
@@ -43,16 +46,17 @@ class TeacherModule(MatchingModule):
         self,
         network: nn.Module,
         path: MatchingPath | None = None,
-        optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4),
-        schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, 0),
+        optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4, fused=True),
+        schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=0),
         ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         solver: Solver | None = None,
         sampling_steps: list[int] = [1, 50],  # noqa: B006
         evaluate: list[str] | None = None,
         predict_with: str | None = None,
         sampling_chunk: int = 64,
+        max_skips: int = 10,
     ) -> None:
-        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk)
+        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk, max_skips)
         faults = Faults("TeacherModule")
         faults.unless(bool(sampling_steps), "sampling_steps must name at least one number of steps, got none")
         for steps in sampling_steps:
@@ -70,6 +74,11 @@ class TeacherModule(MatchingModule):
         """The network."""
         return self.network
 
+    @property
+    def trained(self) -> dict[str, nn.Module]:
+        """The network."""
+        return {"network": self.network}
+
     def _check_sampling(self, faults: Faults) -> None:
         fault = self.solver.fault(self.path) if max(self.sampling_steps) > 1 else None
         faults.unless(fault is None, f"solver: {fault}")
@@ -79,7 +88,13 @@ class TeacherModule(MatchingModule):
         batch = self.draw(batch, self.rng(batch_idx))
         loss = self.matching_loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
+        return self.guard.armed(loss)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave out an update that is not finite."""
+        norm = gradient_norm(self.network.parameters())
+        self.guard.watch("network", norm, optimizer)
+        self.log("grad_norm/network", norm)
 
     def matching_loss(self, batch: MatchingBatch) -> Tensor:
         """Return ``E w_t |f(t, xt) - c|^2`` of a filled batch."""

@@ -38,6 +38,7 @@ class OneStepGenerator(nn.Module):
         y: Int64[Tensor, " b"] | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
         renoise: Float[Tensor, "b k *d"] | None = None,
+        practise: bool = False,
     ) -> Float[Tensor, "b *d"]:
         """Return generated samples, ``(B, *D)``.
 
@@ -47,7 +48,12 @@ class OneStepGenerator(nn.Module):
             x0: Source-domain sample of a translating framework, else None.
             renoise: Standard normal noise of the later steps, ``(B, steps - 1, *D)``; drawn from torch's global
                 generator when None.
+            practise: Whether to make samples to train on, as the method of this name says, which calls this one:
+                distributed training follows calls of the module alone.
         """
+        if practise and self.steps > 1:
+            assert renoise is not None
+            return self._practised(z, y, x0, renoise)
         x1 = self.path.one_step(self.network, z, y, x0)
         for k, time in enumerate(self.path.levels(self.steps)[1:]):
             if renoise is None:
@@ -69,9 +75,11 @@ class OneStepGenerator(nn.Module):
         The steps before it are the generator's own, without a graph, so that training sees what sampling will see.
         Arguments as those of ``forward``; ``renoise`` must be given for more than one step.
         """
-        if self.steps == 1:
-            return self.path.one_step(self.network, z, y, x0)
-        assert renoise is not None
+        samples: Tensor = self(z, y, x0, renoise, practise=True)
+        return samples
+
+    def _practised(self, z: Tensor, y: Tensor | None, x0: Tensor | None, renoise: Tensor) -> Tensor:
+        """Make the samples of ``practise`` for more than one step."""
         places = torch.arange(len(z), device=z.device)
         step = places * self.steps // len(z)
         times = torch.tensor(self.path.levels(self.steps), dtype=z.dtype, device=z.device)

@@ -148,6 +148,39 @@ CASES = {
         ("predict", *FINE[1:], "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt", "--data.predict_seeds=9-3"),
         ["predict_seeds", "9-3"],
     ),
+    "updates to leave out": ((*FINE, "--model.max_skips=-1"), ["max_skips must be at least 0, got -1"]),
+    "no GPU here": ((*FINE, "--trainer.accelerator=gpu"), ["trainer", "gpu"]),
+    "no device": ((*FINE, "--trainer.devices=0"), ["trainer", "devices"]),
+    "no node": ((*FINE, "--trainer.num_nodes=0"), ["trainer", "num_nodes"]),
+    "unknown strategy": ((*FINE, "--trainer.strategy=dpp"), ["trainer", "strategy='dpp'"]),
+    "weights in bf16": ((*FINE, "--trainer.precision=bf16-true"), ["use bf16-mixed or 32-true"]),
+    "validation at every no step": (
+        (*FINE, "--trainer.val_check_interval=0"),
+        ["must be above 0", "limit_val_batches"],
+    ),
+    "a first node that nobody knows": (
+        (
+            *("MASTER_ADDR=nowhere.invalid", "MASTER_PORT=1", "WORLD_SIZE=2", "NODE_RANK=0", "LOCAL_RANK=0"),
+            *(*FINE, "--trainer.devices=2", "--trainer.strategy=ddp_per_network"),
+        ),
+        ["nowhere.invalid", "MASTER_ADDR"],
+    ),
+    "a run folder that can not be": ((*FINE, "--trainer.default_root_dir=/proc/run"), ["/proc/run"]),
+    "resume in an evaluation": (("validate", *FINE[1:], "--ckpt_path=resume"), ["resume is for fit"]),
+    "evaluate what never ran": (
+        ("validate", *FINE[1:], "--trainer.default_root_dir=hollow", "--ckpt_path=last"),
+        ["hollow", "no checkpoints/last.ckpt"],
+    ),
+    "the best of a run without a metric": (
+        ("validate", *FINE[1:], "--trainer.default_root_dir=runs/demo/teacher", "--ckpt_path=best"),
+        ["monitors nothing", "--checkpoint.monitor"],
+    ),
+    "nothing but damaged checkpoints": (
+        (*FINE, "--trainer.default_root_dir=damaged", "--ckpt_path=last"),
+        ["last.ckpt", "cut off", "no checkpoint in damaged is whole"],
+    ),
+    "plan for a strange memory": (("plan", *FINE[1:], "--device_memory=lots"), ["24GiB", "'lots'"]),
+    "plan of a mistake": (("plan", *FINE[1:], "--model.alpha=2"), ["alpha must be in (0, 1], got 2"]),
     "report of nothing": (("report", "hollow"), ["no fid.jsonl"]),
     "export to another format": (
         ("export", "runs/demo/distil/checkpoints/last.ckpt", "generator.bin"),
@@ -174,6 +207,8 @@ def workshop(demo):
     torch.save({"model": Path("x")}, demo / "code.pt")
     torch.save({"weight": torch.zeros(3)}, demo / "state.pt")
     (demo / "hollow").mkdir()
+    (demo / "damaged" / "checkpoints").mkdir(parents=True)
+    (demo / "damaged" / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 3])
     (demo / "broken").mkdir()
     (demo / "broken" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     return demo
@@ -184,6 +219,9 @@ def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path):
     monkeypatch.chdir(workshop)
     before = files(workshop / "runs")
     words, expected = CASES[case]
+    while "=" in words[0]:  # as in a shell
+        monkeypatch.setenv(*words[0].split("="))
+        words = words[1:]
     if words[0] in ("fit", "predict") and not any("default_root_dir" in word for word in words):
         words = (*words, f"--trainer.default_root_dir={tmp_path / 'run'}")
     code, written = realuid(*words)

@@ -131,7 +131,7 @@ def test_published_recipe(file, alpha, beta, lr, batch, paper):
     for role in ("fake", "generator"):
         assert model[f"{role}_optimizer"] == {
             "class_path": "torch.optim.Adam",
-            "init_args": {"lr": lr, "betas": [0.0, 0.999]},
+            "init_args": {"lr": lr, "betas": [0.0, 0.999], "fused": True},
         }
         assert model[f"{role}_schedule"]["init_args"]["steps"] == (1 if "finetune" in file else 500)
     assert config["data"]["init_args"]["batch_size"] == batch

@@ -57,7 +57,7 @@ def test_a_path_of_the_users_own(examples, realuid):
 
 def test_an_objective_of_the_users_own(examples, realuid):
     shutil.rmtree("runs", ignore_errors=True)  # the commands make all that they need
-    teacher, early = commands("# examples/early_objective.py", "## Speed")
+    teacher, early = commands("# examples/early_objective.py", "## Several GPUs")
     for words in (teacher, early, [*early[:3], "--trainer.default_root_dir=runs/plain"]):
         code, written = realuid(*words, *TINY)
         assert code == 0, written

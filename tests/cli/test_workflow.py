@@ -156,6 +156,22 @@ def test_configs_compose_and_every_field_can_be_overridden(tmp_path, realuid, ca
     assert merged["model"]["init_args"]["fake_steps"] == 5
 
 
+def test_defaults_can_be_printed_and_read_back(tmp_path, realuid, capfd):
+    config = tmp_path / "config.yaml"
+    for module, optimizer in (("TeacherModule", "optimizer"), ("RealUIDModule", "fake_optimizer")):
+        network = {"class_path": "realuid_lightning.networks.MLP", "init_args": {"shape": [1, 8, 8]}}
+        options = {"network": network} | ({"teacher_ckpt": None} if module == "RealUIDModule" else {})
+        data = {"class_path": "MatchingDataModule", "init_args": {"source": "Digits", "batch_size": 8}}
+        written = {"model": {"class_path": module, "init_args": options}, "data": data}
+        for _ in range(2):
+            config.write_text(yaml.safe_dump(written))
+            with pytest.raises(SystemExit):
+                realuid("fit", "-c", config, "--print_config")
+            earlier, written = written, yaml.safe_load(capfd.readouterr().out)
+        assert written == earlier
+        assert written["model"]["init_args"][optimizer]["init_args"]["lr"] > 0
+
+
 def test_help_needs_neither_torch_nor_lightning():
     script = "from realuid_lightning.cli import main; main(['--help'])"
     script += "; import sys; print({'torch', 'lightning'} & set(sys.modules))"

@@ -136,5 +136,6 @@ def test_two_processes_with_a_discriminator_train_what_one_trains_on_both_batche
 def test_plain_ddp_is_refused_with_what_to_set(tmp_path):
     done = run(tmp_path, "ddp")
     assert done.returncode != 0
-    assert "set it to ddp_find_unused_parameters_true" in done.stderr
+    assert "set it to ddp_per_network, which" in done.stderr
+    assert "or to ddp_find_unused_parameters_true" in done.stderr
     assert not list(tmp_path.glob("rank*.pt"))

@@ -263,8 +263,8 @@ def test_a_distilled_checkpoint_is_no_teacher(tmp_path):
         wrong.start()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "precision"), [(0, "32-true"), (2, "32-true"), (0, "64-true"), (0, "bf16-mixed")])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers, precision):
     """Dropout included, with evaluation in one run and none in the other."""
 
     def fresh():
@@ -284,15 +284,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers
         return data(num_workers=workers, flip=True)
 
     whole = fresh()
-    trainer(tmp_path, 6).fit(whole, source())
+    trainer(tmp_path, 6, precision=precision).fit(whole, source())
     first = fresh()
-    run = trainer(tmp_path, 3, limit_val_batches=1.0, val_check_interval=1, check_val_every_n_epoch=None)
+    run = trainer(
+        tmp_path, 3, precision=precision, limit_val_batches=1.0, val_check_interval=1, check_val_every_n_epoch=None
+    )
     run.fit(first, source())
     run.save_checkpoint(tmp_path / "half.ckpt")
     second = fresh()
-    trainer(tmp_path, 6).fit(second, source(), ckpt_path=tmp_path / "half.ckpt")
+    trainer(tmp_path, 6, precision=precision).fit(second, source(), ckpt_path=tmp_path / "half.ckpt")
     assert same(weights(second), weights(whole))
     assert not same(weights(second), weights(first))
+
+
+def test_resuming_by_other_processes_or_batches_says_what_changes(tmp_path, caplog):
+    first = trainer(tmp_path, 1)
+    first.fit(module(), data())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    content = torch.load(tmp_path / "one.ckpt")
+    size = content["batch"]["samples an update"]
+    content["batch"] = {"processes": 2, "samples an update": 2 * size}
+    torch.save(content, tmp_path / "two.ckpt")
+    for name, told in (("one", False), ("two", True)):
+        caplog.clear()
+        trainer(tmp_path, 2).fit(module(), data(), ckpt_path=tmp_path / f"{name}.ckpt")
+        assert (f"resuming with 2 -> 1 processes, {2 * size} -> {size} samples an update" in caplog.text) == told
 
 
 def test_bf16_and_float64_train(tmp_path):

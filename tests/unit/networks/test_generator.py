@@ -149,6 +149,21 @@ def test_practice_has_a_gradient_through_the_last_call_alone(path, steps):
 
 
 @every_path
+@pytest.mark.parametrize("steps", [1, 3])
+def test_practice_is_a_call_of_the_module(path, steps):
+    """So distributed training, which follows calls, sees it."""
+    made, arguments = generator(path, steps), draws(path, 6, steps)
+    outputs = []
+    made.register_forward_hook(lambda _, args, output: outputs.append(output))
+    practised = made.practise(*arguments)
+    assert [output is practised for output in outputs] == [True]
+    assert torch.equal(made(*arguments, practise=True), practised)
+    assert torch.equal(made(*arguments), practised) == (steps == 1)
+    made.eval()
+    assert torch.equal(made.practise(*arguments), practised)  # whatever the mode
+
+
+@every_path
 def test_practice_leaves_its_arguments_as_they_are(path):
     made, arguments = generator(path, 3), draws(path, 6, 3)
     before = [None if argument is None else argument.clone() for argument in arguments]

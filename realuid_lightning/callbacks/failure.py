@@ -1,0 +1,92 @@
+"""When one process fails, the others end with its message instead of waiting for it."""
+
+import os
+import threading
+import time
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from torch import distributed
+from torch.distributed import distributed_c10d
+
+from realuid_lightning.errors import UserError
+
+_KEY = "realuid/failure"
+_INTERVAL = 0.5
+"""Seconds between two looks."""
+
+
+class FailureNotice(Callback):
+    """Ends all processes when one of them fails, whatever they are waiting for, with its message.
+
+    A process that fails in the midst of a step, an evaluation or the reading of data leaves the others inside of an
+    exchange that will never be complete, for many minutes (NCCL). So each of them has a thread that looks twice a
+    second whether another one has left a message in the store where the processes first met.
+    """
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin to look."""
+        del pl_module, stage
+        if trainer.world_size > 1 and distributed.is_initialized() and self._thread is None:
+            self._done.clear()
+            store = distributed_c10d._get_default_store()
+            patience = 2 * _INTERVAL if trainer.is_global_zero else 0.0  # the store ends with process 0
+            # Whoever has launched others kills all, itself included, when one of them ends with another code than 0.
+            environment = trainer._accelerator_connector.cluster_environment
+            launched = isinstance(environment, LightningEnvironment) and environment.local_rank() > 0
+            self._thread = threading.Thread(target=_look, args=(store, self._done, patience, launched), daemon=True)
+            self._thread.start()
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Look no more."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Tell the others, unless this is a stop that all processes make together."""
+        del pl_module
+        watching = self._thread is not None
+        self._stop()
+        if watching and isinstance(exception, Exception):
+            text = str(exception) if isinstance(exception, UserError) else f"{type(exception).__name__}: {exception}"
+            code = 2 if isinstance(exception, UserError) else 1
+            try:
+                store = distributed_c10d._get_default_store()
+                store.set(_KEY, f"{code} error: process {trainer.global_rank} has failed: {text}")
+            except RuntimeError:  # the store has gone with process 0
+                return
+            time.sleep(6 * _INTERVAL)  # until the others have looked: launchers end all when the first one leaves
+
+    def _stop(self) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+def _look(store: distributed_c10d.Store, done: threading.Event, patience: float, launched: bool) -> None:
+    """Wait for a message of another process, and leave with it, some seconds later.
+
+    Args:
+        store: Where the message will be.
+        done: Set when there is no need to wait any more.
+        patience: Seconds between the message and the end.
+        launched: Whether this process was launched by process 0, whose exit code is that of all.
+    """
+    while not done.wait(_INTERVAL):
+        try:
+            if not store.check([_KEY]):
+                continue
+            code, _, message = store.get(_KEY).decode().partition(" ")
+        except RuntimeError:  # process 0 has gone without a word: killed, perhaps
+            if done.wait(_INTERVAL):  # or the run is over
+                return
+            code, message = "1", "error: process 0 has ended"
+        time.sleep(patience)
+        # The main thread may be inside of an exchange, which no exception reaches.
+        os.write(2, f"{message}\n".encode())
+        os._exit(0 if launched else int(code))

@@ -1,0 +1,38 @@
+"""Whether a network, a path and data go together."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from realuid_lightning.data import MatchingDataModule
+from realuid_lightning.paths import MatchingPath
+
+
+def disagreements(network: nn.Module, path: MatchingPath, data: MatchingDataModule) -> Iterator[str]:
+    """Yield what keeps the three from working together, one message a fault.
+
+    Args:
+        network: Network of the teacher's architecture. What it does not tell (``shape``, ``num_classes``,
+            ``condition_channels``) is not compared.
+        path: The framework.
+        data: The data.
+    """
+    shape, classes = getattr(network, "shape", None), getattr(network, "num_classes", None)
+    if shape is not None and tuple(shape) != tuple(data.shape):
+        yield f"the network takes samples of shape {tuple(shape)}, but the data has {tuple(data.shape)}"
+    wanted, given = path.conditions * data.shape[0], getattr(network, "condition_channels", None)
+    if given is not None and given != wanted:
+        yield (
+            f"{type(path).__name__} shows the network {wanted} further channels, but its condition_channels is "
+            f"{given}: set it to {wanted}"
+        )
+    if path.translates and not data.translates:
+        yield f"{type(path).__name__} begins at samples of a source domain: name it in data.origin"
+    if data.translates and not path.translates:
+        yield f"data.origin is set, but {type(path).__name__} begins at noise: leave it out, or translate"
+    if classes is None and data.labels:
+        yield "data.labels is true, but the network has no classes: set its num_classes or labels: false"
+    if classes is not None and not data.labels:
+        yield f"the network expects one of {classes} classes, but data.labels is false: set it to true"
+    if classes is not None and data.labels and data.num_classes is not None and data.num_classes > classes:
+        yield f"the network has {classes} classes, but the data has {data.num_classes}"

@@ -1,0 +1,53 @@
+"""Networks that are divided among devices (FSDP2)."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+
+def shard(networks: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+    """Divide networks among the processes of a mesh, the elements of their ``ModuleList``s one by one, then the rest.
+
+    A network, or such an element, is whole from the beginning to the end of its call, and must be called as a module.
+
+    Args:
+        networks: The networks, which share no weights; divided in place.
+        mesh: Processes, in one dimension.
+    """
+    for network in networks:
+        for stage in _stages(network):
+            fully_shard(stage, mesh=mesh)
+        fully_shard(network, mesh=mesh)
+
+
+def _stages(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the elements of the outermost lists of modules."""
+    for child in network.children():
+        yield from child if isinstance(child, nn.ModuleList) else _stages(child)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor: all of it, unless it is divided."""
+    mine: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return mine
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor whose sum over processes may still be due; all processes must call this."""
+    made: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return made
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm of all gradients of ``parameters``, 0 without any; they stay as they are."""
+    return whole(torch.nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None]))
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """Scale gradients down to a norm of at most ``limit``, if there is one, and return the norm that they had."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
+    return whole(norm)

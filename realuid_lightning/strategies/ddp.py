@@ -1,0 +1,184 @@
+"""DDP for networks that train in turn: each has a wrapper of its own, so that an idle one sends nothing."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.modules import MatchingModule
+
+
+class PerNetworkDDP(DDPStrategy):
+    """Averages the gradients of the network that trains, and of no other; ``--trainer.strategy ddp_per_network``.
+
+    The module stays bare, so state-dict keys are those of one process. Every network that it names in
+    ``MatchingModule.trained`` gets a DDP wrapper. Inside ``training_step``, calls of such a network go through its
+    wrapper whenever they build a graph to weights that train, and past it otherwise: under ``no_grad``, and while
+    ``frozen_weights`` holds. So losses call ``self.fake(t, x)`` as for one process.
+
+    DDP follows calls of the network itself. A loss may call it several times before its backward pass, but each
+    backward pass needs calls of its own, and a call of a part of the network (``self.generator.network(...)``) is not
+    followed. Gradients that would so stay those of one process end the run with a message.
+
+    Args:
+        kwargs: Arguments of Lightning's ``DDPStrategy`` and of ``DistributedDataParallel``, used for every network.
+    """
+
+    name: ClassVar[str] = "ddp_per_network"
+    per_network: ClassVar[bool] = True
+    """What tells modules that networks may train in turn."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self._ddp_comm_state is not None:
+            raise UserError(
+                f"trainer.strategy: ddp_comm_state belongs to one wrapper, but {self.name} has one for each network; "
+                "leave it out, and choose a ddp_comm_hook without state (fp16_compress_hook, bf16_compress_hook)"
+            )
+        self._followed: dict[str, _Followed] = {}
+
+    @property
+    def wrappers(self) -> dict[str, DistributedDataParallel]:
+        """The wrapper of each trained network, by its name; empty outside of ``fit``."""
+        return {name: followed.wrapper for name, followed in self._followed.items()}
+
+    def configure_ddp(self) -> None:
+        """Wrap each trained network, and leave the module as it is.
+
+        Raises:
+            UserError: If the module does not say what it trains, or not all of it.
+        """
+        module = self.lightning_module
+        if not isinstance(module, MatchingModule):
+            raise UserError(
+                f"trainer.strategy: {self.name} expects a module that names its trained networks, a MatchingModule, "
+                f"got {type(module).__name__}; use ddp for it"
+            )
+        self._check(module)
+        self._release()
+        self._followed = {name: _Followed(self._setup_model(part)) for name, part in module.trained.items()}
+        self._register_ddp_hooks()
+
+    def _check(self, module: MatchingModule) -> None:
+        """Refuse weights that no wrapper would keep alike on all processes."""
+        known = {id(weight) for network in module.trained.values() for weight in network.parameters()}
+        left = [name for name, weight in module.named_parameters() if weight.requires_grad and id(weight) not in known]
+        faults = Faults(type(module).__name__)
+        faults.unless(
+            not left,
+            f"trainer.strategy {self.name} expects every weight that trains in one of the networks of `trained` "
+            f"({', '.join(module.trained)}), got {', '.join(left[:5])} beside them; add that network to `trained`, or "
+            "use ddp_find_unused_parameters_true",
+        )
+        faults.raise_any()
+
+    def _register_ddp_hooks(self) -> None:
+        hook, around = self._ddp_comm_hook, self._ddp_comm_wrapper
+        if hook is not None:
+            for wrapper in self.wrappers.values():
+                wrapper.register_comm_hook(None, around(hook) if around is not None else hook)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Make a training step, in which calls of the trained networks go through their wrappers."""
+        with ExitStack() as stack:
+            for followed in self._followed.values():
+                stack.enter_context(followed.routed())
+            return super().training_step(*args, **kwargs)
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Make sure that the backward pass left no gradients that differ between processes."""
+        super().post_backward(closure_loss)
+        for name, followed in self._followed.items():
+            followed.check(name)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Keep gradients to this process while they are accumulated."""
+        with ExitStack() as stack:
+            for wrapper in self.wrappers.values():
+                stack.enter_context(wrapper.no_sync())
+            yield
+
+    def teardown(self) -> None:
+        """Let go of the wrappers."""
+        self._release()
+        super().teardown()
+
+    def _release(self) -> None:
+        for followed in self._followed.values():
+            followed.release()
+        self._followed = {}
+
+
+class _Followed:
+    """A trained network and its wrapper.
+
+    Args:
+        wrapper: The wrapper.
+    """
+
+    def __init__(self, wrapper: DistributedDataParallel) -> None:
+        self.wrapper = wrapper
+        self.network: nn.Module = wrapper.module
+        self._called = self._reached = False
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        # Two are enough to see gradients arrive: a part of a network holds its beginning or its end.
+        self._watches = [weight.register_post_accumulate_grad_hook(self._reach) for weight in (weights[0], weights[-1])]
+
+    def _reach(self, _: Tensor) -> None:
+        self._reached = True
+
+    @contextmanager
+    def routed(self) -> Iterator[None]:
+        """Send calls of the network through the wrapper where they train it.
+
+        The place of a compiled call is taken, as it is the one place before forward hooks and ``module.compile()``:
+        both stay inside the wrapper, and neither copies of the network nor pickles take the detour along.
+        """
+        network, before = self.network, self.network._compiled_call_impl
+        direct = before or network._call_impl
+        inside = False
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in network.parameters())
+            if inside or not trains:
+                return direct(*args, **kwargs)
+            inside = self._called = True
+            try:
+                return self.wrapper(*args, **kwargs)
+            finally:
+                inside = False
+
+        network._compiled_call_impl = call
+        try:
+            yield
+        finally:
+            network._compiled_call_impl = before
+
+    def check(self, name: str) -> None:
+        """Raise if a backward pass reached the network without a call of it.
+
+        Raises:
+            UserError: With what to call.
+        """
+        if not self._reached:
+            return
+        followed, self._called, self._reached = self._called, False, False
+        if not followed:
+            raise UserError(
+                f"trainer.strategy: {PerNetworkDDP.name} expects a call of {name} before each backward pass, got "
+                f"gradients of {name} past it, which would differ between processes; in training_step call "
+                f"self.{name}(...) rather than a part of it, and anew for each backward pass"
+            )
+
+    def release(self) -> None:
+        """Stop watching the network."""
+        for watch in self._watches:
+            watch.remove()

@@ -1,0 +1,113 @@
+"""``realuid plan``: every shipped config, on a machine without its devices, data or teacher; faults as those of fit."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from realuid_lightning.cli.plan import device_count
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml"))
+DISTIL = CONFIGS / "demo" / "distil.yaml"
+
+
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_config_is_planned(file, realuid, tmp_path):
+    config = yaml.safe_load((CONFIGS / file).read_text())
+    network, words = config["model"]["init_args"]["network"], []
+    if "UNet" in network["class_path"]:  # the same kind of network, with less of it
+        words = ["--model.network.num_res_blocks=1", "--model.network.channel_mult=[1]"]
+        words += [f"--model.network.attention_resolutions=[{network['init_args']['image_size']}]"]
+    code, written = realuid("plan", "--config", CONFIGS / file, *words)
+    assert code == 0, written
+    for title in ("Networks", "Memory of each device", "Work of all devices", "Disk", "Not judged"):
+        assert title in written
+    distilling = config["model"]["class_path"] == "RealUIDModule"
+    assert ("generator update" in written) == distilling
+    assert not list(tmp_path.iterdir())  # nothing downloaded, nothing written
+
+
+def test_the_published_run_at_its_full_size(realuid):
+    words = ["--trainer.accelerator=gpu", "--trainer.devices=8", "--trainer.strategy=ddp_per_network"]
+    code, written = realuid("plan", "--config", CONFIGS / "cifar_uncond.yaml", *words, "--device_memory=80GB")
+    assert code == 0, written
+    assert "8 under PerNetworkDDP, precision 32-true" in written
+    assert "35,746,307" in written
+    assert "214,477,842" in written
+    assert "DDP's copies of gradients" in written
+    assert "It fits" in written
+
+
+def test_what_does_not_fit_is_told_with_what_would(realuid):
+    code, written = realuid("plan", "--config", DISTIL, "--device_memory=28MiB")
+    assert code == 0, written
+    assert "It does not fit" in written
+    assert "--data.batch_size=" in written
+    assert "--trainer.precision=bf16-mixed" in written
+    assert "--model.ema=[0.9]" in written
+    assert " yes " in written
+    _, written = realuid("plan", "--config", DISTIL, "--device_memory=1MiB")
+    assert "ModelParallelStrategy" in written
+    assert " yes " not in written
+
+
+def test_the_plan_of_a_run_that_has_begun(demo, realuid, monkeypatch):
+    monkeypatch.chdir(demo)
+    assert realuid("plan", "--config", "runs/demo/distil/config.yaml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["--model.alpha=2", "--model.clip=0", "--data.batch_size=0", "--grid.count=0", "--checkpoint.keep=-2"],
+            ["alpha must", "clip must", "batch_size must", "count must", "keep must"],
+        ),
+        (["--model.alhpa=0.9"], ["'alhpa' is not accepted"]),
+        (["--model.evaluate=[ema_0.5]"], ["evaluate names 'ema_0.5'"]),
+        (["--data.labels=true"], ["data.labels is true, but the network has no classes"]),
+        (["--trainer.precision=16-mixed", "--trainer.accelerator=gpu"], ["trainer.precision is 16-mixed"]),
+        (["--trainer.strategy=ddp", "--trainer.devices=2"], ["the fake model and the generator train in turn"]),
+        (["--checkpoint.monitor=fid/no"], ["monitor names 'fid/no'"]),
+        (["--fid.features=RawFeatures", "--fid.features.shape=[3,8,8]"], ["raw values (192)"]),
+        (["--trainer.max_steps=-1", "--trainer.max_epochs=2"], ["has no end"]),
+        (["--device_memory=much"], ["expected a size such as 24GiB, 80GB or 512MiB, got 'much'"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_faults_are_those_of_fit(words, expected, realuid):
+    code, written = realuid("plan", "--config", DISTIL, *words)
+    assert code == 2, written
+    for word in expected:
+        assert written.count(word) == 1, written
+    assert "Traceback" not in written
+
+
+def test_a_network_that_needs_numbers_to_be_built(realuid, tmp_path, monkeypatch):
+    (tmp_path / "stubborn.py").write_text(
+        "import torch\n"
+        "from realuid_lightning.networks import MLP\n"
+        "class Stubborn(MLP):\n"
+        "    def __init__(self, shape: list[int], width: int = 32) -> None:\n"
+        "        super().__init__(shape, width=width)\n"
+        "        assert float(torch.ones(3).sum()) == 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--model.network=stubborn.Stubborn", "--model.network.shape=[1,8,8]", "--model.network.width=32"]
+    code, written = realuid("plan", "--config", DISTIL, *words)
+    assert code == 0, written
+
+
+@pytest.mark.parametrize(
+    ("gpu", "devices", "expected"),
+    [(True, 8, 8), (True, "8", 8), (True, [0, 3], 2), (True, "0,1,2", 3), (False, "auto", 1), (False, -1, 1)],
+)
+def test_devices_are_counted(gpu, devices, expected):
+    assert device_count(gpu, devices) == expected

@@ -1,0 +1,152 @@
+"""Signals to real processes: the state is whole, and the resumed run ends as if nothing had been."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
+STEPS = 300
+TINY = [
+    *("--config", CONFIGS / "teacher.yaml", f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=60"),
+    *("--model.network.width=32", "--data.batch_size=16", "--data.eval_samples=24", "--checkpoint.every=7"),
+    *("--trainer.enable_model_summary=false", "--trainer.log_every_n_steps=50", "--trainer.enable_progress_bar=false"),
+]
+TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true"]
+
+
+class Run:
+    """``realuid fit`` as a process in a group of its own."""
+
+    def __init__(self, folder, *words):
+        self.last = folder / "checkpoints" / "last.ckpt"
+        self.log = folder.with_suffix(".log")
+        words = ["fit", *TINY, *words, f"--trainer.default_root_dir={folder}", "--ckpt_path=resume"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with self.log.open("a") as log:
+            command = [Path(sys.executable).with_name("realuid"), *words]
+            options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
+            self.process = subprocess.Popen(list(map(str, command)), env=environment, **options)
+
+    def progress(self):
+        """Wait until it has written a checkpoint of its own."""
+        before = self.last.stat().st_mtime_ns if self.last.exists() else None
+        end = time.monotonic() + 90
+        while not self.last.exists() or self.last.stat().st_mtime_ns == before:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+        return self
+
+    def child(self):
+        """Return the process that it has launched."""
+        return next(
+            int(pid)
+            for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            if "realuid" in Path(f"/proc/{pid}/cmdline").read_text()
+        )
+
+    def end(self):
+        code = self.process.wait(90)
+        assert "Traceback" not in self.log.read_text(), self.log.read_text()
+        return code
+
+
+def fits(file):
+    try:
+        return file.write(bytes(2**12))
+    except OSError:
+        return 0
+
+
+def content(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same(run, other):
+    one, two = content(run), content(other)
+    assert one["global_step"] == two["global_step"] == STEPS
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(one[part], two[part], rtol=0, atol=0)
+    rows = [sorted(set((folder / "fid.jsonl").read_text().splitlines())) for folder in (run, other)]
+    assert rows[0] == rows[1]
+
+
+def test_each_signal_stops_a_run_and_the_resumed_one_ends_the_same(tmp_path, realuid):
+    chance = random.Random(0)
+    for number, code in ((signal.SIGUSR1, 138), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        run = Run(tmp_path / "stopped").progress()
+        time.sleep(chance.random() / 5)
+        run.process.send_signal(number)
+        assert run.end() == code, run.log.read_text()
+        stopped = content(tmp_path / "stopped")["global_step"]
+        assert f"{number.name}: stopped at step {stopped}, saved" in run.log.read_text()
+        assert 0 < stopped < STEPS
+    for name in ("stopped", "whole"):  # in this process, which is quicker
+        code, written = realuid("fit", *TINY, f"--trainer.default_root_dir={tmp_path / name}", "--ckpt_path=resume")
+        assert code == 0, written
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_two_processes_stop_together_whichever_is_told(tmp_path):
+    run = Run(tmp_path / "stopped", *TWO).progress()
+    os.kill(run.child(), signal.SIGTERM)
+    assert run.end() == 143, run.log.read_text()
+    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1").progress()
+    os.killpg(run.process.pid, signal.SIGUSR1)  # loaders' processes, too, as SLURM does
+    assert run.end() == 138, run.log.read_text()
+    for name in ("stopped", "whole"):
+        assert Run(tmp_path / name, *TWO).end() == 0
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    run = Run(tmp_path / "run", "--data.eval_samples=500000", "--trainer.val_check_interval=20").progress()
+    time.sleep(1)  # now it validates, for longer than this test may take
+    for _ in range(2):
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert run.end() == 130
+    assert content(tmp_path / "run")["global_step"] % 7 == 0
+
+
+def test_before_it_has_begun_a_run_leaves_with_the_same_codes(tmp_path):
+    for number, codes in ((signal.SIGINT, {130}), (signal.SIGTERM, {143, -signal.SIGTERM})):
+        run = Run(tmp_path / "early")
+        time.sleep(1.5)
+        run.process.send_signal(number)
+        assert run.end() in codes
+        assert not list(tmp_path.glob("early/checkpoints/*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_stops_the_run_and_leaves_the_last_state(tmp_path, realuid):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        words = [*TINY, f"--trainer.default_root_dir={disk / 'run'}", "--trainer.logger=false", "--ckpt_path=resume"]
+        assert realuid("fit", *words, "--trainer.max_steps=7")[0] == 0
+        with (disk / "filling").open("wb", buffering=0) as file:
+            while fits(file):
+                pass
+            file.truncate(file.tell() - 2**16)  # for what is smaller than a checkpoint
+        code, written = realuid("fit", *words)
+        assert code == 2
+        assert "could not be written: No space left on device" in written
+        assert "the one before is intact" in written
+        assert "Traceback" not in written
+        folder = disk / "run" / "checkpoints"
+        assert [file.name for file in folder.iterdir()] == ["last.ckpt"]
+        assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 7
+        (disk / "filling").unlink()
+        assert realuid("fit", *words, "--trainer.max_steps=14")[0] == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -1,0 +1,115 @@
+"""Runs that test_fsdp.py compares: python fsdp_runs.py FOLDER PROCESSES STRATEGY [CHECKPOINT]."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+import realuid_lightning.strategies  # noqa: F401 - makes fsdp_per_network known
+from realuid_lightning.callbacks import Diagnostics, FIDCallback, RunCheckpoint
+from realuid_lightning.data import Digits, MatchingBatch, MatchingDataModule
+from realuid_lightning.errors import UserError
+from realuid_lightning.losses import GAN
+from realuid_lightning.metrics import RawFeatures
+from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.networks import MLP, UNet
+
+FOLDER, PROCESSES, STRATEGY = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+RANK = int(os.environ.get("LOCAL_RANK", "0"))
+
+
+class Together:
+    """Draws for all processes alike, of which each takes its own rows."""
+
+    def rng(self, batch_idx):
+        return torch.Generator().manual_seed(self.global_step)
+
+    def draw(self, batch, rng, sample_t=None):
+        whole = MatchingBatch(x1=torch.cat([batch.x1] * self.trainer.world_size))
+        start = self.global_rank * batch.size
+        mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
+        return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)
+
+
+class Distilling(Together, RealUIDModule):
+    pass
+
+
+class Teaching(Together, TeacherModule):
+    pass
+
+
+def network(kind):
+    torch.manual_seed(1)
+    if kind == "mlp":
+        made = MLP([1, 8, 8], width=32, depth=2)
+        nn.init.normal_(made.out[-1].weight, std=0.2)
+    else:
+        made = UNet(8, 1, 32, 1, [1, 2], [4], 32, checkpoint=True)
+        nn.init.normal_(made.out[-1].weight, std=0.05)
+    return made
+
+
+def module(kind):
+    def optimizer(weights):
+        return torch.optim.Adam(weights, lr=1e-3, eps=1e-3, fused=True)  # where gradients are small, rounding decides
+
+    if kind == "teacher":
+        return Teaching(network("mlp"), optimizer=optimizer, ema=[0.5], sampling_steps=[2])
+    parts = {"fake_optimizer": optimizer, "generator_optimizer": optimizer}
+    parts |= {f"{name}_schedule": lambda optimizer: Warmup(optimizer, 3) for name in ("fake", "generator")}
+    return Distilling(network(kind), None, alpha=0.9, beta=0.94, gan=GAN(), fake_steps=2, ema=[0.9, 0.5], **parts)
+
+
+def fit(name, kind, steps, ckpt=None):
+    """Train, and keep the checkpoint, what this process holds, and all figures."""
+    torch.manual_seed(5)
+    model = module(kind)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=PROCESSES,
+        strategy=STRATEGY,
+        max_steps=steps,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=FOLDER / name,
+        callbacks=[RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16)],
+    )
+    data = MatchingDataModule(Digits(), batch_size=8 // PROCESSES, eval_samples=40, eval_batch_size=16)
+    trainer.fit(model, data, ckpt_path=ckpt)
+    held = sum(getattr(weight, "to_local", lambda weight=weight: weight)().numel() for weight in model.parameters())
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    torch.save((held, figures), FOLDER / f"{name}.rank{RANK}.pt")
+    return FOLDER / name / "checkpoints" / "last.ckpt"
+
+
+def refused():
+    """Uneven shares of samples: processes would wait for each other."""
+    trainer = Trainer(
+        accelerator="cpu", devices=PROCESSES, strategy=STRATEGY, logger=False, enable_checkpointing=False, max_steps=1
+    )
+    try:
+        trainer.fit(module("mlp"), MatchingDataModule(Digits(), batch_size=4, eval_samples=41))
+    except UserError as error:
+        torch.save(str(error), FOLDER / f"refused.rank{RANK}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    fit("teacher", "teacher", 3)
+    fit("unet", "unet", 2)
+    first = fit("half", "mlp", 2)
+    fit("whole", "mlp", 4)
+    fit("resumed", "mlp", 4, ckpt=first)
+    if PROCESSES > 1:
+        fit("of one process", "mlp", 4, ckpt=sys.argv[4])
+        refused()

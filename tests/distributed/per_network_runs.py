@@ -1,0 +1,211 @@
+"""Runs that test_per_network_ddp.py compares: python per_network_runs.py FOLDER PROCESSES [CHECKPOINT]."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
+from realuid_lightning.data import Digits, Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.errors import UserError
+from realuid_lightning.losses import GAN, fake_loss, generator_loss
+from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.networks import MLP
+
+OURS, SEARCHING = "ddp_per_network", "ddp_find_unused_parameters_true"
+FOLDER, PROCESSES = Path(sys.argv[1]), int(sys.argv[2])
+RANK = int(os.environ.get("LOCAL_RANK", "0"))
+SGD = {"fake_optimizer": lambda weights: torch.optim.SGD(weights, 0.1), "fake_schedule": Warmup}
+SGD |= {"generator_optimizer": SGD["fake_optimizer"], "generator_schedule": Warmup}
+MOMENTUM = {f"{name}_optimizer": lambda weights: torch.optim.SGD(weights, 0.1, 0.9) for name in ("fake", "generator")}
+
+
+class Together(RealUIDModule):
+    """Draws for all processes alike, of which each takes its own rows; keeps the gradients of each update."""
+
+    def rng(self, batch_idx):
+        return torch.Generator().manual_seed(self.global_step)
+
+    def draw(self, batch, rng, sample_t=None):
+        whole = MatchingBatch(x1=torch.cat([batch.x1] * self.trainer.world_size))
+        start = self.global_rank * batch.size
+        mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
+        return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)
+
+    def _update(self, optimizer, schedule, loss, network):
+        norm = super()._update(optimizer, schedule, loss, network)
+        name = "fake" if network is self.fake else "generator"
+        self.__dict__.setdefault("gradients", []).append(
+            (name, [weight.grad.clone() for weight in network.parameters()])
+        )
+        return norm
+
+
+class Overriding(Together):
+    """Losses of a user's own, who calls networks as is handy, several times and in every way."""
+
+    def fake_loss(self, batch):
+        generated = self.sample(batch, self.generator(batch.z, batch.y).detach())
+        real = self.sample(batch, batch.x1)
+        predicted = self.predict(self.fake, generated, batch), self.fake(real.t, real.xt, batch.y)
+        return fake_loss(predicted[0], generated.target, predicted[1], real.target, alpha=self.alpha, beta=self.beta)
+
+    def generator_loss(self, batch):
+        sample = self.sample(batch, self.generated(batch))
+        predicted = self.predict(self.teacher, sample, batch), self.fake(sample.t, sample.xt, batch.y)
+        return generator_loss(*predicted, sample.target, alpha=self.alpha, beta=self.beta)
+
+
+class PastTheNetwork(Together):
+    """Trains the generator through a part of it, which no wrapper sees."""
+
+    def generated(self, batch):
+        return self.path.one_step(self.generator.network, batch.z, batch.y, None)
+
+
+class Forgetful(Together):
+    """Trains a weight that it does not name."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.further = nn.Linear(2, 2)
+
+
+class Measured(RealUIDModule):
+    """Counts the numbers that a training step sends, by torch's profiler: all that gloo transports."""
+
+    def training_step(self, batch, batch_idx):
+        with torch.profiler.profile(record_shapes=True) as profile:
+            super().training_step(batch, batch_idx)
+        sent = [
+            torch.Size(shape).numel() for row in profile.events() if "gloo:" in row.name for shape in row.input_shapes
+        ]
+        self.__dict__.setdefault("sent", []).append(sent)
+
+
+class Accumulating(TeacherModule):
+    """Notes at which batches gradients are sent."""
+
+    def training_step(self, batch, batch_idx):
+        sends = [
+            wrapper.require_backward_grad_sync for wrapper in getattr(self.trainer.strategy, "wrappers", {}).values()
+        ]
+        self.__dict__.setdefault("sends", []).extend(sends)
+        return super().training_step(batch, batch_idx)
+
+
+def network(shape=(1, 8, 8), seed=1, **options):
+    torch.manual_seed(seed)
+    made = MLP(list(shape), width=16, depth=2, **options)
+    nn.init.normal_(made.out[-1].weight, std=0.2)
+    return made
+
+
+def digits(labels=False):
+    return MatchingDataModule(Digits(), batch_size=8 // PROCESSES, labels=labels)
+
+
+def fit(model, data, strategy, steps=2, ckpt=None, precision="64-true", **options):
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=PROCESSES,
+        strategy=strategy if PROCESSES > 1 else "auto",
+        precision=precision,
+        max_steps=steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=FOLDER,
+        **options,
+    )
+    trainer.fit(model, data, ckpt_path=ckpt)
+    return trainer
+
+
+def keep(name, *values):
+    torch.save(values, FOLDER / f"{name}.rank{RANK}.pt")
+
+
+def gradients():
+    realuid = {"alpha": 0.9, "beta": 0.94, "fake_steps": 2, **SGD}
+    gaussian = MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=8 // PROCESSES)
+    cases = {
+        "gan": (Together(network(num_classes=10), None, gan=GAN(), **realuid), digits(labels=True)),
+        "uid": (Together(network([3]), None, fake_steps=1, **SGD), gaussian),
+        "overriding": (Overriding(network(num_classes=10), None, **realuid), digits(labels=True)),
+    }
+    for name, (model, data) in cases.items():
+        fit(model, data, OURS)
+        keep(name, model.gradients, model.state_dict())
+
+
+def continued(strategy, steps, ckpt=None):
+    # Clipped, with averages, and with optimizers and schedules that remember. In float32, for Lightning loads a
+    # checkpoint before it makes the module float64.
+    options = {"alpha": 0.9, "beta": 0.94, "gan": GAN(), "fake_steps": 2, "clip": 0.5, "ema": [0.9, 0.5], **MOMENTUM}
+    schedules = {f"{name}_schedule": lambda optimizer: Warmup(optimizer, 3) for name in ("fake", "generator")}
+    model = Together(network(), None, **options, **schedules)
+    return model, fit(model, digits(), strategy, steps, ckpt, precision="32-true")
+
+
+def resumed():
+    keep("whole", continued(OURS, 4)[0].state_dict())
+    for strategy in (OURS, SEARCHING):
+        continued(strategy, 2)[1].save_checkpoint(FOLDER / f"{strategy}.ckpt")
+    for strategy, other in [(OURS, OURS), (OURS, SEARCHING), (SEARCHING, OURS)]:
+        keep(f"{strategy}.{other}", continued(other, 4, FOLDER / f"{strategy}.ckpt")[0].state_dict())
+
+
+def searched():
+    """Both strategies on the same: several sampling steps, and a teacher that accumulates gradients."""
+    for strategy in (OURS, SEARCHING):
+        model = RealUIDModule(network(), None, alpha=0.9, beta=0.94, fake_steps=2, sampling_steps=2)
+        fit(model, digits(), strategy)
+        keep(f"steps.{strategy}", model.state_dict())
+        teacher = Accumulating(network())
+        fit(teacher, digits(), strategy, accumulate_grad_batches=2)
+        keep(f"teacher.{strategy}", teacher.state_dict(), teacher.__dict__.get("sends"))
+        measured = Measured(network(), None, alpha=0.9, beta=0.94, fake_steps=2)
+        fit(measured, digits(), strategy, steps=3)
+        keep(f"sent.{strategy}", measured.sent, sum(weight.numel() for weight in measured.fake.parameters()))
+
+
+def started():
+    """Processes that would start differently, from weights of their own."""
+    for strategy in (OURS, SEARCHING):
+        model = Together(network(seed=1 + RANK), None, alpha=0.9, beta=0.94, gan=GAN(), fake_steps=1, **SGD)
+        model.on_train_start = lambda model=model: model.__dict__.update(begun=copy(model.state_dict()))
+        before = copy(model.state_dict())
+        fit(model, digits(), strategy, steps=1)
+        keep(f"started.{strategy}", model.begun, model.state_dict(), before)
+
+
+def copy(state):
+    return {key: value.clone() for key, value in state.items()}
+
+
+def refused():
+    for model in (PastTheNetwork, Forgetful):
+        try:
+            fit(model(network(), None, fake_steps=1), digits(), OURS)
+        except UserError as error:
+            keep(model.__name__, str(error))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) > 3:
+        keep("alone", continued(OURS, 4, sys.argv[3])[0].state_dict())
+    else:
+        gradients()
+        if PROCESSES > 1:
+            resumed()
+            searched()
+            started()
+            refused()

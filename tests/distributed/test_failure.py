@@ -1,0 +1,68 @@
+"""A process that fails ends all of them, with its message, whatever the others wait for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = """
+from realuid_lightning import RealUIDModule
+from realuid_lightning.errors import UserError
+
+
+class Failing(RealUIDModule):
+    def __init__(self, where: str, fault: str, **options):
+        super().__init__(**options)
+        self.where, self.fault = where, fault
+
+    def fail(self, where):
+        if f"{where} {self.global_rank}" == self.where:
+            raise UserError("image 7 is broken") if self.fault == "user" else ValueError("image 7 is broken")
+
+    def fake_loss(self, batch):
+        self.fail("train")
+        return super().fake_loss(batch)
+
+    def validation_step(self, batch, batch_idx):
+        if batch_idx > 0:
+            self.fail("validate")
+        return super().validation_step(batch, batch_idx)
+"""
+CONFIG = """
+model:
+  class_path: failing.Failing
+  init_args:
+    network: {class_path: realuid_lightning.networks.MLP, init_args: {shape: [1, 8, 8], width: 16, depth: 1}}
+    teacher_ckpt: null
+data:
+  class_path: MatchingDataModule
+  init_args: {source: Digits, batch_size: 8, eval_samples: 60, eval_batch_size: 8}
+fid: {features: {class_path: RawFeatures, init_args: {shape: [1, 8, 8]}}}
+trainer: {accelerator: cpu, devices: 3, strategy: ddp_per_network, max_steps: 2, enable_progress_bar: false}
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "fault", "code"), [("validate 1", "bug", 1), ("validate 0", "user", 2), ("train 2", "user", 2)]
+)
+def test_all_end_with_the_message_of_the_one_that_failed(where, fault, code, tmp_path):
+    (tmp_path / "failing.py").write_text(MODULE)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    realuid = Path(sys.executable).with_name("realuid")
+    words = ["-c", "config.yaml", "--model.where", where, "--model.fault", fault, "--trainer.val_check_interval=1"]
+    done = subprocess.run(
+        [realuid, "fit", *words],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    text = "image 7 is broken" if fault == "user" else "ValueError: image 7 is broken"
+    message = f"error: process {where[-1]} has failed: {text}"
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count(message) == 2, done.stderr
+    assert done.stderr.count("Traceback") == (fault == "bug"), done.stderr
