@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data.stream import share
 from realuid_lightning.errors import Faults
 from realuid_lightning.modules import DistillationModule, MatchingModule
 from realuid_lightning.modules.sharding import whole
@@ -98,19 +99,17 @@ class Diagnostics(Callback):
     # ----------------------------------------------------------------------------------------------- validation
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read as many real samples, once."""
+        """Read as many real samples, once: evenly from this process' share, for data may be listed class by class."""
         data = getattr(trainer, "datamodule", None)
         if self._real is not None or trainer.sanity_checking or not isinstance(data, MatchingDataModule):
             return
-        parts: list[Tensor] = []
-        for batch in data.reference_dataloader():
-            moved = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
-            real = data.on_after_batch_transfer(moved, 0).x1
-            assert isinstance(real, Tensor)
-            parts.append(real.flatten(1).float())
-            if sum(map(len, parts)) >= self.count:
-                break
-        self._real = torch.cat(parts)[: self.count] if parts else None
+        mine = share(len(data.reference), trainer.global_rank, trainer.world_size)
+        count = min(self.count, len(mine))
+        index = mine.start + torch.arange(count) * len(mine) // max(count, 1)
+        batch = MatchingBatch(x1=data.reference.get(index)[0])
+        real = data.on_after_batch_transfer(pl_module.transfer_batch_to_device(batch, pl_module.device, 0), 0).x1
+        assert real is not None
+        self._real = real.flatten(1).float()
 
     def on_validation_batch_end(
         self,

@@ -34,7 +34,7 @@ class FailureNotice(Callback):
         del pl_module, stage
         if trainer.world_size > 1 and distributed.is_initialized() and self._thread is None:
             self._done.clear()
-            store = distributed_c10d._get_default_store()
+            store = distributed_c10d._get_default_store().clone()  # a line of its own: others may wait on the first
             patience = 2 * _INTERVAL if trainer.is_global_zero else 0.0  # the store ends with process 0
             # Whoever has launched others kills all, itself included, when one of them ends with another code than 0.
             environment = trainer._accelerator_connector.cluster_environment
@@ -49,9 +49,8 @@ class FailureNotice(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the others, unless this is a stop that all processes make together."""
         del pl_module
-        watching = self._thread is not None
         self._stop()
-        if watching and isinstance(exception, Exception):
+        if isinstance(exception, Exception) and trainer.world_size > 1 and distributed.is_initialized():
             text = str(exception) if isinstance(exception, UserError) else f"{type(exception).__name__}: {exception}"
             code = 2 if isinstance(exception, UserError) else 1
             try:
@@ -83,7 +82,7 @@ def _look(store: distributed_c10d.Store, done: threading.Event, patience: float,
                 continue
             code, _, message = store.get(_KEY).decode().partition(" ")
         except RuntimeError:  # process 0 has gone without a word: killed, perhaps
-            if done.wait(_INTERVAL):  # or the run is over
+            if done.wait(20 * _INTERVAL):  # or the run is over, and this process slow to see it
                 return
             code, message = "1", "error: process 0 has ended"
         time.sleep(patience)

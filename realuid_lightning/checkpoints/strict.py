@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.tensor import DTensor
 
 from realuid_lightning.errors import UserError
 
@@ -15,7 +17,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> 
     """Load a state dict whose keys and shapes are exactly those of the network.
 
     Args:
-        network: The network to fill; it is left untouched unless everything fits.
+        network: The network to fill, which may be divided among devices; it is left untouched unless everything fits.
         state: Tensors by name; they are cast to the types of the network's own.
         source: Where the weights come from, for the message: a file name.
 
@@ -23,7 +25,10 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> 
         UserError: If a key is missing, unexpected, or of another shape, with counts, examples and a hint.
     """
     check_state(network, state, source)
-    network.load_state_dict(state, strict=True)
+    if any(isinstance(weight, DTensor) for weight in network.parameters()):
+        set_model_state_dict(network, dict(state), options=StateDictOptions(full_state_dict=True))
+    else:
+        network.load_state_dict(state, strict=True)
 
 
 def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None:

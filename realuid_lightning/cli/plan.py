@@ -26,7 +26,8 @@ from realuid_lightning.planning.units import count, parse_size, show
 
 NOT_COUNTED = (
     "Not counted: the device's context and libraries (about half a GiB with CUDA), workspace of convolutions, "
-    "fragmentation, temporaries of the optimizer, the feature extractor of the Frechet distance."
+    "fragmentation, temporaries of the optimizer, stages that fsdp_per_network gathers, the feature extractor of the "
+    "Frechet distance."
 )
 
 
@@ -269,7 +270,7 @@ def _changes(setting: Setting, made: Plan, limit: int) -> Table:
         table.add_row(words, show(total), "yes" if total <= limit else "no")
     if made.lasting > limit or not any(total <= limit for _, total in found):
         table.caption = (
-            "Networks that do not fit by themselves are divided among devices by a ModelParallelStrategy (FSDP2), or "
-            "made smaller."
+            "Networks that do not fit by themselves are divided among devices by --trainer.strategy fsdp_per_network, "
+            "or made smaller."
         )
     return table

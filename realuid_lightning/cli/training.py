@@ -146,7 +146,7 @@ class RealUIDCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Give the trainer our callbacks, but for those that the config switches off."""
-        callbacks = [*callbacks, FidelityCallback(), Diagnostics(), Preemption(), FailureNotice()]
+        callbacks = [*callbacks, FidelityCallback(), Diagnostics(), FailureNotice(), Preemption()]
         if config["enable_checkpointing"] is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
         if config["enable_progress_bar"] is not False:

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.agreement import disagreements
 from realuid_lightning.modules.ema import EMA, ema_faults
@@ -232,11 +233,14 @@ class MatchingModule(LightningModule):
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
         for fault in disagreements(self.architecture, self.path, data):
             faults.unless(False, fault)
+        predicting = self.trainer.state.fn == "predict"
+        option = "predict_seeds" if predicting else "eval_samples"
+        count = len(parse_indices(data.predict_seeds)) if predicting else data.eval_samples
         processes = self.trainer.world_size
         faults.unless(
-            not self._is_divided or data.eval_samples % processes == 0,
-            f"data.eval_samples must be a multiple of the number of processes, {processes}, where networks are divided "
-            f"among them, for all call them together; got {data.eval_samples}",
+            not self._is_divided or count % processes == 0,
+            f"data.{option} must name a multiple of the number of processes, {processes}, where networks are divided "
+            f"among them, for all call them together; got {count} samples",
         )
 
     # -------------------------------------------------------------------------------------------- many processes
@@ -284,13 +288,18 @@ class MatchingModule(LightningModule):
             self.log("guard/skipped", self.guard.skipped.float())
             self.guard.end_if_lost(self.trainer)
 
+    def on_train_end(self) -> None:
+        """End a run that is lost at its last steps, too."""
+        self.guard.end_if_lost(self.trainer)
+
     # ----------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record what rebuilds the network and the path, so that a checkpoint can be used without its config."""
         checkpoint[RECORD] = self._record()
         checkpoint["guard"] = self.guard.state_dict()
-        checkpoint["batch"] = whole_batch(self.trainer)
+        if self._trainer is not None:  # as in a run; a module alone can be saved too
+            checkpoint["batch"] = whole_batch(self.trainer)
 
     def _record(self) -> dict[str, Any]:
         network = self.architecture

@@ -170,12 +170,6 @@ class DistillationModule(MatchingModule):
             f"of a batch, got {data.batch_size}",
         )
 
-    def configure_model(self) -> None:
-        """Start before networks are divided among devices, unless a checkpoint will fill them."""
-        if self._is_divided and self.trainer.ckpt_path is None:
-            self.start()
-        super().configure_model()
-
     def on_fit_start(self) -> None:
         """Load the teacher and start both other networks, unless a checkpoint has just filled all three."""
         self.start()

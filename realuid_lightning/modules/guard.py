@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from realuid_lightning.errors import Faults, UserError
 
@@ -20,7 +20,7 @@ class UpdateGuard:
     The step counts all the same: the next draws, of data and noise alike, are keyed by its number and must be others;
     schedules and averages follow that count. ``guard.end_if_lost(trainer)`` ends the run when it is lost.
 
-    Fused optimizers of torch are told on the device, so that nothing waits for a verdict; any other optimizer loses its
+    Fused Adam and AdamW are told on the device, so that nothing waits for a verdict; any other optimizer loses its
     gradients, for which the verdict has to be read, once an update.
 
     All processes of a DDP come to the same verdict without a message of its own. The verdict rests on the gradients
@@ -62,7 +62,7 @@ class UpdateGuard:
         unsound = ~norm.detach().isfinite()
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         fused = all(group.get("fused") for group in bare.param_groups)  # a resumed state may differ from the config
-        if fused and getattr(bare, "_step_supports_amp_scaling", False):
+        if fused and isinstance(bare, Adam | AdamW):  # fused SGD would begin with a momentum that nobody has set
             bare.found_inf = unsound.float()  # type: ignore[attr-defined]  # as torch's GradScaler tells them
         elif unsound:
             # Not to be found by a step of any optimizer of torch, weight decay and momentum included.
@@ -101,9 +101,10 @@ class UpdateGuard:
         return {"skipped": int(self.skipped), "in_a_row": {name: int(count) for name, count in self._in_a_row.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting where a checkpoint was saved."""
+        """Go on counting where a checkpoint was saved; a run that was lost there gets its chances anew."""
         self.skipped = torch.tensor(state["skipped"])
-        self._in_a_row = {name: torch.tensor(count) for name, count in state["in_a_row"].items()}
+        rows = {name: count for name, count in state["in_a_row"].items() if count <= self.max_skips}
+        self._in_a_row = {name: torch.tensor(count) for name, count in rows.items()}
 
 
 def _save(trainer: Trainer) -> str:

@@ -20,8 +20,8 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh) -> None:
     """
     for network in networks:
         for stage in _stages(network):
-            fully_shard(stage, mesh=mesh)
-        fully_shard(network, mesh=mesh)
+            fully_shard(stage, mesh=mesh, reshard_after_forward=True)
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)  # also where no backward pass would do it
 
 
 def _stages(network: nn.Module) -> Iterator[nn.Module]:

@@ -24,7 +24,8 @@ class PerNetworkDDP(DDPStrategy):
 
     DDP follows calls of the network itself. A loss may call it several times before its backward pass, but each
     backward pass needs calls of its own, and a call of a part of the network (``self.generator.network(...)``) is not
-    followed. Gradients that would so stay those of one process end the run with a message.
+    followed. If its first or last weights get gradients that way, which would stay those of one process, the run ends
+    with a message.
 
     Args:
         kwargs: Arguments of Lightning's ``DDPStrategy`` and of ``DistributedDataParallel``, used for every network.

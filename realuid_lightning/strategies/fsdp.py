@@ -14,7 +14,6 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from realuid_lightning.checkpoints import check_state
 from realuid_lightning.errors import UserError
 
 
@@ -55,25 +54,43 @@ class PerNetworkFSDP(ModelParallelStrategy):
             ],
         }
 
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """False: networks are divided in ``configure_model``, which comes first."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """True: optimizers are filled once they are there."""
+        return True
+
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint of any strategy, check it, and give every process its part of weights and states.
+        """Read a checkpoint of any strategy, whole on every process.
 
         Raises:
-            UserError: If the file is missing, broken or foreign, or does not fit the module.
+            UserError: If the file is missing, broken or foreign.
         """
         del weights_only  # always
-        module = self.lightning_module
+        return self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give every process its part of the weights."""
+        assert self.lightning_module is not None
+        options = StateDictOptions(full_state_dict=True, strict=strict)
+        set_model_state_dict(self.lightning_module, checkpoint["state_dict"], options=options)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give every process its part of the optimizers' states.
+
+        Raises:
+            UserError: If a state is that of another number of weights.
+        """
         assert self.model is not None
-        assert module is not None
-        content = self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
-        check_state(module, content["state_dict"], "ckpt_path")
-        whole = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model, content["state_dict"], options=whole)
         names = {id(weight): name for name, weight in self.model.named_parameters()}
-        for optimizer, numbered in zip(self.optimizers, content.get("optimizer_states", []), strict=False):
+        for optimizer, numbered in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             own = [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
-            set_optimizer_state_dict(self.model, optimizer, _named(numbered, own), options=whole)
-        return content
+            options = StateDictOptions(full_state_dict=True)
+            set_optimizer_state_dict(self.model, optimizer, _named(numbered, own), options=options)
 
 
 def _names(groups: list[dict[str, Any]]) -> Iterator[str]:

@@ -97,10 +97,37 @@ def refused():
     trainer = Trainer(
         accelerator="cpu", devices=PROCESSES, strategy=STRATEGY, logger=False, enable_checkpointing=False, max_steps=1
     )
-    try:
-        trainer.fit(module("mlp"), MatchingDataModule(Digits(), batch_size=4, eval_samples=41))
-    except UserError as error:
-        torch.save(str(error), FOLDER / f"refused.rank{RANK}.pt")
+    told = []
+    for run, options in ((trainer.fit, {"eval_samples": 41}), (trainer.predict, {"predict_seeds": "0-6"})):
+        try:
+            run(module("mlp"), MatchingDataModule(Digits(), batch_size=4, **{"eval_samples": 40} | options))
+        except UserError as error:
+            told.append(str(error))
+    torch.save(told, FOLDER / f"refused.rank{RANK}.pt")
+
+
+def in_place(steps):
+    """Begin, or go on in the same folder without the teacher's file; validate first, and let nothing be saved then."""
+    teacher = FOLDER / f"weights.rank{RANK}.pt"
+    if steps == 2:
+        torch.save(network("mlp").state_dict(), teacher)
+    else:
+        teacher.unlink()
+    model = RealUIDModule(network("mlp"), str(teacher), fake_steps=1, ema=[0.9], evaluate=["ema_0.9"])
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=PROCESSES,
+        strategy=STRATEGY,
+        max_steps=steps,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=FOLDER / "in place",
+        callbacks=[RunCheckpoint(), Diagnostics(16)],
+    )
+    last = FOLDER / "in place" / "checkpoints" / "last.ckpt" if steps > 2 else None
+    trainer.fit(model, MatchingDataModule(Digits(), batch_size=4, eval_samples=8), ckpt_path=last)
 
 
 if __name__ == "__main__":
@@ -113,3 +140,5 @@ if __name__ == "__main__":
     if PROCESSES > 1:
         fit("of one process", "mlp", 4, ckpt=sys.argv[4])
         refused()
+        in_place(2)
+        in_place(4)

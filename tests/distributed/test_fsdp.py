@@ -97,4 +97,11 @@ def test_networks_are_divided_from_the_checkpoint_of_one_process(alone, divided)
 
 def test_uneven_shares_of_samples_are_refused(divided):
     for rank in (0, 1):
-        assert "eval_samples must be a multiple of the number of processes, 2" in kept(divided, "refused", rank)
+        training, predicting = kept(divided, "refused", rank)
+        assert "eval_samples must name a multiple of the number of processes, 2" in training
+        assert "predict_seeds must name a multiple" in predicting
+
+
+def test_a_run_goes_on_in_its_own_folder_without_the_teachers_file(divided):
+    assert content(divided, "in place")["global_step"] == 4
+    assert not list(divided.glob("weights.*"))

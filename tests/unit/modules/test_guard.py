@@ -20,6 +20,7 @@ OPTIMIZERS = {
     "adam": torch.optim.Adam,
     "fused adam": partial(torch.optim.Adam, fused=True),
     "foreach adamw": partial(torch.optim.AdamW, weight_decay=0.1, foreach=True),
+    "fused sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
     "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=0.1),
     "rmsprop": torch.optim.RMSprop,
     "adafactor": torch.optim.Adafactor,
@@ -80,6 +81,18 @@ def test_an_infinite_loss_of_finite_gradients_is_told_by_them():
     assert weight.grad.isnan().all()
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_first_update_that_is_skipped_leaves_nothing_behind(kind):
+    torch.manual_seed(0)
+    networks = [nn.Linear(3, 2) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    for network, scales in zip(networks, ([1.0], [float("nan"), 1.0]), strict=True):
+        optimizer = OPTIMIZERS[kind](network.parameters(), lr=1e-2)
+        for scale in scales:
+            update(UpdateGuard(), network, optimizer, scale)
+    assert_equal(networks[0].state_dict(), networks[1].state_dict())
+
+
 def test_networks_are_counted_apart_and_counts_survive():
     guard, optimizer = UpdateGuard(2), torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
     for _ in range(3):
@@ -88,6 +101,7 @@ def test_networks_are_counted_apart_and_counts_survive():
     again = UpdateGuard(2)
     again.load_state_dict(guard.state_dict())
     assert again.skipped == 3
+    again._in_a_row = guard._in_a_row
     with pytest.raises(UserError, match="3 updates of fake in a row, more than max_skips 2"):
         again.end_if_lost(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
 

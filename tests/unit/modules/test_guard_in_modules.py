@@ -95,3 +95,9 @@ def test_a_lost_run_ends_and_resumes(kind, tmp_path):
     assert trainer.global_step == 7
     assert again.guard.skipped == 3
     assert all(torch.isfinite(value).all() for value in again.state_dict().values())
+
+
+def test_a_run_that_is_lost_at_its_last_steps_does_not_end_as_a_success(tmp_path):
+    module = poison(TeacherModule(network(), max_skips=2), "matching_loss", range(100))
+    with pytest.raises(UserError, match="10 updates of network in a row, more than max_skips 2"):
+        run(module, tmp_path, 10, log_every_n_steps=50)
