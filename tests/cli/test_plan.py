@@ -54,7 +54,7 @@ def test_what_does_not_fit_is_told_with_what_would(realuid):
     assert "--model.ema=[0.9]" in written
     assert " yes " in written
     _, written = realuid("plan", "--config", DISTIL, "--device_memory=1MiB")
-    assert "ModelParallelStrategy" in written
+    assert "fsdp_per_network" in written
     assert " yes " not in written
 
 
