@@ -39,8 +39,11 @@ frameworks: .venv/installed  ## Train and distil all frameworks, and print their
 test: .venv/developing  ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-bench: .venv/installed  ## Time a distillation cycle against the textbook way of writing it
-	$(BIN)/python benchmarks/cycle.py
+bench: .venv/installed  ## Time training, inference and evaluation, on a GPU where there is one (half an hour on a CPU)
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/loader.py
 
 kills: .venv/installed  ## Kill a run 30 times, resume it each time, compare its end with that of an unharmed one
 	$(BIN)/python benchmarks/kills.py

@@ -5,12 +5,16 @@ sample index. Hence a resumed run repeats nothing and skips nothing without any 
 evaluation can not disturb training.
 """
 
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
 
 _WORD = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -52,6 +56,41 @@ def mix_array(key: int, counters: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         state = (state ^ state >> np.uint64(30)) * np.uint64(_MIX_1)
         state = (state ^ state >> np.uint64(27)) * np.uint64(_MIX_2)
     return np.asarray(state ^ state >> np.uint64(31))
+
+
+def hashed_normal(index: Int64[Tensor, " b"], shape: Sequence[int], *keys: int) -> Float64[Tensor, "b *d"]:
+    """Return standard normal numbers that are functions of (sample, place, keys), drawn on the device of ``index``.
+
+    Args:
+        index: Numbers of the samples.
+        shape: Shape of one sample.
+        keys: What they are for.
+    """
+    half = -(-math.prod(shape) // 2)
+    index = index.cpu() if index.device.type == "mps" else index  # which has no float64
+    places = torch.arange(2 * half, device=index.device).view(1, 2, half)
+    counters = _hashed(_hashed(index.view(-1, 1, 1) ^ _signed(mix(*keys))) ^ places)
+    uniform = ((counters >> 11 & (1 << 53) - 1).double() + 0.5) * 2**-53
+    radius, angle = (-2 * uniform[:, 0].log()).sqrt(), 2 * math.pi * uniform[:, 1]  # Box and Muller, 1958
+    normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
+    return normal[:, : math.prod(shape)].view(-1, *shape)
+
+
+def _hashed(state: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
+    """Hash as ``mix`` does, on tensors, whose integers wrap around."""
+    state = state + _signed(_GOLDEN)
+    state = (state ^ _shifted(state, 30)) * _signed(_MIX_1)
+    state = (state ^ _shifted(state, 27)) * _signed(_MIX_2)
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(state: Int64[Tensor, "*n"], count: int) -> Int64[Tensor, "*n"]:
+    """Shift right as unsigned integers do."""
+    return state >> count & (1 << 64 - count) - 1
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
 
 
 def keyed_generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:

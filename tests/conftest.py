@@ -31,4 +31,5 @@ hypothesis.settings.load_profile("steady")
 def isolated(tmp_path, monkeypatch):
     """Keep a test away from the user's cache and from the seed of another test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that one set by the test itself is taken back, too
+    monkeypatch.delenv("PL_GLOBAL_SEED")

@@ -9,19 +9,21 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.metrics import (
     Features,
     FeatureStatistics,
+    FrechetDistance,
     InceptionFeatures,
     RawFeatures,
     ReferenceCache,
+    covariance_root,
     feature_fingerprint,
     feature_label,
     feature_statistics,
+    moments,
 )
 
 
@@ -43,8 +45,9 @@ class FIDCallback(Callback):
             name = type(self.features).__name__
             raise UserError(f"FIDCallback: features must have an integer attribute num_features, but {name} has none")
         self.cache = ReferenceCache(cache)
-        self._metrics: dict[str, FrechetInceptionDistance] = {}
+        self._metrics: dict[str, FrechetDistance] = {}
         self._reference: FeatureStatistics | None = None
+        self._root = torch.empty(0)
         self._fingerprint = ""  # of the real data; hashing them all takes a while
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -116,16 +119,10 @@ class FIDCallback(Callback):
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
     on_test_epoch_end = on_validation_epoch_end
 
-    def _metric(self, name: str, device: torch.device) -> FrechetInceptionDistance:
+    def _metric(self, name: str, device: torch.device) -> FrechetDistance:
         if name not in self._metrics:
             assert self._reference is not None
-            metric = FrechetInceptionDistance(feature=self.features).to(device)
-            metric.orig_dtype = torch.float64  # a process without samples would have no dtype to return
-            metric.real_features_sum = self._reference.total.to(device)
-            metric.real_features_cov_sum = self._reference.outer.to(device)
-            metric.real_features_num_samples = self._reference.count.to(device)
-            metric._update_count = 1  # keeps torchmetrics from warning on a process without samples
-            self._metrics[name] = metric
+            self._metrics[name] = FrechetDistance(self.features, self._reference, self._root).to(device)
         return self._metrics[name]
 
     def _reference_statistics(self, trainer: Trainer, pl_module: LightningModule) -> FeatureStatistics:
@@ -143,6 +140,8 @@ class FIDCallback(Callback):
             known = FeatureStatistics(*(trainer.strategy.reduce(part, reduce_op="sum") for part in share))
             if trainer.is_global_zero:
                 self.cache.write(protocol, known)
+        known = FeatureStatistics(*(part.to(pl_module.device) for part in known))
+        self._root = covariance_root(moments(known)[0])
         return known if trainer.is_global_zero else FeatureStatistics(*map(torch.zeros_like, known))
 
     @staticmethod

@@ -26,8 +26,9 @@ from realuid_lightning.planning.units import count, parse_size, show
 
 NOT_COUNTED = (
     "Not counted: the device's context and libraries (about half a GiB with CUDA), workspace of convolutions, "
-    "fragmentation, temporaries of the optimizer, stages that fsdp_per_network gathers, the feature extractor of the "
-    "Frechet distance."
+    "fragmentation, temporaries of the optimizer, stages that fsdp_per_network gathers, training samples that "
+    "data.on_device holds, what compiled networks keep beyond that of eager ones, the feature extractor of the Frechet "
+    "distance."
 )
 
 
@@ -215,6 +216,7 @@ def _devices(setting: Setting, made: Plan) -> Table:
     title = f"Memory of each device: {setting.devices} under {strategy}, precision {setting.trainer.precision}"
     table = _table(title, "what", "bytes", "of it kept for the backward pass")
     whose = "networks" if made.shards == 1 else f"networks, a {made.shards}th of each"
+    whose += " (gradients in turn)" if made.gradients < sum(each.gradients for each in made.networks) else ""
     table.add_row(whose, show(made.lasting - made.buckets), "")
     if made.buckets:
         table.add_row("DDP's copies of gradients", show(made.buckets), "")

@@ -1,8 +1,8 @@
 """Data sets, the order in which samples come, and the LightningDataModule that serves them."""
 
-from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.batch import MatchingBatch, to_floats
 from realuid_lightning.data.folder import ImageFiles, ImageFolder
-from realuid_lightning.data.module import MatchingDataModule, to_floats
+from realuid_lightning.data.module import MatchingDataModule
 from realuid_lightning.data.pairs import Degradation, Degraded, Inpainting, Sketch, SuperResolution
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.data.sources import CIFAR10, CelebA, Digits, FashionMNIST

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 
@@ -52,3 +53,8 @@ class MatchingBatch(NamedTuple):
     def rows(self, start: int, stop: int) -> "MatchingBatch":
         """Return samples ``start`` to ``stop - 1`` of every field."""
         return MatchingBatch(*(None if field is None else field[start:stop] for field in self))
+
+
+def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+    """Map bytes 0..255 linearly onto [-1, 1]."""
+    return x.float().div_(127.5).sub_(1)

@@ -92,7 +92,10 @@ class ImageFiles(Source):
             UserError: If a file can not be decoded; the message names it.
         """
         names, y, images = self._files
-        x = torch.stack([self._decode(names[i]) for i in index.tolist()]) if images is None else images[index]
+        if images is None:
+            x = torch.stack([self._decode(names[i]) for i in index.tolist()])
+        else:
+            x = images.index_select(0, index)
         return x, None if y is None else y[index]
 
     def fingerprint(self) -> str:

@@ -4,14 +4,15 @@ import warnings
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.batch import MatchingBatch, to_floats
+from realuid_lightning.data.resident import CodedBatch, Resident
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.data.stream import (
     LatentDataset,
@@ -54,6 +55,9 @@ class MatchingDataModule(LightningDataModule):
         eval_origin: Source ends of evaluation and prediction, sample ``index % len``; ``origin`` unless given. When
             paired and as long as ``reference``, evaluation knows the truth ``x1`` of each. Its labels, if there are
             any, are those of the generated samples.
+        on_device: Hold all training samples, source ends included, on the device of each process, images as bytes.
+            Batches are looked up and mirrored there, without loader processes, and are the same bit for bit. The
+            sources must be held in memory. It spares a GPU's host copies of samples; on a CPU it gains nothing.
 
     Raises:
         UserError: If arguments are out of range or do not go together; all faults at once.
@@ -74,6 +78,7 @@ class MatchingDataModule(LightningDataModule):
         origin: Source | None = None,
         paired: bool = True,
         eval_origin: Source | None = None,
+        on_device: bool = False,
     ) -> None:
         super().__init__()
         self.source, self.reference = source, source if reference is None else reference
@@ -81,6 +86,8 @@ class MatchingDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
         self.labels, self.flip, self.num_workers = labels, flip, num_workers
         self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
+        self.on_device = on_device
+        self._resident: Resident | None = None
         self._check()
 
     def _check(self) -> None:
@@ -97,6 +104,12 @@ class MatchingDataModule(LightningDataModule):
             if other is not None and (option != "eval_origin" or other is not self.origin):  # told once
                 same = other.shape == self.shape
                 faults.unless(same, f"{option} must have samples of shape {self.shape} as source, got {other.shape}")
+        for option in ("source", "origin") if self.on_device else ():
+            held: Source | None = getattr(self, option)
+            if held is not None and not held.in_memory:
+                advice = "set its in_memory: true if it has that option, or on_device: false"
+                message = f"on_device: true needs {option} held in memory, but {type(held).__name__} is not: {advice}"
+                faults.unless(False, message)
         fitting = self.translates or self.eval_origin is None
         faults.unless(fitting, "eval_origin needs origin, the source ends of training: set both or neither")
         try:
@@ -148,17 +161,23 @@ class MatchingDataModule(LightningDataModule):
         Raises:
             UserError: If data are missing or do not fit, labels are wanted that are not there, or training has no end.
         """
+        self._resident = None  # what an interrupted run has left
         if self.labels:
             self._check_classes()
         if stage == "fit":
             self._check_end()
             self.source.setup()
             self._setup_origin()
+            self._resident = Resident(self._stream(), self._device) if self.on_device else None
         if stage != "predict":
             self.reference.setup()
         if self.eval_origin is not None:
             self.eval_origin.setup()
         self._hush()
+
+    def teardown(self, stage: str) -> None:  # noqa: ARG002
+        """Let go of the samples held on the device."""
+        self._resident = None
 
     def _setup_origin(self) -> None:
         if self.origin is None:
@@ -193,10 +212,15 @@ class MatchingDataModule(LightningDataModule):
                 "or max_time (max_epochs: -1 trains until it is stopped)"
             )
 
-    def train_dataloader(self) -> DataLoader[MatchingBatch]:
-        """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples (or pairs) each."""
+    def train_dataloader(self) -> DataLoader[MatchingBatch] | DataLoader[CodedBatch]:
+        """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples (or pairs) each.
+
+        With ``on_device``, once set up: of their codes, which ``on_after_batch_transfer`` looks up.
+        """
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
         sampler = StreamSampler(self.batch_size, micro_batches, *self._place(), self._batches_done)
+        if self._resident is not None:  # codes cost less than passing them on
+            return self._loader(self._resident.codes, 0, batch_sampler=sampler)
         return self._loader(self._stream(), self.num_workers, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[MatchingBatch]:
@@ -216,11 +240,19 @@ class MatchingDataModule(LightningDataModule):
         mine = RealSequence(self.reference, *self._place())
         return self._loader(mine, self.num_workers, batch_size=self.eval_batch_size)
 
-    def on_after_batch_transfer(self, batch: MatchingBatch, dataloader_idx: int) -> MatchingBatch:  # noqa: ARG002
-        """Turn images from bytes into floats in [-1, 1]: here, so that bytes travel to the device."""
-        return batch._replace(x0=_arrived(batch.x0), x1=_arrived(batch.x1))
+    def on_after_batch_transfer(self, batch: MatchingBatch | CodedBatch, dataloader_idx: int) -> MatchingBatch:  # noqa: ARG002
+        """Turn images from bytes into floats in [-1, 1]: here, so that bytes (or codes alone) travel to the device."""
+        real = self._looked_up(batch) if isinstance(batch, CodedBatch) else batch
+        return real._replace(x0=_arrived(real.x0), x1=_arrived(real.x1))
 
-    def _stream(self) -> Dataset[MatchingBatch]:
+    def _looked_up(self, coded: CodedBatch) -> MatchingBatch:
+        assert self._resident is not None
+        batch = self._resident.batch(coded)
+        if self.trainer:  # it has converted what the loader gave to its precision: codes alone
+            batch = self.trainer.precision_plugin.convert_input(batch)
+        return batch
+
+    def _stream(self) -> RealStream | PairStream:
         if self.origin is None:
             return RealStream(self.source, global_seed(), self.flip, self.labels)
         return PairStream(self.source, self.origin, global_seed(), self.flip, self.labels, self.paired)
@@ -257,12 +289,12 @@ class MatchingDataModule(LightningDataModule):
             return sampled_labels(indices, labels)
         return None if self.num_classes is None else balanced_labels(indices, self.num_classes)
 
-    def _loader(self, dataset: Dataset[MatchingBatch], workers: int, **batching: Any) -> DataLoader[MatchingBatch]:
+    def _loader(self, dataset: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._device.type == "cuda",
             collate_fn=_same,
             worker_init_fn=undisturbed,
             generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
@@ -271,6 +303,10 @@ class MatchingDataModule(LightningDataModule):
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _batches_done(self) -> int:
         return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
@@ -285,11 +321,6 @@ class MatchingDataModule(LightningDataModule):
         warnings.filterwarnings("ignore", message, category=PossibleUserWarning)
         # The training stream has no epochs, and goes on where it was.
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-
-
-def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
-    """Map bytes 0..255 linearly onto [-1, 1]."""
-    return x.float().div_(127.5).sub_(1)
 
 
 def _arrived(x: Tensor | None) -> Tensor | None:

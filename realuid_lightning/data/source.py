@@ -18,7 +18,8 @@ class Source(ABC):
     path. Constructing one is cheap: it checks arguments and reads nothing.
 
     Attributes:
-        in_memory: Whether ``get`` only reads memory, so that loader workers can not speed it up.
+        in_memory: Whether ``get`` only reads memory, so that loader workers can not speed it up, and all samples may
+            be held on a device.
     """
 
     in_memory: bool = False
@@ -103,7 +104,8 @@ class MemorySource(Source):
     def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Labels | None]:
         """Return the samples and labels at ``index``."""
         x, y = self._data
-        return x[index], None if y is None else y[index]
+        # Several times as fast as x[index] for rows of bytes.
+        return x.index_select(0, index), None if y is None else y[index]
 
     def labels(self) -> Labels | None:
         """Return all labels, or None."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from realuid_lightning.data.batch import MatchingBatch
-from realuid_lightning.data.source import Source
+from realuid_lightning.data.source import Samples, Source
 from realuid_lightning.errors import UserError
 from realuid_lightning.seeding import keyed_generator, mix, mix_array
 
@@ -25,12 +25,56 @@ LABEL = 0x1ABE1
 ORIGIN = 0x0416E
 
 Positions = Int64[np.ndarray, "b"]
+Codes = Int64[Tensor, "b"]
+
+
+class Order:
+    """Which sample comes at which position of an endless stream: every epoch a new permutation of the data set.
+
+    Position ``p`` holds sample ``permutation(seed, p // N)[p % N]`` of the data set's ``N``.
+
+    Args:
+        count: Number of samples ``N`` in the data set.
+        seed: Decides the order and the flips.
+        flip: Mirror each image with probability one half, decided anew at every position.
+    """
+
+    def __init__(self, count: int, seed: int, flip: bool = False) -> None:
+        self.count, self.seed, self.flip = count, seed, flip
+        self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def codes(self, positions: Positions | Sequence[int]) -> Codes:
+        """Return the index of the sample at each position; ``~index``, which is negative, where it is mirrored."""
+        places = np.asarray(positions, dtype=np.int64)
+        index = self._indices(places)
+        if not self.flip:
+            return index
+        mirrored = torch.from_numpy(mix_array(mix(self.seed, FLIP), places) % 2 == 1)
+        return torch.where(mirrored, ~index, index)
+
+    def _indices(self, positions: Positions) -> Int64[Tensor, "b"]:
+        epochs, places = np.divmod(positions, self.count)
+        indices = torch.empty(len(positions), dtype=torch.int64)
+        for epoch in np.unique(epochs):
+            chosen = torch.from_numpy(epochs == epoch)
+            indices[chosen] = self._permuted(int(epoch))[torch.from_numpy(places)[chosen]]
+        return indices
+
+    def _permuted(self, epoch: int) -> Int64[Tensor, "n"]:
+        if self._permutation[0] != epoch:
+            generator = keyed_generator(self.seed, ORDER, epoch)
+            self._permutation = (epoch, torch.randperm(self.count, generator=generator))
+        return self._permutation[1]
+
+
+def decoded(codes: Codes) -> tuple[Int64[Tensor, "b"], Bool[Tensor, "b"]]:
+    """Return the indices of the samples that ``Order.codes`` names, and which of them are mirrored."""
+    mirrored = codes < 0
+    return torch.where(mirrored, ~codes, codes), mirrored
 
 
 class RealStream(Dataset[MatchingBatch]):
-    """An endless stream of real samples: every epoch a new permutation of the source.
-
-    Position ``p`` holds sample ``permutation(seed, p // N)[p % N]`` of the source's ``N``.
+    """An endless stream of real samples, in the order and with the flips of ``Order``.
 
     Args:
         source: Where samples come from.
@@ -40,31 +84,15 @@ class RealStream(Dataset[MatchingBatch]):
     """
 
     def __init__(self, source: Source, seed: int, flip: bool = False, labels: bool = False) -> None:
-        self.source, self.seed, self.flip, self.labels = source, seed, flip, labels
-        self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.source, self.order, self.labels = source, Order(len(source), seed, flip), labels
 
     def __getitems__(self, positions: Positions | Sequence[int]) -> MatchingBatch:
         """Return the samples at ``positions`` as one batch: ``x1`` as the source gives it, ``y`` if asked for."""
-        places = np.asarray(positions, dtype=np.int64)
-        x, y = self.source.get(self._indices(places))
-        if self.flip:
-            mirrored = torch.from_numpy(mix_array(mix(self.seed, FLIP), places) % 2 == 1)
-            x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        index, mirrored = decoded(self.order.codes(positions))
+        x, y = self.source.get(index)
+        if self.order.flip:
+            x = _flipped(x, mirrored)
         return MatchingBatch(x1=x, y=y if self.labels else None)
-
-    def _indices(self, positions: Positions) -> Int64[Tensor, "b"]:
-        epochs, places = np.divmod(positions, len(self.source))
-        indices = torch.empty(len(positions), dtype=torch.int64)
-        for epoch in np.unique(epochs):
-            chosen = torch.from_numpy(epochs == epoch)
-            indices[chosen] = self._order(int(epoch))[torch.from_numpy(places)[chosen]]
-        return indices
-
-    def _order(self, epoch: int) -> Int64[Tensor, "n"]:
-        if self._permutation[0] != epoch:
-            generator = keyed_generator(self.seed, ORDER, epoch)
-            self._permutation = (epoch, torch.randperm(len(self.source), generator=generator))
-        return self._permutation[1]
 
 
 class PairStream(Dataset[MatchingBatch]):
@@ -148,7 +176,7 @@ class RealSequence(Dataset[MatchingBatch]):
 
     def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
         """Return the samples at ``places`` of this rank's share, with labels where there are any."""
-        index = torch.tensor([self.indices[place] for place in places])
+        index = self.indices.start + torch.tensor(places)
         x, y = self.source.get(index)
         return MatchingBatch(x1=x, y=y, index=index)
 
@@ -180,9 +208,19 @@ class LatentDataset(Dataset[MatchingBatch]):
     def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
         """Return what is at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y``, ``x0``, ``x1`` if any."""
         index = self.indices[list(places)]
-        z = torch.stack([torch.randn(self.shape, generator=keyed_generator(LATENT, i)) for i in index.tolist()])
+        z, generator = torch.empty(len(index), *self.shape), torch.Generator()
+        for row, i in zip(z, index.tolist(), strict=True):
+            row.normal_(generator=generator.manual_seed(mix(LATENT, i)))
         y = None if self.y is None else self.y[list(places)]
         return MatchingBatch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index)
+
+
+def _flipped(x: Samples, which: Bool[Tensor, "b"]) -> Samples:
+    """Return the images, those of ``which`` mirrored; ``x`` may be the source's own, and stays as it is."""
+    rows, flipped = which.nonzero().squeeze(1), x.clone()
+    # numpy writes rows of bytes several times as fast as torch, and torch.where takes ten times as long.
+    flipped.numpy()[rows.numpy()] = x.index_select(0, rows).flip(-1).numpy()
+    return flipped
 
 
 def _around(source: Source | None, index: Int64[Tensor, "b"]) -> Tensor | None:

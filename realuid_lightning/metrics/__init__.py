@@ -8,16 +8,21 @@ from realuid_lightning.metrics.features import (
     feature_label,
     to_bytes,
 )
+from realuid_lightning.metrics.frechet import FrechetDistance, covariance_root, moments, root_trace
 from realuid_lightning.metrics.reference import FeatureStatistics, ReferenceCache, feature_statistics
 
 __all__ = [
     "FeatureStatistics",
     "Features",
+    "FrechetDistance",
     "InceptionFeatures",
     "RawFeatures",
     "ReferenceCache",
+    "covariance_root",
     "feature_fingerprint",
     "feature_label",
     "feature_statistics",
+    "moments",
+    "root_trace",
     "to_bytes",
 ]

@@ -1,10 +1,11 @@
-"""Whether a network, a path and data go together."""
+"""Whether a network, a path, data and precision go together."""
 
 from collections.abc import Iterator
 
 from torch import nn
 
 from realuid_lightning.data import MatchingDataModule
+from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.paths import MatchingPath
 
 
@@ -36,3 +37,29 @@ def disagreements(network: nn.Module, path: MatchingPath, data: MatchingDataModu
         yield f"the network expects one of {classes} classes, but data.labels is false: set it to true"
     if classes is not None and data.labels and data.num_classes is not None and data.num_classes > classes:
         yield f"the network has {classes} classes, but the data has {data.num_classes}"
+
+
+def share_faults(data: MatchingDataModule, processes: int, predicting: bool) -> Iterator[str]:
+    """Yield what keeps processes that must call every network together from doing so in evaluation.
+
+    Args:
+        data: The data.
+        processes: Number of processes among which networks are divided.
+        predicting: Whether the run predicts; else it validates or tests.
+    """
+    option = "predict_seeds" if predicting else "eval_samples"
+    count = len(parse_indices(data.predict_seeds)) if predicting else data.eval_samples
+    if count % processes:
+        yield (
+            f"data.{option} must name a multiple of the number of processes, {processes}, where networks are divided "
+            f"among them, for all call them together; got {count} samples"
+        )
+
+
+def precision_faults(precision: str) -> Iterator[str]:
+    """Yield what is wrong with the trainer's precision."""
+    if precision.startswith("16"):
+        why = "whose loss scaling the fake updates would bypass"
+        yield f"trainer.precision is {precision}, {why}: use bf16-mixed or 32-true"
+    if precision == "bf16-true":
+        yield "trainer.precision is bf16-true, in which times of a path fall together: use bf16-mixed or 32-true"

@@ -13,16 +13,16 @@ from torch.distributed.tensor import DTensor
 
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
-from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.modules.agreement import disagreements
+from realuid_lightning.modules.agreement import disagreements, precision_faults, share_faults
+from realuid_lightning.modules.compiling import compile_in_place
 from realuid_lightning.modules.ema import EMA, ema_faults
 from realuid_lightning.modules.guard import UpdateGuard
-from realuid_lightning.modules.resuming import tell_changes, whole_batch
+from realuid_lightning.modules.resuming import lay_as_weights, tell_changes, whole_batch
 from realuid_lightning.modules.sharding import shard
-from realuid_lightning.paths import MatchingPath
+from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import Recorded
-from realuid_lightning.seeding import global_seed, keyed_generator, mix
+from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix
 
 # What a draw is for; keys of their own beside those of the data stream.
 DRAWS = 0xD3A35
@@ -39,14 +39,18 @@ class MatchingModule(LightningModule):
     optimizers.
 
     Args:
-        path: The framework.
+        path: The framework; flow matching when None.
         ema: Decays of the averages that are kept, each in [0, 1).
-        evaluate: Names of the samplers that validation and test measure (``raw``, ``ema_0.999``, ...); all when None.
+        evaluate: Names of the samplers that validation and test measure (``raw``, ``ema_0.999``, a teacher's
+            ``raw_steps_50``, ...); all when None.
         predict_with: Name of the sampler that ``predict`` uses; the last one when None.
         sampling_chunk: Samples in one evaluation forward. Every forward has exactly this size, so that a sample does
             not depend on the batch size or on the number of processes.
         max_skips: Greatest number of updates of one network, in a row, that are left out for a loss or gradient that
             is not finite; one more ends the run.
+        compile: Compile every network by ``torch.compile``, for the sizes that batches have. It takes minutes at the
+            beginning; checkpoints are the same.
+        channels_last: Keep the weights of convolutions in the order that tensor cores take them in.
     """
 
     ema: EMA
@@ -55,12 +59,14 @@ class MatchingModule(LightningModule):
 
     def __init__(
         self,
-        path: MatchingPath,
-        ema: list[float],
-        evaluate: list[str] | None,
-        predict_with: str | None,
-        sampling_chunk: int,
+        path: MatchingPath | None = None,
+        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
+        evaluate: list[str] | None = None,
+        predict_with: str | None = None,
+        sampling_chunk: int = 64,
         max_skips: int = 10,
+        compile: bool = False,  # noqa: A002 - what the user calls it
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         faults = Faults(type(self).__name__)
@@ -68,11 +74,13 @@ class MatchingModule(LightningModule):
             faults.unless(False, fault)
         faults.unless(sampling_chunk >= 1, f"sampling_chunk must be at least 1, got {sampling_chunk}")
         faults.raise_any()
-        self.path = path
+        self.path = path or FlowMatchingPath()
+        self.ema_decays = list(ema)
         self.evaluate = evaluate
         self.predict_with = predict_with
         self.sampling_chunk = sampling_chunk
         self.guard = UpdateGuard(max_skips)
+        self.compiled, self.channels_last = compile, channels_last
         self._loaded_steps = 0
 
     # ------------------------------------------------------------------------------------------------ randomness
@@ -128,8 +136,7 @@ class MatchingModule(LightningModule):
         """
         assert batch.index is not None
         assert batch.z is not None
-        drawn = [torch.randn(batch.z.shape[1:], generator=keyed_generator(STEP, i, step)) for i in batch.index.tolist()]
-        return torch.stack(drawn).to(batch.z)
+        return hashed_normal(batch.index, batch.z.shape[1:], STEP, step).to(batch.z.dtype)
 
     def source(self, batch: MatchingBatch) -> Tensor | None:
         """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""
@@ -141,11 +148,6 @@ class MatchingModule(LightningModule):
     def architecture(self) -> nn.Module:
         """A network of the teacher's architecture: what checkpoints record and data are checked against."""
         raise NotImplementedError
-
-    @property
-    def ema_decays(self) -> list[float]:
-        """Decays of the averages, in the order of the config."""
-        return self.ema.decays
 
     @property
     def steps_made(self) -> int:
@@ -211,37 +213,37 @@ class MatchingModule(LightningModule):
         for option, chosen in [("evaluate", self.evaluate or []), ("predict_with", [self.predict_with or names[-1]])]:
             for name in chosen:
                 faults.unless(name in names, f"{option} names {name!r}; there are {', '.join(names)}")
-        precision = str(self.trainer.precision)
-        faults.unless(
-            not precision.startswith("16"),
-            f"trainer.precision is {precision}, whose loss scaling the fake updates would bypass: "
-            "use bf16-mixed or 32-true",
-        )
-        faults.unless(
-            precision != "bf16-true",
-            "trainer.precision is bf16-true, in which times of a path fall together: use bf16-mixed or 32-true",
-        )
+        for fault in precision_faults(str(self.trainer.precision)):
+            faults.unless(False, fault)
+        for fast, wanted in (("compile", self.compiled), ("channels_last", self.channels_last)):
+            faults.unless(
+                not (wanted and self._is_divided),
+                f"{fast}: true does not go with networks that are divided among devices: set it to false",
+            )
         self._check_sampling(faults)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, MatchingDataModule):
             self._check_data(data, faults)
         faults.raise_any()
+        self._make_fast()
+
+    def _make_fast(self) -> None:
+        """Prepare the networks for speed, as the options say; a second time changes nothing."""
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+        if self.compiled:
+            for network in self.networks.values():
+                compile_in_place(network)
 
     def _check_sampling(self, faults: Faults) -> None:
         """Note what keeps the samplers from working on this path; nothing by default."""
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
-        for fault in disagreements(self.architecture, self.path, data):
+        found = list(disagreements(self.architecture, self.path, data))
+        if self._is_divided:
+            found += share_faults(data, self.trainer.world_size, self.trainer.state.fn == "predict")
+        for fault in found:
             faults.unless(False, fault)
-        predicting = self.trainer.state.fn == "predict"
-        option = "predict_seeds" if predicting else "eval_samples"
-        count = len(parse_indices(data.predict_seeds)) if predicting else data.eval_samples
-        processes = self.trainer.world_size
-        faults.unless(
-            not self._is_divided or count % processes == 0,
-            f"data.{option} must name a multiple of the number of processes, {processes}, where networks are divided "
-            f"among them, for all call them together; got {count} samples",
-        )
 
     # -------------------------------------------------------------------------------------------- many processes
 
@@ -280,6 +282,11 @@ class MatchingModule(LightningModule):
         """
         if isinstance(self.trainer.strategy, DDPStrategy):
             _sync_module_states(self)
+
+    def on_train_start(self) -> None:
+        """Fit what a checkpoint has restored to the order in memory that weights have by now."""
+        for optimizer in self.trainer.optimizers:
+            lay_as_weights(optimizer)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End a run that makes no sound updates any more, at the interval at which values are read anyway."""

@@ -21,7 +21,7 @@ from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.schedules import RecipeAdam, Warmup
 from realuid_lightning.modules.sharding import clip_gradients
 from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights
-from realuid_lightning.paths import FlowMatchingPath, MatchingPath
+from realuid_lightning.paths import MatchingPath
 
 
 class DistillationModule(MatchingModule):
@@ -47,14 +47,10 @@ class DistillationModule(MatchingModule):
         fake_optimizer: Makes the fake model's optimizer.
         fake_schedule: Makes its schedule, stepped once a fake update.
         clip: Greatest gradient norm of each network, above 0; None clips nothing.
-        ema: Decays of the generator's averages, counted in generator updates, each in [0, 1).
         sampling_steps: Network calls that a sample takes, and that the generator trains for; at least 1. Evaluation may
             ask a generator for fewer, a divisor of what it trained for.
-        evaluate: Names of the samplers that are measured (``raw``, ``ema_0.999``, ...); all when None.
-        predict_with: Name of the sampler that ``predict`` uses; the last one when None.
-        sampling_chunk: Samples in one evaluation forward, whatever the batch size.
-        max_skips: Greatest number of updates of one network, in a row, that are left out for a loss or gradient that
-            is not finite; one more ends the run.
+        matching: Options of ``MatchingModule``: ``ema`` (decays of the generator's averages, counted in generator
+            updates), ``evaluate``, ``compile`` and others.
     """
 
     role: ClassVar[Literal["generator"]] = "generator"
@@ -75,14 +71,10 @@ class DistillationModule(MatchingModule):
         fake_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
         fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
         clip: float | None = 1.0,
-        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         sampling_steps: int = 1,
-        evaluate: list[str] | None = None,
-        predict_with: str | None = None,
-        sampling_chunk: int = 64,
-        max_skips: int = 10,
+        **matching: Any,
     ) -> None:
-        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk, max_skips)
+        super().__init__(path, **matching)
         faults = Faults(type(self).__name__)
         faults.unless(fake_steps >= 1, f"fake_steps must be at least 1, got {fake_steps}")
         faults.unless(sampling_steps >= 1, f"sampling_steps must be at least 1, got {sampling_steps}")
@@ -108,7 +100,7 @@ class DistillationModule(MatchingModule):
         self.teacher = Frozen(copy.deepcopy(network))
         self.fake = copy.deepcopy(network)
         self.generator = OneStepGenerator(copy.deepcopy(network), self.path, max(sampling_steps, 1))
-        self.ema = EMA(self.generator, ema)
+        self.ema = EMA(self.generator, self.ema_decays)
         self._started = False
 
     @property
@@ -254,11 +246,12 @@ class DistillationModule(MatchingModule):
         self, optimizer: Optimizer | LightningOptimizer, schedule: LRScheduler, loss: Tensor, network: nn.Module
     ) -> Tensor:
         """Make one update of ``network`` and return its gradient norm before clipping."""
-        optimizer.zero_grad()
+        optimizer.zero_grad()  # what the other network's loss might have left, if a subclass lets it
         self.manual_backward(self.guard.armed(loss))
         norm = clip_gradients(network.parameters(), self.clip)
         self.guard.watch("fake" if network is self.fake else "generator", norm, optimizer)
         optimizer.step()
+        optimizer.zero_grad()  # memory for the next forward
         schedule.step()
         return norm
 

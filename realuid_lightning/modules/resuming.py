@@ -1,7 +1,10 @@
 """What a resumed run need not share with the one before it."""
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim import Optimizer
 
 from realuid_lightning.data import MatchingDataModule
 
@@ -26,3 +29,11 @@ def tell_changes(before: dict[str, int], now: dict[str, int]) -> None:
             f"resuming with {', '.join(changes)}: weights, optimizers, averages and schedules go on; draws, and which "
             "samples come when, are others from here on"
         )
+
+
+def lay_as_weights(optimizer: Optimizer) -> None:
+    """Give an optimizer's states the order in memory of their weights, which fused kernels take for granted."""
+    for weight, states in optimizer.state.items():
+        for name, value in states.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                states[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

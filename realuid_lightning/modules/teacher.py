@@ -18,7 +18,7 @@ from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.schedules import Warmup
 from realuid_lightning.modules.sharding import gradient_norm
-from realuid_lightning.paths import FlowMatchingPath, MatchingPath
+from realuid_lightning.paths import MatchingPath
 from realuid_lightning.solvers import Euler, Solver
 
 
@@ -30,14 +30,9 @@ class TeacherModule(MatchingModule):
         path: The framework; flow matching when None.
         optimizer: Makes the optimizer of the network's parameters.
         schedule: Makes its learning-rate schedule, stepped once an update; constant by default.
-        ema: Decays of the averages that are kept, each in [0, 1).
         solver: Multi-step sampler of validation and prediction; Euler when None.
         sampling_steps: Numbers of solver steps that validation measures; 1 is the one-step generator's start.
-        evaluate: Names of the samplers that are measured (``raw_steps_50``, ...); all when None.
-        predict_with: Name of the sampler that ``predict`` uses; the last one when None.
-        sampling_chunk: Samples in one evaluation forward, whatever the batch size.
-        max_skips: Greatest number of updates in a row that are left out for a loss or gradient that is not finite; one
-            more ends the run.
+        matching: Options of ``MatchingModule``: ``ema``, ``evaluate``, ``compile`` and others.
     """
 
     role: ClassVar[Literal["teacher"]] = "teacher"
@@ -48,22 +43,18 @@ class TeacherModule(MatchingModule):
         path: MatchingPath | None = None,
         optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4, fused=True),
         schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=0),
-        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         solver: Solver | None = None,
-        sampling_steps: list[int] = [1, 50],  # noqa: B006
-        evaluate: list[str] | None = None,
-        predict_with: str | None = None,
-        sampling_chunk: int = 64,
-        max_skips: int = 10,
+        sampling_steps: list[int] = [1, 50],  # noqa: B006 - the default is shown by --help; never mutated
+        **matching: Any,
     ) -> None:
-        super().__init__(path or FlowMatchingPath(), ema, evaluate, predict_with, sampling_chunk, max_skips)
+        super().__init__(path, **matching)
         faults = Faults("TeacherModule")
         faults.unless(bool(sampling_steps), "sampling_steps must name at least one number of steps, got none")
         for steps in sampling_steps:
             faults.unless(steps >= 1, f"sampling_steps must be at least 1, got {steps}")
         faults.raise_any()
         self.network = network
-        self.ema = EMA(network, ema)
+        self.ema = EMA(network, self.ema_decays)
         self.optimizer = optimizer
         self.schedule = schedule
         self.solver = solver or Euler()

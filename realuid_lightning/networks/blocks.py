@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from realuid_lightning.networks.convolution import Convolution
+
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -78,12 +80,14 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embedding_width: int, dropout: float) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(Norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            Norm(in_channels), nn.SiLU(), Convolution(in_channels, out_channels, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_width, out_channels))
-        last = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        last = zeroed(Convolution(out_channels, out_channels, 3, padding=1))
         self.out_layers = nn.Sequential(Norm(out_channels), nn.SiLU(), nn.Dropout(dropout), last)
         same = in_channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same else Convolution(in_channels, out_channels, 1)
 
     def forward(self, h: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b k h w"]:
         """Transform ``h`` under ``embedding``."""
@@ -127,7 +131,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.op = Convolution(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
         """Reduce (B, C, H, W) to (B, C, H/2, W/2)."""
@@ -140,7 +144,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels, 3, padding=1)
 
     def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
         """Enlarge (B, C, H, W) to (B, C, 2H, 2W)."""

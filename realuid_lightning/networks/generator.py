@@ -82,7 +82,8 @@ class OneStepGenerator(nn.Module):
         """Make the samples of ``practise`` for more than one step."""
         places = torch.arange(len(z), device=z.device)
         step = places * self.steps // len(z)
-        times = torch.tensor(self.path.levels(self.steps), dtype=z.dtype, device=z.device)
+        # Not from a list: that would copy from the host, and wait for the device.
+        times = torch.cat([torch.full_like(z.flatten()[:1], level) for level in self.path.levels(self.steps)])
         noises = torch.cat([z[:, None], renoise], 1)
         xt = self.path.noised(times[0].expand(len(z)), z, torch.zeros_like(z), x0).clone()
         with torch.no_grad():

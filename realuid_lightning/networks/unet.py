@@ -1,6 +1,7 @@
 """The UNet of the published experiments (Dhariwal and Nichol 2021, arXiv 2105.05233, without its scale-shift norm)."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,8 +20,18 @@ from realuid_lightning.networks.blocks import (
     time_features,
     zeroed,
 )
+from realuid_lightning.networks.convolution import Convolution
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.recorded import Recorded
+
+_PRODUCTS = [
+    getattr(torch.ops.aten, name).default
+    for name in (
+        *("convolution", "addmm", "mm", "bmm"),
+        *(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn")),
+        "_scaled_dot_product_flash_attention_for_cpu",
+    )
+]
 
 
 class UNet(Recorded, nn.Module):
@@ -40,7 +51,9 @@ class UNet(Recorded, nn.Module):
         num_head_channels: Channels of one attention head.
         num_classes: Number of classes of a conditional network, None for an unconditional one.
         dropout: Probability of dropping an activation, in [0, 1).
-        checkpoint: Recompute activations in the backward pass: less memory, about a third more time, same gradients.
+        checkpoint: Recompute activations in the backward pass: less memory, more time, same gradients. ``"cheap"``
+            keeps what convolutions and matrix products return, and recomputes the rest; True recomputes all but the
+            inputs of stages, for about a third more time.
         condition_channels: Further channels of the input, behind those of the image.
 
     Raises:
@@ -63,7 +76,7 @@ class UNet(Recorded, nn.Module):
         num_head_channels: int,
         num_classes: int | None = None,
         dropout: float = 0.0,
-        checkpoint: bool = False,
+        checkpoint: bool | Literal["cheap"] = False,
         condition_channels: int = 0,
     ) -> None:
         super().__init__()
@@ -87,7 +100,7 @@ class UNet(Recorded, nn.Module):
         self.shape = (in_channels, image_size, image_size)
         self.num_classes = num_classes
         self.condition_channels = condition_channels
-        self.checkpoint = checkpoint
+        self.checkpoint, self.dropout = checkpoint, dropout
         self.model_channels = model_channels
         embedding_width = 4 * model_channels
 
@@ -108,7 +121,7 @@ class UNet(Recorded, nn.Module):
         widths = [model_channels * mult for mult in channel_mult]
         channels, size = model_channels, image_size
         skips = [channels]
-        first_layer = nn.Conv2d(in_channels + condition_channels, channels, 3, padding=1)
+        first_layer = Convolution(in_channels + condition_channels, channels, 3, padding=1)
         self.input_blocks = nn.ModuleList([Stage([first_layer])])
         for level, width in enumerate(widths):
             if level > 0:
@@ -134,7 +147,7 @@ class UNet(Recorded, nn.Module):
                 self.output_blocks[-1].append(Upsample(channels))  # type: ignore[operator]
                 size *= 2
 
-        self.out = nn.Sequential(Norm(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, in_channels, 3, padding=1)))
+        self.out = nn.Sequential(Norm(channels), nn.SiLU(), zeroed(Convolution(channels, in_channels, 3, padding=1)))
 
     def forward(
         self, t: Float[Tensor, " b"], x: Float[Tensor, "b i h w"], y: Int64[Tensor, " b"] | None = None
@@ -183,11 +196,19 @@ class UNet(Recorded, nn.Module):
 
     def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
         """Run one stage, keeping only its inputs for the backward pass when checkpointing."""
-        if self.checkpoint and torch.is_grad_enabled():
-            output: Tensor = checkpointing.checkpoint(stage, *inputs, use_reentrant=False)
-        else:
-            output = stage(*inputs)
-        return output
+        if self.checkpoint is False or not torch.is_grad_enabled():
+            plain: Tensor = stage(*inputs)
+            return plain
+        how: dict[str, Any] = {"context_fn": _keep_products} if self.checkpoint == "cheap" else {}
+        recomputed: Tensor = checkpointing.checkpoint(
+            stage, *inputs, use_reentrant=False, preserve_rng_state=self.dropout > 0, **how
+        )
+        return recomputed
+
+
+def _keep_products() -> Any:
+    """Return contexts in which ``checkpoint`` keeps what products return, which take most of the time."""
+    return checkpointing.create_selective_checkpoint_contexts(_PRODUCTS)  # type: ignore[no-untyped-call]
 
 
 def _check_counts(faults: Faults, **counts: int) -> None:

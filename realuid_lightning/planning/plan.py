@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -82,6 +83,7 @@ class Plan:
     Attributes:
         networks: Sizes, as if one device held all of each network.
         steps: Cost of each kind of update, by the name of the network that moves.
+        gradients: Bytes of gradients, at most: networks that train in turn hold them in turn.
         buckets: Bytes of DDP's copies of gradients.
         shards: Devices that a network is divided among; 1 when every device holds all of it.
         checkpoint: Bytes of one checkpoint.
@@ -92,6 +94,7 @@ class Plan:
 
     networks: list[NetworkSize]
     steps: dict[str, Step]
+    gradients: int
     buckets: int
     shards: int
     checkpoint: int
@@ -102,7 +105,8 @@ class Plan:
     @property
     def lasting(self) -> int:
         """Bytes that are there all the time: weights, averages, gradients, optimizer states, buckets."""
-        return -(-sum(network.total for network in self.networks) // self.shards) + self.buckets
+        divided = self.gradients + sum(network.weights + network.states for network in self.networks)
+        return -(-divided // self.shards) + self.buckets
 
     @property
     def peaks(self) -> dict[str, int]:
@@ -126,6 +130,7 @@ def make_plan(setting: Setting) -> Plan:
     return Plan(
         networks=networks,
         steps={kind: simulation.step(kind, setting.batch_size) for kind in updates(module)},
+        gradients=_gradients(setting, networks),
         buckets=_buckets(trainer, sum(network.gradients for network in networks)),
         shards=setting.devices if isinstance(trainer.strategy, ModelParallelStrategy | FSDPStrategy) else 1,
         checkpoint=checkpoint_size(module),
@@ -135,11 +140,22 @@ def make_plan(setting: Setting) -> Plan:
     )
 
 
+def _gradients(setting: Setting, networks: list[NetworkSize]) -> int:
+    """Return the bytes of all gradients that are there at once."""
+    sizes = [network.gradients for network in networks]
+    in_turn = isinstance(setting.module, DistillationModule) and not _views(setting.trainer)
+    return max(sizes) if in_turn else sum(sizes)
+
+
 def _buckets(trainer: Trainer, gradients: int) -> int:
     """Return the bytes that DDP copies gradients into, also with one process, unless gradients are views of them."""
+    return gradients if isinstance(trainer.strategy, DDPStrategy) and not _views(trainer) else 0
+
+
+def _views(trainer: Trainer) -> bool:
+    """Return whether gradients lie in the buckets of a DDP, which last."""
     strategy = trainer.strategy
-    copies = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("gradient_as_bucket_view")
-    return gradients if copies else 0
+    return isinstance(strategy, DDPStrategy) and bool(strategy._ddp_kwargs.get("gradient_as_bucket_view"))
 
 
 def _validations(trainer: Trainer) -> int | None:
@@ -233,33 +249,25 @@ def alternatives(setting: Setting, plan: Plan, limit: int) -> Iterator[Alternati
         return torch.autocast("cpu", torch.bfloat16)
 
     single = setting.trainer.precision == "32-true"
-    recomputing = _recomputing(module)
-    changes: list[tuple[str, bool, Context | None]] = []
-    if recomputing is not None:
-        changes.append(("--model.network.checkpoint=true", True, None))
-    if single:
-        changes.append(("--trainer.precision=bf16-mixed", False, half))
-    if len(changes) == 2:
-        changes.append((f"{changes[0][0]} {changes[1][0]}", True, half))
-    for words, recompute, context in changes:
+    ways: list[str | bool] = [False, "cheap", True] if _not_recomputing(module) else [False]
+    contexts: list[Context | None] = [None, half] if single else [None]
+    for way, context in product(ways, contexts):
+        if way is False and context is None:  # the config as it is
+            continue
+        words = [f"--model.network.checkpoint={str(way).lower()}"] if way else []
+        words += ["--trainer.precision=bf16-mixed"] if context else []
         simulation = setting.simulation(context)
-        if recompute:
-            _set_recomputing(simulation.module)
+        for part in _not_recomputing(simulation.module):
+            part.checkpoint = way
         sampling = simulation.forward(module.sampling_chunk, evaluation.inputs)[0] if evaluation is not None else 0
         step = simulation.step(worst, setting.batch_size).peak
-        yield Alternative(words, plan.lasting + max(step, sampling))
+        yield Alternative(" ".join(words), plan.lasting + max(step, sampling))
     decays = module.ema_decays
     if len(decays) > 1:
         spared = size_of([*module.ema.parameters(), *module.ema.buffers()]) * (len(decays) - 1) // len(decays)
         yield Alternative(f"--model.ema=[{decays[0]}]", plan.total - spared // plan.shards)
 
 
-def _recomputing(module: MatchingModule) -> list[Any] | None:
-    """Return the networks that could recompute activations, but do not; None without any."""
-    found = [part for part in module.modules() if getattr(part, "checkpoint", None) is False]
-    return found or None
-
-
-def _set_recomputing(module: MatchingModule) -> None:
-    for part in _recomputing(module) or []:
-        part.checkpoint = True
+def _not_recomputing(module: MatchingModule) -> list[Any]:
+    """Return the networks that could recompute activations, but do not."""
+    return [part for part in module.modules() if getattr(part, "checkpoint", None) is False]

@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
     Attributes:
         kept: Bytes that the forward pass leaves for the backward pass: activations, and the batch.
-        peak: Most bytes at any moment, beside weights, averages, optimizer states and all gradients: what is kept,
+        peak: Most bytes at any moment, beside weights, averages, optimizer states and gradients: what is kept,
             and temporaries.
         forward: FLOPs of the forward pass; a multiplication and an addition are two.
         flops: FLOPs of both passes.

@@ -103,6 +103,11 @@ def refused():
             run(module("mlp"), MatchingDataModule(Digits(), batch_size=4, **{"eval_samples": 40} | options))
         except UserError as error:
             told.append(str(error))
+    try:
+        fast = RealUIDModule(network("mlp"), None, compile=True, channels_last=True)
+        trainer.fit(fast, MatchingDataModule(Digits(), batch_size=4, eval_samples=40))
+    except UserError as error:
+        told.append(str(error))
     torch.save(told, FOLDER / f"refused.rank{RANK}.pt")
 
 

@@ -36,11 +36,14 @@ class Together(RealUIDModule):
         return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)
 
     def _update(self, optimizer, schedule, loss, network):
+        name, kept = "fake" if network is self.fake else "generator", self.__dict__.setdefault("gradients", [])
+
+        def keep(*_):
+            kept.append((name, [weight.grad.clone() for weight in network.parameters()]))
+
+        handle = getattr(optimizer, "optimizer", optimizer).register_step_pre_hook(keep)
         norm = super()._update(optimizer, schedule, loss, network)
-        name = "fake" if network is self.fake else "generator"
-        self.__dict__.setdefault("gradients", []).append(
-            (name, [weight.grad.clone() for weight in network.parameters()])
-        )
+        handle.remove()
         return norm
 
 

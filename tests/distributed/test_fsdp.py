@@ -95,11 +95,13 @@ def test_networks_are_divided_from_the_checkpoint_of_one_process(alone, divided)
     assert_close(content(divided, "of one process"), content(alone, "whole"), rtol=1e-5, atol=1e-6)
 
 
-def test_uneven_shares_of_samples_are_refused(divided):
+def test_uneven_shares_of_samples_and_what_divided_networks_can_not_do_are_refused(divided):
     for rank in (0, 1):
-        training, predicting = kept(divided, "refused", rank)
+        training, predicting, fast = kept(divided, "refused", rank)
         assert "eval_samples must name a multiple of the number of processes, 2" in training
         assert "predict_seeds must name a multiple" in predicting
+        for option in ("compile", "channels_last"):
+            assert f"{option}: true does not go with networks that are divided" in fast
 
 
 def test_a_run_goes_on_in_its_own_folder_without_the_teachers_file(divided):

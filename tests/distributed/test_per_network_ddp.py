@@ -148,12 +148,24 @@ def test_it_is_chosen_by_its_short_name():
     assert isinstance(trainer.strategy, PerNetworkDDP)
 
 
+def test_compiled_networks_train_alike():
+    script = [sys.executable, str(Path(__file__).with_name("compiled_runs.py"))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[] True {}"], done.stderr[-3000:]
+
+
+def test_gradients_are_views_of_what_is_sent_unless_told_otherwise():
+    assert PerNetworkDDP()._ddp_kwargs["gradient_as_bucket_view"] is True
+    assert PerNetworkDDP(gradient_as_bucket_view=False)._ddp_kwargs["gradient_as_bucket_view"] is False
+
+
 @pytest.mark.parametrize("chosen", [OURS, "PerNetworkDDP", "realuid_lightning.strategies.PerNetworkDDP"])
 def test_a_config_names_it_or_its_class(chosen, capsys, monkeypatch):
     config = Path(__file__).parents[2] / "configs" / "demo" / "distil.yaml"
     words = ["fit", "-c", str(config), "--trainer.strategy", chosen, "--print_config"]
     if chosen != OURS:
-        words[-1:] = ["--trainer.strategy.gradient_as_bucket_view", "true", "--print_config"]
+        words[-1:] = ["--trainer.strategy.gradient_as_bucket_view", "false", "--print_config"]
     monkeypatch.setattr(sys, "argv", ["realuid", *words])
     with pytest.raises(SystemExit):
         run(words)
@@ -162,4 +174,4 @@ def test_a_config_names_it_or_its_class(chosen, capsys, monkeypatch):
         assert strategy == OURS
     else:
         assert strategy["class_path"] == "realuid_lightning.strategies.PerNetworkDDP"
-        assert {**strategy["init_args"], **strategy.get("dict_kwargs", {})}["gradient_as_bucket_view"] is True
+        assert {**strategy["init_args"], **strategy.get("dict_kwargs", {})}["gradient_as_bucket_view"] is False

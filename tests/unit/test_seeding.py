@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import seed_everything
+from scipy.stats import kstest
 
-from realuid_lightning.seeding import global_seed, keyed_generator, mix, mix_array
+from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix, mix_array
 
 WORD = 1 << 64
 KEYS = st.lists(st.integers(-WORD, 2 * WORD), max_size=4)
@@ -89,3 +90,19 @@ def test_another_process_draws_the_same():
     environment = os.environ | {"PYTHONHASHSEED": "123"}
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.strip() == f"{mix(3, 4)} {torch.rand(3, generator=keyed_generator(5, 6)).tolist()}"
+
+
+def test_hashed_numbers_are_normal_and_functions_of_the_sample_alone():
+    index = torch.arange(2000)
+    drawn = hashed_normal(index, (3, 5), 7, 1)
+    assert drawn.shape == (2000, 3, 5)
+    assert drawn.dtype == torch.float64
+    assert abs(drawn.mean()) < 0.03
+    assert abs(drawn.std() - 1) < 0.03
+    assert kstest(drawn.flatten().numpy(), "norm").pvalue > 1e-3
+    correlations = torch.corrcoef(drawn.flatten(1).T) - torch.eye(15, dtype=torch.float64)
+    assert correlations.abs().max() < 0.12
+    some = torch.tensor([1999, 3, 3])
+    assert torch.equal(hashed_normal(some, (3, 5), 7, 1), drawn[some])
+    for other in (hashed_normal(index, (3, 5), 7, 2), hashed_normal(index, (3, 5), 8, 1), drawn.roll(1, 0)):
+        assert abs((other * drawn).mean()) < 0.03

@@ -57,11 +57,12 @@ def trainer(tmp_path, **options):
     )
 
 
-def placed(data, rank=0, world_size=1, step=0, micro_batches=1):
+def placed(data, rank=0, world_size=1, step=0, micro_batches=1, device="cpu"):
     """Attach ``data`` to a stand-in for process ``rank`` of ``world_size``."""
     module = SimpleNamespace(micro_batches=micro_batches)
     place = {"global_rank": rank, "world_size": world_size, "global_step": step}
-    data.trainer = SimpleNamespace(**place, lightning_module=module, accumulate_grad_batches=1)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(**place, lightning_module=module, strategy=strategy, accumulate_grad_batches=1)
     return data
 
 

@@ -4,8 +4,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from realuid_lightning.data import Digits, LatentDataset, MemorySource, RealSequence, RealStream, StreamSampler, Toy2D
-from realuid_lightning.data.stream import balanced_labels, parse_indices, sampled_labels, share
+from realuid_lightning.data.stream import LATENT, balanced_labels, parse_indices, sampled_labels, share
 from realuid_lightning.errors import UserError
+from realuid_lightning.seeding import keyed_generator
 
 
 class Counting(MemorySource):
@@ -53,8 +54,23 @@ def test_flips_mirror_about_half_and_are_keyed_by_position():
     assert torch.equal(flipped[700:900], RealStream(Digits(), 3, flip=True).__getitems__(range(700, 900)).x1)
     # The same image is flipped in some epochs and not in others.
     one = RealStream(Digits(), seed=3, flip=True)
-    index = [int((one._indices(np.arange(e * 1797, (e + 1) * 1797)) == 5).nonzero()) + e * 1797 for e in range(8)]
+    index = [int((one.order._indices(np.arange(e * 1797, (e + 1) * 1797)) == 5).nonzero()) + e * 1797 for e in range(8)]
     assert len(one.__getitems__(index).x1.unique(dim=0)) == 2
+
+
+def test_mirroring_leaves_a_sources_own_memory_alone():
+    class Lending(Digits):
+        def get(self, index):
+            assert torch.equal(index, torch.arange(1797))
+            return self._data
+
+    source = Lending()
+    before = source._data[0].clone()
+    stream = RealStream(source, seed=3, flip=True)
+    stream.order._permutation = (0, torch.arange(1797))
+    flipped = stream.__getitems__(range(1797)).x1
+    assert torch.equal(source._data[0], before)
+    assert not torch.equal(flipped, before)
 
 
 def test_vectors_stream_too():
@@ -123,6 +139,13 @@ def test_a_latent_depends_on_its_index_alone():
     some = LatentDataset(torch.tensor([17, 3, 5]), (3, 4, 4))
     assert torch.equal(some.__getitems__([0, 2]).z, every.z[[17, 5]])
     assert len(LatentDataset(torch.arange(0), (2,))) == 0
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 5), (1, 4, 4), (17,), (3, 7, 7)])
+def test_a_latent_is_what_its_generator_draws_first(shape):
+    z = LatentDataset(torch.arange(9) * 10**6, shape).__getitems__(range(9)).z
+    alone = [torch.randn(shape, generator=keyed_generator(LATENT, i * 10**6)) for i in range(9)]
+    assert torch.equal(z, torch.stack(alone))
 
 
 def test_latents_are_standard_normal_and_distinct():

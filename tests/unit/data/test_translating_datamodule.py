@@ -72,7 +72,8 @@ def trainer(tmp_path, **options):
 def placed(data, rank, world_size):
     place = {"global_rank": rank, "world_size": world_size, "global_step": 2}
     module = SimpleNamespace(micro_batches=3)
-    data.trainer = SimpleNamespace(**place, lightning_module=module, accumulate_grad_batches=1)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(**place, lightning_module=module, strategy=strategy, accumulate_grad_batches=1)
     return data
 
 

@@ -100,12 +100,11 @@ def test_a_generator_step_leaves_the_fake_model_and_the_head_alone_and_a_fake_st
 
     def watching(optimizer, schedule, loss, of):
         before = weights(made.fake)
-        grads = {name: None if p.grad is None else p.grad.clone() for name, p in made.fake.named_parameters()}
         norm = update(optimizer, schedule, loss, of)
         moved = {name for name, value in made.fake.state_dict().items() if not torch.equal(value, before[name])}
         if of is made.generator:
             assert not moved
-            assert all(torch.equal(p.grad, grads[name]) for name, p in made.fake.named_parameters())
+            assert all(p.grad is None for p in made.fake.parameters())
         else:
             assert {"head.4.weight", "network.input.weight", "network.out.2.weight"} <= moved
         seen.append(len(moved) > 0)

@@ -37,6 +37,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unet of 96 channels": lambda: unet(8, (1, 3), num_classes=3, condition_channels=2),
     "unet of 1 pixel": lambda: unet(1),
     "checkpointed unet": lambda: unet(8, (1, 2), checkpoint=True, num_classes=3),
+    "unet that keeps products": lambda: unet(8, (1, 2), checkpoint="cheap", num_classes=3),
     "mlp of vectors": lambda: MLP([2], width=16, num_classes=3),
     "mlp of images": lambda: MLP([1, 3, 5], width=34, depth=2, condition_channels=1),
     "narrowest mlp": lambda: MLP([2], width=2, depth=1),

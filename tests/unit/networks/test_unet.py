@@ -113,11 +113,12 @@ def test_attention_orders_channels_by_head_first() -> None:
     torch.testing.assert_close(block(h), h + block.proj_out(mixed).view_as(h), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["cheap", True])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_checkpointing_gives_equal_gradients(dropout: float) -> None:
+def test_checkpointing_gives_equal_gradients(dropout: float, way: Any) -> None:
     t, x = inputs()
     plain = gradients(small(dropout=dropout), t, x)
-    checkpointed = gradients(small(dropout=dropout, checkpoint=True), t, x)
+    checkpointed = gradients(small(dropout=dropout, checkpoint=way), t, x)
     torch.testing.assert_close(checkpointed, plain, atol=1e-6, rtol=1e-5)
 
 

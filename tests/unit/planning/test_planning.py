@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from lightning import Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -112,13 +112,14 @@ def test_half_precision_is_measured_too():
 
 
 def test_checkpointing_is_measured_too():
-    plain, recomputing = (
-        Simulation(TeacherModule(unet(checkpoint=on)), data()).step("network", 24) for on in (False, True)
+    plain, cheap, recomputing = (
+        Simulation(TeacherModule(unet(checkpoint=way)), data()).step("network", 24) for way in (False, "cheap", True)
     )
+    assert recomputing.peak < cheap.peak < 0.8 * plain.peak
     assert recomputing.kept < 0.5 * plain.kept
-    assert recomputing.peak < plain.peak
-    assert recomputing.forward == plain.forward
-    assert recomputing.flops > plain.flops
+    assert recomputing.forward == cheap.forward == plain.forward
+    assert recomputing.flops > 1.25 * plain.flops
+    assert cheap.flops == plain.flops
 
 
 def test_bytes_grow_with_the_batch_in_a_straight_line():
@@ -175,7 +176,7 @@ def test_bytes_and_checkpoints_are_those_of_a_real_run(optimizer, tmp_path):
         weights = list(network.parameters())
         assert sizes[name].parameters == sum(weight.numel() for weight in weights)
         assert sizes[name].weights == sum(tensor.nbytes for tensor in network.state_dict().values())
-        assert sizes[name].gradients == sum(weight.grad.nbytes for weight in weights if weight.grad is not None)
+        assert sizes[name].gradients == (sizes[name].weights if name in ("fake", "generator") else 0)
     for name, made in zip(("fake", "generator"), trainer.optimizers, strict=True):
         kept = [value for states in made.state.values() for value in states.values() if isinstance(value, torch.Tensor)]
         assert sizes[name].states == sum(tensor.nbytes for tensor in kept)
@@ -249,6 +250,18 @@ def test_a_plan_counts_files_and_passes():
     assert setting(module, data()).updates_per_step == {"fake": 2, "generator": 1}
 
 
+def test_networks_that_train_in_turn_hold_gradients_in_turn(tmp_path):
+    module, source = MODULES["realuid"](), data()
+    fake, generator = (size for size in network_sizes(module) if size.gradients)
+    plan = make_plan(setting(module, source))
+    assert plan.gradients == max(fake.gradients, generator.gradients)
+    views = setting(module, source, 2, strategy=DDPStrategy(gradient_as_bucket_view=True))
+    assert make_plan(views).gradients == fake.gradients + generator.gradients
+    real = copy.deepcopy(module)
+    trained(real, source, tmp_path)
+    assert all(weight.grad is None for weight in real.parameters())
+
+
 def test_strategies_differ():
     module, source = MODULES["teacher"](), data()
     gradients = sum(size.gradients for size in network_sizes(module))
@@ -283,7 +296,9 @@ def test_what_to_change_is_measured():
     assert halved < plan.total
     one = make_plan(setting(TeacherModule(unet(), ema=[0.9], sampling_steps=[1], sampling_chunk=2), data(64))).total
     assert found["--model.ema"] == ("--model.ema=[0.9]", one)
-    assert found["--model.network.checkpoint"][1] < plan.total
+    totals = dict(alternatives(chosen, plan, limit))
+    full, cheap = (totals[f"--model.network.checkpoint={way}"] for way in ("true", "cheap"))
+    assert full < cheap < plan.total
 
 
 def test_a_strange_module_is_refused():

@@ -1,0 +1,164 @@
+"""The benchmark scripts at tiny sizes: their figures fit together, and both loops make the same updates."""
+
+import importlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from realuid_lightning.data import MatchingBatch
+
+HOME = Path(__file__).parents[2]
+
+
+def script(name, *words, tiny=True):
+    """Run a benchmark and return its exit code and what it printed."""
+    words = ["--device=cpu", *(["--tiny"] if tiny else []), *words]
+    paths = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(HOME / "benchmarks" / name), *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    return done.returncode, done.stdout
+
+
+def test_a_table_of_the_training_step(tmp_path):
+    file = tmp_path / "told.json"
+    names = ["textbook", "fp32", "fused_adam", "checkpoint"]
+    code, written = script("step.py", "--sizes", "cifar", "--rounds=1", "--settings", *names, "--json", file)
+    assert code == 0, written
+    told = json.loads(file.read_text())["sizes"]["cifar"]
+    rows = told["rows"]
+    assert list(rows) == names
+    assert told["flops"]["textbook"] > told["flops"]["lean"] > 0
+    for row in rows.values():
+        assert row["flops"] == told["flops"]["lean"]
+        assert row["micro_steps"] == pytest.approx(6 / row["seconds"])
+        assert row["samples"] == pytest.approx(told["batch"] * row["micro_steps"])
+        assert sum(row["phases"].values()) == pytest.approx(row["seconds"])
+        assert all(seconds > 0 for seconds in row["phases"].values())
+        assert row["range"][0] <= row["seconds"] <= row["range"][1]
+        assert row["flops_per_second"] == pytest.approx(row["flops"] / row["seconds"])
+        assert row["ratio"] == pytest.approx(row["micro_steps"] / rows["textbook"]["micro_steps"])
+        assert row["peak"] > 0
+    for words in ("textbook", "fp32", "+ fused adam", "collecting garbage takes"):
+        assert words in written
+
+
+def test_a_row_that_fails_is_told():
+    code, written = script("step.py", "--sizes", "demo", "--rounds=1", "--batch=-1", "--settings", "fp32")
+    assert code == 1
+    assert "fp32: UserError: MatchingDataModule: batch_size must be at least 1, got -1" in written
+
+
+def test_inference(tmp_path):
+    file = tmp_path / "told.json"
+    words = "--sizes", "demo", "cifar", "--dtypes", "fp32", "--seconds=0.1", "--steps=4", "--json", file
+    code, written = script("inference.py", *words)
+    assert code == 0, written
+    rows = json.loads(file.read_text())
+    assert [row["size"] for row in rows] == ["demo", "cifar"]
+    for row in rows:
+        assert row["generator"] > row["teacher"] > 0
+        assert row["ratio"] == pytest.approx(row["generator"] / row["teacher"])
+        assert 0 < row["latency"] <= row["latency_95"]
+
+
+def test_evaluation(tmp_path):
+    file = tmp_path / "told.json"
+    code, written = script("evaluation.py", "--sizes", "demo", "--rounds=1", "--batches", 2, 20, "--json", file)
+    assert code == 0, written
+    row = json.loads(file.read_text())["demo"]
+    assert row["validation"] > 0
+    assert row["calls"] > 0
+    assert row["total"] == pytest.approx(row["fixed"] + 50_000 * row["validation"])
+    assert row["overhead"] == pytest.approx(row["total"] / (50_000 * row["calls"]) - 1)
+
+
+def test_the_loader():
+    code, written = script("loader.py", "--seconds=0.02", tiny=False)
+    assert code == 0, written
+    for words in ("digits", "CIFAR", "CelebA", "streaming, 2 workers", "on_device"):
+        assert words in written
+
+
+def test_two_processes(tmp_path):
+    file = tmp_path / "told.json"
+    words = ["--processes=2", "--sizes", "demo", "--rounds=1", "--json", file]
+    code, written = script("step.py", *words)
+    assert code == 0, written
+    told = json.loads(file.read_text())
+    assert told["gain"] == pytest.approx(2 * told["alone"] / told["together"])
+    assert told["most"] == pytest.approx(2 * told["alone"] / told["crowded"])
+
+
+def apart(function, *words):
+    """Call a function in a process of its own: the classes of the benchmarks would be choices of every config here."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        pool.submit(function, *words).result()
+
+
+def parts(*names):
+    """Import what the scripts share."""
+    sys.path.insert(0, str(HOME / "benchmarks"))
+    return [importlib.import_module(f"parts.{name}") for name in names]
+
+
+@pytest.mark.parametrize("size", ["demo", "cifar"])
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+def test_both_loops_make_the_same_updates_from_the_same_draws(size):
+    apart(train_both, size)
+
+
+def train_both(size):
+    textbook, lean, measure, sizes = parts("textbook", "lean", "measure", "sizes")
+    network, device = sizes.Plan(size, True, "cpu", 3, 0, 2).network().double(), torch.device("cpu")
+    generator = torch.Generator().manual_seed(1)
+
+    def draws():
+        x1, x0, z = (torch.randn(3, *network.shape, generator=generator, dtype=torch.double) for _ in range(3))
+        return textbook.Draws(x1, x0, z, torch.rand(3, generator=generator, dtype=torch.double))
+
+    cycles = [[draws() for _ in range(textbook.FAKE_STEPS + 1)] for _ in range(2)]
+    plain = textbook.Textbook(network, device)
+    for cycle in cycles:
+        plain.cycle(iter(cycle))
+    joined = [[torch.cat(fields) for fields in zip(*cycle, strict=True)] for cycle in cycles]
+    loader = DataLoader([MatchingBatch(x1=x1, x0=x0, z=z, t=t) for x1, x0, z, t in joined], batch_size=None)
+    module = lean.module_of(network, measure.Stopwatch(device), {"fused_adam": True})
+    lean.trainer_of("cpu", len(cycles), precision="64-true").fit(module, loader)
+
+    pairs = [(plain.fake, module.fake), (plain.generator, module.generator.network)]
+    pairs += [(average, module.ema[decay].network.network) for decay, average in plain.averages.items()]
+    for ours, theirs in pairs:
+        for before, left, right in zip(network.parameters(), ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(left - before, right - before, rtol=1e-6, atol=1e-10)
+    assert any(not torch.equal(*both) for both in zip(network.parameters(), module.fake.parameters(), strict=True))
+    assert len(module.watch.cycles()) == len(plain.watch.cycles()) == len(cycles)
+
+
+def test_curves_that_agree_and_that_do_not():
+    apart(compare)
+
+
+def compare():
+    (comparisons,) = parts("comparisons")
+    curve = torch.randn(200, generator=torch.Generator().manual_seed(2)).tolist()
+    same = {"fake": curve, "generator": curve}
+    shifted = {"fake": curve, "generator": [*curve[:150], *(value + 1 for value in curve[150:])]}
+    assert comparisons.largest_difference(same, same, 50) == 0
+    assert comparisons.largest_difference(same, shifted, 50) == pytest.approx(50**0.5, rel=0.3)
+    broken = {"fake": curve, "generator": [*curve[:-1], float("nan")]}
+    assert not comparisons.largest_difference(same, broken, 50) < 3

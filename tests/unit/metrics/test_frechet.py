@@ -1,0 +1,67 @@
+"""The Fréchet distance by symmetric eigenvalues against closed forms, scipy and torchmetrics."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import linalg
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from realuid_lightning.metrics import FeatureStatistics, FrechetDistance, covariance_root, moments, root_trace
+
+
+def covariance(size, rank, seed):
+    factor = torch.randn(size, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return factor @ factor.T
+
+
+def statistics(samples):
+    wide = samples.double()
+    return FeatureStatistics(wide.sum(0), wide.T @ wide, torch.tensor(len(samples)))
+
+
+class Same(nn.Module):
+    num_features = 6
+
+    def forward(self, x):
+        return x
+
+
+def test_a_root_squares_to_its_covariance():
+    matrix = covariance(6, 9, 0)
+    root = covariance_root(matrix)
+    torch.testing.assert_close(root @ root, matrix, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(root, root.T)
+
+
+@pytest.mark.parametrize("ranks", [(9, 9), (4, 9), (9, 2), (3, 3)])
+def test_the_trace_is_that_of_the_root_of_the_product(ranks):
+    left, right = covariance(6, ranks[0], 1), covariance(6, ranks[1], 2)
+    expected = np.trace(linalg.sqrtm(left.numpy() @ right.numpy())).real
+    assert root_trace(covariance_root(left), right).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_commuting_covariances_have_the_closed_form():
+    left, right = (torch.tensor(values, dtype=torch.float64) for values in ([1.0, 4.0, 0.0], [9.0, 0.25, 2.0]))
+    found = root_trace(covariance_root(left.diag()), right.diag())
+    assert found.item() == pytest.approx((left * right).sqrt().sum().item(), rel=1e-12)
+
+
+def test_no_distance_of_what_is_not_finite():
+    broken = covariance(6, 9, 0)
+    broken[0, 0] = torch.inf
+    assert root_trace(covariance_root(covariance(6, 9, 1)), broken).isnan()
+
+
+def test_the_metric_is_that_of_torchmetrics():
+    draws = torch.Generator().manual_seed(3)
+    real, fake = torch.randn(40, 6, generator=draws), 0.5 + 2 * torch.randn(30, 6, generator=draws)
+    known = statistics(real)
+    ours = FrechetDistance(Same(), known, covariance_root(moments(known)[0]))
+    theirs = FrechetInceptionDistance(feature=Same())
+    theirs.update(real, real=True)
+    for metric in (ours, theirs):
+        for part in fake.split(7):
+            metric.update(part, real=False)
+    assert ours.compute().dtype == torch.float64
+    assert ours.compute().item() == pytest.approx(theirs.compute().item(), rel=1e-6)

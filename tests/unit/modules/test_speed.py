@@ -1,0 +1,183 @@
+"""What makes steps fast changes no result, leaves no trace in checkpoints, and reads nothing from the device."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from realuid_lightning.data import Digits, MatchingBatch, MatchingDataModule
+from realuid_lightning.losses import GAN
+from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.networks import MLP, UNet
+from realuid_lightning.planning.sizes import refilled
+
+# Dynamo looks at every attribute of its inputs.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Trace as torch.compile does, but run the traced operations as they are: bits are those of eager calls."""
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(compiled, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: (counters["stats"]["unique_graphs"], dict(counters["graph_break"]))
+    torch._dynamo.reset()
+
+
+def mlp():
+    torch.manual_seed(1)
+    network = MLP([1, 8, 8], width=16, depth=2)
+    nn.init.normal_(network.out[-1].weight, std=0.2)
+    return network
+
+
+def unet():
+    torch.manual_seed(1)
+    network = UNet(8, 1, 32, 1, [1], [8], 32)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.05)
+    return network
+
+
+def distilling(network, **options):
+    return RealUIDModule(
+        network, None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.5, 0.9], sampling_chunk=16, **options
+    )
+
+
+def fit(model, folder, steps=2, ckpt=None, precision="32-true"):
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        precision=precision,
+    )
+    trainer.fit(model, MatchingDataModule(Digits(), batch_size=8, eval_samples=20), ckpt_path=ckpt)
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("options", [{}, {"gan": GAN()}, {"sampling_steps": 2}], ids=["plain", "gan", "steps"])
+def test_compiled_networks_train_alike(options, precision, traced, tmp_path):
+    models = [distilling(mlp(), compile=compiled, **copy.deepcopy(options)) for compiled in (False, True)]
+    for model in models:
+        fit(model, tmp_path, precision=precision)
+    assert models[0].state_dict().keys() == models[1].state_dict().keys()
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
+    graphs, breaks = traced()
+    assert graphs >= 6  # training and frozen ones at one or two batch sizes, and those that are evaluated
+    assert not breaks
+
+
+def test_a_compiled_teacher_trains_alike(traced, tmp_path):
+    models = [TeacherModule(mlp(), sampling_steps=[2], compile=compiled) for compiled in (False, True)]
+    for model in models:
+        fit(model, tmp_path)
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
+    assert traced() == (3, {})  # in training, in evaluation, and its average
+
+
+@pytest.mark.parametrize("way", [False, "cheap", True])
+def test_the_unet_is_one_graph(way, traced):
+    network = unet()
+    network.checkpoint = way
+    network.compile()
+    network(torch.rand(2), torch.randn(2, 1, 8, 8))
+    assert traced() == (1, {})
+
+
+def test_runs_resume_across_compilation(traced, tmp_path):
+    whole = distilling(mlp())
+    fit(whole, tmp_path, 4)
+    for first, second in ((True, False), (False, True)):
+        fit(distilling(mlp(), compile=first), tmp_path, 2).save_checkpoint(tmp_path / "half.ckpt")
+        resumed = distilling(mlp(), compile=second)
+        fit(resumed, tmp_path, 4, tmp_path / "half.ckpt")
+        torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert traced()[0] > 0
+
+
+def test_channels_last_is_the_order_of_every_convolution_and_changes_rounding_only(tmp_path):
+    models = [distilling(unet(), channels_last=last) for last in (False, True)]
+    for model in models:
+        fit(model, tmp_path, 2)
+    for part in models[1].modules():
+        if isinstance(part, nn.Conv2d):
+            assert part.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not models[0].fake.middle_block[0].in_layers[2].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_runs_resume_across_channels_last(tmp_path):
+    """The states of fused optimizers have to lie as the weights do, whose order has changed."""
+    whole = distilling(unet())
+    fit(whole, tmp_path, 4)
+    for first, second in ((True, False), (False, True)):
+        fit(distilling(unet(), channels_last=first), tmp_path, 2).save_checkpoint(tmp_path / "half.ckpt")
+        resumed = distilling(unet(), channels_last=second)
+        trainer = fit(resumed, tmp_path, 4, tmp_path / "half.ckpt")
+        torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=1e-4, atol=1e-5)
+        for optimizer in trainer.optimizers:
+            for weight, states in optimizer.state.items():
+                assert states["exp_avg"].stride() == weight.stride()
+
+
+def test_every_fake_update_sees_the_weights_of_the_one_before_in_bf16(tmp_path):
+    """Autocast may keep its copies of weights for as long as its context lasts, which is a whole cycle here."""
+    seen = []
+
+    class Watching(RealUIDModule):
+        def fake_loss(self, batch):
+            with torch.no_grad():
+                seen.append(self.fake(torch.full((1,), 0.5), torch.ones(1, 1, 8, 8)).norm().item())
+            return super().fake_loss(batch)
+
+    model = Watching(
+        mlp(), None, fake_steps=3, fake_schedule=Warmup, fake_optimizer=lambda weights: torch.optim.SGD(weights, 0.1)
+    )
+    fit(model, tmp_path, 1, precision="bf16-mixed")
+    assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"gan": GAN()}, {"sampling_steps": 2}], ids=["plain", "gan", "steps"])
+def test_an_update_reads_nothing_from_the_device(options):
+    """Tensors without values refuse to be read, and a device would be waited for wherever they do."""
+    module = distilling(mlp(), **options)
+    module.start()
+    mode = FakeTensorMode()
+
+    def hollow(tensor):
+        with mode:
+            return torch.empty(tensor.shape, dtype=tensor.dtype)
+
+    module = refilled(module, hollow)
+    module.guard.skipped = hollow(module.guard.skipped)
+    module.manual_backward = lambda loss: loss.backward()
+    with mode:
+        batch = MatchingBatch(x1=torch.empty(8, 1, 8, 8))
+        fake, generator = (module.fake_optimizer(part.parameters()) for part in (module.fake, module.generator))
+        for optimizer, loss, network in [
+            (fake, module.fake_loss, module.fake),
+            (generator, module.generator_loss, module.generator),
+        ]:
+            for _ in range(2):
+                filled = module.draw(batch, torch.Generator())
+                module._update(optimizer, Warmup(optimizer, 1), loss(filled), network)
+        module.ema.update(module.generator)
+        with pytest.raises(RuntimeError, match="_local_scalar_dense"):  # as this does
+            module.guard.skipped.item()
