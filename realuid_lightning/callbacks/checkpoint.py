@@ -119,7 +119,7 @@ class RunCheckpoint(ModelCheckpoint):
         The last step is saved when its validation is done: a run that has made all its steps is not resumed.
         """
         due = self.every is not None and trainer.global_step % self.every == 0
-        if due and trainer.global_step != trainer.max_steps and not trainer.fit_loop._should_accumulate():
+        if due and resumable(trainer):
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,3 +180,8 @@ class RunCheckpoint(ModelCheckpoint):
         failure = trainer.strategy.broadcast(failure)
         if failure is not None:
             raise UserError(failure)
+
+
+def resumable(trainer: Trainer) -> bool:
+    """Tell whether a run can be resumed from here: no gradients are being gathered, and steps remain to be made."""
+    return not trainer.fit_loop._should_accumulate() and trainer.global_step != trainer.max_steps

@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from realuid_lightning.callbacks.fid import real_samples
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.data.stream import share
 from realuid_lightning.errors import Faults
@@ -106,9 +107,7 @@ class Diagnostics(Callback):
         mine = share(len(data.reference), trainer.global_rank, trainer.world_size)
         count = min(self.count, len(mine))
         index = mine.start + torch.arange(count) * len(mine) // max(count, 1)
-        batch = MatchingBatch(x1=data.reference.get(index)[0])
-        real = data.on_after_batch_transfer(pl_module.transfer_batch_to_device(batch, pl_module.device, 0), 0).x1
-        assert real is not None
+        real = real_samples(MatchingBatch(x1=data.reference.get(index)[0]), pl_module, data)
         self._real = real.flatten(1).float()
 
     def on_validation_batch_end(

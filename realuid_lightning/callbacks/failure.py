@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import distributed
 from torch.distributed import distributed_c10d
 
+from realuid_lightning.callbacks.launching import launched
 from realuid_lightning.errors import UserError
 
 _KEY = "realuid/failure"
@@ -36,10 +36,8 @@ class FailureNotice(Callback):
             self._done.clear()
             store = distributed_c10d._get_default_store().clone()  # a line of its own: others may wait on the first
             patience = 2 * _INTERVAL if trainer.is_global_zero else 0.0  # the store ends with process 0
-            # Whoever has launched others kills all, itself included, when one of them ends with another code than 0.
-            environment = trainer._accelerator_connector.cluster_environment
-            launched = isinstance(environment, LightningEnvironment) and environment.local_rank() > 0
-            self._thread = threading.Thread(target=_look, args=(store, self._done, patience, launched), daemon=True)
+            what = (store, self._done, patience, launched(trainer))
+            self._thread = threading.Thread(target=_look, args=what, daemon=True)
             self._thread.start()
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -67,14 +65,14 @@ class FailureNotice(Callback):
             self._thread = None
 
 
-def _look(store: distributed_c10d.Store, done: threading.Event, patience: float, launched: bool) -> None:
+def _look(store: distributed_c10d.Store, done: threading.Event, patience: float, by_another: bool) -> None:
     """Wait for a message of another process, and leave with it, some seconds later.
 
     Args:
         store: Where the message will be.
         done: Set when there is no need to wait any more.
         patience: Seconds between the message and the end.
-        launched: Whether this process was launched by process 0, whose exit code is that of all.
+        by_another: Whether this process was launched by process 0, whose exit code is that of all.
     """
     while not done.wait(_INTERVAL):
         try:
@@ -88,4 +86,4 @@ def _look(store: distributed_c10d.Store, done: threading.Event, patience: float,
         time.sleep(patience)
         # The main thread may be inside of an exchange, which no exception reaches.
         os.write(2, f"{message}\n".encode())
-        os._exit(0 if launched else int(code))
+        os._exit(0 if by_another else int(code))

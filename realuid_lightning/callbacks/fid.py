@@ -135,7 +135,7 @@ class FIDCallback(Callback):
         width = int(self.features.num_features)  # type: ignore[arg-type]
         if known is None:
             rank_zero_info(f"FID: computing statistics of the real data by {feature_label(self.features)}, once")
-            batches = (self._real(batch, pl_module, data) for batch in data.reference_dataloader())
+            batches = (real_samples(batch, pl_module, data) for batch in data.reference_dataloader())
             share = feature_statistics(self.features, batches, width, pl_module.device)
             known = FeatureStatistics(*(trainer.strategy.reduce(part, reduce_op="sum") for part in share))
             if trainer.is_global_zero:
@@ -144,16 +144,17 @@ class FIDCallback(Callback):
         self._root = covariance_root(moments(known)[0])
         return known if trainer.is_global_zero else FeatureStatistics(*map(torch.zeros_like, known))
 
-    @staticmethod
-    def _real(batch: MatchingBatch, pl_module: LightningModule, data: MatchingDataModule) -> Tensor:
-        moved = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
-        real = data.on_after_batch_transfer(moved, 0).x1
-        assert isinstance(real, Tensor)
-        return real
-
     def _record(self, trainer: Trainer, figure: dict[str, Any]) -> None:
         row = {**figure, "features": feature_label(self.features), "reference": self._fingerprint}
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "fid.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def real_samples(batch: MatchingBatch, pl_module: LightningModule, data: MatchingDataModule) -> Tensor:
+    """Return a batch's real samples on the module's device, as floats, for no loop of Lightning brings them there."""
+    moved = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+    real = data.on_after_batch_transfer(moved, 0).x1
+    assert real is not None
+    return real

@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import distributed
 
-from realuid_lightning.callbacks.checkpoint import RunCheckpoint
+from realuid_lightning.callbacks.checkpoint import RunCheckpoint, resumable
+from realuid_lightning.callbacks.launching import environment, launched
 from realuid_lightning.signals import SIGNALS
 
 
@@ -65,8 +65,8 @@ class Preemption(Callback):
         # Its handlers save or send from within: the processes then wait for each other.
         trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-        if isinstance(_environment(trainer), SLURMEnvironment):
-            _environment(trainer).auto_requeue = False
+        if isinstance(environment(trainer), SLURMEnvironment):
+            environment(trainer).auto_requeue = False
         for number in SIGNALS:
             self._former[number] = signal.signal(number, self._receive)
             signal.siginterrupt(number, False)  # libraries in C may take an interrupted read or write for a failure
@@ -97,7 +97,7 @@ class Preemption(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Leave if a signal has come, unless gradients are being gathered, or this was the last step."""
-        if _safe(trainer):
+        if resumable(trainer):
             self._stop_if(trainer, self._beat())
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
@@ -105,7 +105,7 @@ class Preemption(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             batches = int(min(sum(trainer.num_val_batches), 2**31))
             known, self._shared_batches = self._settle(batches)
-            if _safe(trainer):
+            if resumable(trainer):
                 self._stop_if(trainer, known)
             else:
                 self._shared_batches = 0
@@ -194,15 +194,12 @@ class Preemption(Callback):
 
     @staticmethod
     def _leave(trainer: Trainer, number: int) -> NoReturn:
-        environment = _environment(trainer)
-        if isinstance(environment, SLURMEnvironment):
+        if isinstance(environment(trainer), SLURMEnvironment):
             if trainer.is_global_zero:
                 requeue(number)
             if trainer.world_size > 1:
                 trainer.strategy.barrier()  # srun may end all processes when the first of them leaves
-        # The process that launched the others takes any code but 0 for a crash, and kills all, itself included.
-        launched = isinstance(environment, LightningEnvironment) and environment.local_rank() > 0
-        raise Stopped(number, 0 if launched else None)
+        raise Stopped(number, 0 if launched(trainer) else None)
 
 
 def requeue(received: int) -> None:
@@ -237,15 +234,6 @@ def _weight(number: int) -> int:
 
 def _signal(weight: int) -> int:
     return 0 if weight == 0 else SIGNALS[weight - 1]
-
-
-def _environment(trainer: Trainer) -> Any:
-    return trainer._accelerator_connector.cluster_environment
-
-
-def _safe(trainer: Trainer) -> bool:
-    """Tell whether a run can be resumed from here: no gradients are being gathered, and steps remain to be made."""
-    return not trainer.fit_loop._should_accumulate() and trainer.global_step != trainer.max_steps
 
 
 def _nothing() -> None:

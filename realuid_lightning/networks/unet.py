@@ -195,7 +195,7 @@ class UNet(Recorded, nn.Module):
         return prediction
 
     def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
-        """Run one stage, keeping only its inputs for the backward pass when checkpointing."""
+        """Run one stage, keeping for the backward pass what ``checkpoint`` says."""
         if self.checkpoint is False or not torch.is_grad_enabled():
             plain: Tensor = stage(*inputs)
             return plain

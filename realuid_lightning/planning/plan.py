@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 
 from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.data import MatchingDataModule
+from realuid_lightning.data.stream import share
 from realuid_lightning.modules import DistillationModule, MatchingModule
 from realuid_lightning.planning.simulation import Context, Inputs, Simulation, Step, network_calls, updates
 from realuid_lightning.planning.sizes import NetworkSize, checkpoint_size, network_sizes, size_of
@@ -175,16 +176,11 @@ def _files(trainer: Trainer, validations: int | None) -> tuple[int | None, int |
     if callback is None:
         return 0, 0
     best = callback.save_top_k
-    known = validations is not None
-    if best == -1:
-        files = validations + 2 if validations is not None else None
-    else:
-        files = min(best, validations) + 2 if validations is not None else best + 2
-    writes = None
-    if known and validations is not None:
-        every = trainer.max_steps // callback.every if callback.every else 0
-        writes = validations * (1 + (best != 0)) + every + 1
-    return files, writes
+    if validations is None:
+        return None if best == -1 else best + 2, None
+    every = trainer.max_steps // callback.every if callback.every else 0
+    files = (validations if best == -1 else min(best, validations)) + 2
+    return files, validations * (1 + (best != 0)) + every + 1
 
 
 def _evaluation(setting: Setting, simulation: Simulation, validations: int | None) -> Evaluation:
@@ -193,9 +189,9 @@ def _evaluation(setting: Setting, simulation: Simulation, validations: int | Non
     chunk = module.sampling_chunk
     samples = 0
     for device in range(setting.devices):
-        share = len(range(device, data.eval_samples, setting.devices))
-        batches = [data.eval_batch_size] * (share // data.eval_batch_size)
-        batches += [share % data.eval_batch_size] if share % data.eval_batch_size else []
+        count = len(share(data.eval_samples, device, setting.devices))
+        batches = [data.eval_batch_size] * (count // data.eval_batch_size)
+        batches += [count % data.eval_batch_size] if count % data.eval_batch_size else []
         allowed = int(limit) if isinstance(limit, int) else math.floor(limit * len(batches))
         samples += sum(-(-size // chunk) * chunk for size in batches[:allowed])
     peak, flops = simulation.forward(chunk, inputs)

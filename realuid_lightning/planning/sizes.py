@@ -34,11 +34,6 @@ class NetworkSize(NamedTuple):
     gradients: int
     states: int
 
-    @property
-    def total(self) -> int:
-        """All its bytes."""
-        return self.weights + self.gradients + self.states
-
 
 def size_of(tensors: Iterable[Tensor]) -> int:
     """Return the bytes of tensors, each counted once."""

@@ -1,0 +1,20 @@
+"""Who has launched this process."""
+
+from typing import Any
+
+from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+
+def environment(trainer: Trainer) -> Any:
+    """Return Lightning's ``ClusterEnvironment`` of the run; None without one."""
+    return trainer._accelerator_connector.cluster_environment
+
+
+def launched(trainer: Trainer) -> bool:
+    """Tell whether process 0 has launched this one: it must then leave with exit code 0.
+
+    The process that launched the others takes any other code for a crash, and kills all, itself included.
+    """
+    found = environment(trainer)
+    return isinstance(found, LightningEnvironment) and found.local_rank() > 0
