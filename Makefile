@@ -8,11 +8,11 @@ help:  ## Show this help
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --editable .
+	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 .venv/developing: .venv/installed
-	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
 setup: .venv/installed  ## Create .venv and install the package
