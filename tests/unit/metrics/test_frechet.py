@@ -1,6 +1,5 @@
 """The Fréchet distance by symmetric eigenvalues against closed forms, scipy and torchmetrics."""
 
-import numpy as np
 import pytest
 import torch
 from scipy import linalg
@@ -10,9 +9,12 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from realuid_lightning.metrics import FeatureStatistics, FrechetDistance, covariance_root, moments, root_trace
 
 
+def factor(size, rank, seed):
+    return torch.randn(size, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def covariance(size, rank, seed):
-    factor = torch.randn(size, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return factor @ factor.T
+    return factor(size, rank, seed) @ factor(size, rank, seed).T
 
 
 def statistics(samples):
@@ -35,9 +37,17 @@ def test_a_root_squares_to_its_covariance():
 
 
 @pytest.mark.parametrize("ranks", [(9, 9), (4, 9), (9, 2), (3, 3)])
-def test_the_trace_is_that_of_the_root_of_the_product(ranks):
-    left, right = covariance(6, ranks[0], 1), covariance(6, ranks[1], 2)
-    expected = np.trace(linalg.sqrtm(left.numpy() @ right.numpy())).real
+def test_the_trace_is_the_nuclear_norm_of_the_factors(ranks):
+    """Of A = F F^T and B = G G^T it is the sum of the singular values of F^T G, whatever the ranks."""
+    one, two = factor(6, ranks[0], 1), factor(6, ranks[1], 2)
+    expected = torch.linalg.svdvals(one.T @ two).sum().item()
+    assert root_trace(covariance_root(one @ one.T), two @ two.T).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_trace_is_that_of_the_root_of_the_product():
+    """scipy's root exists for products of full rank only: that of a singular one is up to rounding."""
+    left, right = covariance(6, 9, 1), covariance(6, 9, 2)
+    expected = linalg.sqrtm((left @ right).numpy()).trace().real
     assert root_trace(covariance_root(left), right).item() == pytest.approx(expected, rel=1e-6)
 
 
