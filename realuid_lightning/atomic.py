@@ -1,6 +1,8 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ from torch import Tensor
 def replacing(target: str | Path) -> Iterator[Path]:
     """Yield a temporary file beside ``target`` that takes its place when the block ends well.
 
-    Until then, and after a kill at any moment, ``target`` is what it was before. Missing folders are made.
+    Until then, and after a kill at any moment, ``target`` is what it was before; from then on it is on the disk, its
+    name included. Missing folders are made.
 
     Args:
         target: The file to create or replace.
@@ -23,23 +26,43 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    # No process number: containers that share a folder may share their numbers, too.
+    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:16]}{target.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
+        _flush_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # as some network file systems answer
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: Mapping[str, str]) -> None:
     """Write tensors and text to a safetensors file, atomically.
 
     Args:
-        tensors: Tensors by name.
+        tensors: Tensors by name; those that share memory, such as tied weights, are written under each name.
         target: The file to create or replace.
         metadata: Texts by name, kept in the file's header.
     """
+    whole, kept = {}, set()
+    for name, tensor in tensors.items():
+        dense = tensor.detach().cpu().contiguous()
+        place = dense.untyped_storage().data_ptr()
+        whole[name] = dense.clone() if place in kept else dense  # tied weights: the format knows no second names
+        kept.add(place)
     with replacing(target) as file:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, dict(metadata))
+        save_file(whole, file, dict(metadata))

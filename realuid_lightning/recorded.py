@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 from realuid_lightning.errors import Faults, UserError
@@ -12,13 +14,15 @@ R = TypeVar("R", bound="Recorded")
 
 _KEYS = {"class_path", "init_args"}
 _PLAIN = (int, float, str, bool, type(None))
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Recorded:
     """Mixin that remembers the arguments of the constructor; networks and paths derive from it.
 
     The arguments are noted before ``__init__`` runs, defaults included, and follow the object through ``deepcopy`` and
-    ``pickle``. A subclass adds nothing: it names its arguments in ``__init__`` as usual.
+    ``pickle``. A subclass adds nothing: it names its arguments in ``__init__`` as usual. That may be called with any
+    arguments, by a stranger's file, so it reads, writes and downloads nothing.
 
     Example:
         >>> class Ramp(Recorded):
@@ -50,7 +54,7 @@ class Recorded:
 
         Raises:
             UserError: If an argument is not made of numbers, strings, booleans, None, lists, tuples and dictionaries,
-                or if the class can not be imported or called by name.
+                or if the class cannot be found or called by name.
         """
         cls = type(self)
         faults = Faults(cls.__qualname__)
@@ -88,37 +92,53 @@ class Recorded:
         return named
 
 
-def rebuild(record: Mapping[str, Any], expected: type[T]) -> T:
+def rebuild(record: Mapping[str, Any], expected: type[T], trust: Sequence[str] = ()) -> T:
     """Build the object that ``Recorded.recorded`` described.
 
-    A record may come from a stranger's file: whatever it names is imported, but called only when it is a subclass of
-    ``expected`` (of ``Recorded``, for records nested in the arguments).
+    A record may come from a stranger's file, and importing is executing: nothing is imported but modules of this
+    package and what ``trust`` names, and nothing is called but subclasses of ``Recorded``. Classes that are there
+    already, defined or imported by the caller, are found without importing. The same holds for records nested in the
+    arguments.
 
     Args:
         record: ``{"class_path": ..., "init_args": {...}}``.
         expected: Class that the result must be an instance of.
+        trust: Names of modules, packages or classes that may be imported for it, such as ``["arc_path"]``.
 
     Returns:
         A freshly constructed object, with fresh weights if it is a network.
 
     Raises:
-        UserError: If the record is malformed, or its class is absent, of another kind, or refuses its arguments.
+        UserError: If the record is malformed, or its class is unknown, of another kind, or refuses its arguments.
     """
-    if not _is_record(record):
+    if not is_record(record):
         raise UserError(
             "a record must be {class_path: package.module.Class, init_args: {name: value}}, "
             f"got {str(record)[:80]}; use what recorded() returned"
         )
     path = record["class_path"]
-    cls = _import_class(path)
-    if not issubclass(cls, expected):
-        raise UserError(f"{path} must be a subclass of {expected.__module__}.{expected.__qualname__}, but it is not")
-    arguments = {name: _revive(value) for name, value in record["init_args"].items()}
+    cls = _find_class(path, [_PACKAGE, *trust])
+    for kind in (Recorded, expected):
+        if not issubclass(cls, kind):
+            raise UserError(f"{path} must be a subclass of {kind.__module__}.{kind.__qualname__}, but it is not")
+    arguments = {name: _revive(value, trust) for name, value in record["init_args"].items()}
     try:
         built: T = cls(**arguments)
     except Exception as error:
-        raise UserError(f"{path} can not be built from its recorded arguments: {error}") from error
+        raise UserError(f"{path} cannot be built from its recorded arguments: {error}") from error
     return built
+
+
+def is_record(value: Any) -> bool:
+    """Say whether a value has the form of what ``Recorded.recorded`` returns."""
+    return (
+        isinstance(value, Mapping)
+        and set(value) == _KEYS
+        and isinstance(value["class_path"], str)
+        and all(part.isidentifier() for part in value["class_path"].split("."))
+        and isinstance(value["init_args"], Mapping)
+        and all(isinstance(name, str) for name in value["init_args"])
+    )
 
 
 def _walk(tree: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
@@ -130,41 +150,58 @@ def _walk(tree: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
     return leaf(name, tree)
 
 
-def _is_record(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and set(value) == _KEYS
-        and isinstance(value["class_path"], str)
-        and isinstance(value["init_args"], Mapping)
-        and all(isinstance(name, str) for name in value["init_args"])
-    )
-
-
-def _revive(value: Any) -> Any:
+def _revive(value: Any, trust: Sequence[str]) -> Any:
     """Build the records inside an argument."""
-    if _is_record(value):
-        return rebuild(value, Recorded)
+    if is_record(value):
+        return rebuild(value, Recorded, trust)
     if isinstance(value, dict):
-        return {key: _revive(item) for key, item in value.items()}
-    return type(value)(map(_revive, value)) if type(value) in (list, tuple) else value
+        return {key: _revive(item, trust) for key, item in value.items()}
+    return type(value)(_revive(item, trust) for item in value) if type(value) in (list, tuple) else value
 
 
-def _import_class(path: str) -> type:
-    """Import ``package.module.Class`` (or ``...Class.Nested``) without calling anything."""
+def _find_class(path: str, trust: Sequence[str]) -> type:
+    """Find ``package.module.Class`` (or ``...Class.Nested``); only what ``trust`` covers is imported for it.
+
+    Names are looked up where they are kept: ``getattr`` would run what modules and classes do on access.
+    """
     parts = path.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:cut])
-        try:
-            found: Any = importlib.import_module(module)
-            for name in parts[cut:]:
-                found = getattr(found, name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-                continue  # this much of the path is no module: perhaps a class that holds the class
-            raise UserError(f"{path} can not be imported ({error}); install what it needs") from error
-        except Exception as error:
-            raise UserError(f"{path} can not be imported ({error}); was it renamed or moved?") from error
-        if not isinstance(found, type):
-            raise UserError(f"{path} must be a class, got {type(found).__name__}")
-        return found
-    raise UserError(f"{path} can not be imported; install its package or add its folder to PYTHONPATH")
+    trusted = any(f"{path}.".startswith(f"{name}.") for name in trust)
+    for cut in range(len(parts) - 1, 0, -1):  # all but the last name, or less: a class may hold the class
+        module = _module(".".join(parts[:cut]), trusted)
+        if module is not None:
+            break
+    else:
+        raise UserError(_unknown(path, trusted))
+    found: Any = module
+    for name in parts[cut:]:
+        found = (object if found is module else type).__getattribute__(found, "__dict__").get(name)
+        if not issubclass(type(found), type):
+            raise UserError(f"{path} must be a class, but there is none of that name; was it renamed or moved?")
+    cls: type = found
+    return cls
+
+
+def _module(name: str, trusted: bool) -> ModuleType | None:
+    """Return a module that is imported already, or one that may be imported now; None if there is none."""
+    if not trusted or name.endswith("__main__"):
+        found = sys.modules.get(name)
+        return found if issubclass(type(found), ModuleType) else None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            return None  # this much of the path is no module
+        raise UserError(f"{name} cannot be imported ({error}); install what it needs") from error
+    except Exception as error:
+        raise UserError(f"{name} cannot be imported ({type(error).__name__}: {error})") from error
+
+
+def _unknown(path: str, trusted: bool) -> str:
+    if trusted:
+        return f"{path} cannot be imported; install its package or add its folder to PYTHONPATH"
+    module = path.rpartition(".")[0] or path
+    return (
+        f"{path} is neither of this package nor imported here, and opening a file imports nothing by itself, for that "
+        f'would run code. If you trust {module}, say so: load_generator(file, trust=["{module}"]), or realuid export '
+        f"--trust {module} in its folder; or import it first"
+    )

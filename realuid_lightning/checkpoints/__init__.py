@@ -1,12 +1,13 @@
 """Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
 
 from realuid_lightning.checkpoints.export import export_generator, load_generator
-from realuid_lightning.checkpoints.files import DamagedCheckpointError, read_checkpoint
+from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
+from realuid_lightning.checkpoints.records import check_path_record, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly
-from realuid_lightning.checkpoints.weights import RECORD, average_key, check_path_record, load_weights, record_of
+from realuid_lightning.checkpoints.weights import average_key, load_weights
 
 __all__ = [
     "RECORD",

@@ -1,16 +1,22 @@
 """One-step generators outside training: exporting and loading them."""
 
 import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from realuid_lightning.atomic import write_tensors
-from realuid_lightning.checkpoints.files import read_checkpoint
+from realuid_lightning.checkpoints.files import RECORD, read_checkpoint
+from realuid_lightning.checkpoints.records import record_of
 from realuid_lightning.checkpoints.strict import load_strictly
-from realuid_lightning.checkpoints.weights import RECORD, network_weights, record_of
+from realuid_lightning.checkpoints.weights import network_weights
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import OneStepGenerator
 from realuid_lightning.paths import MatchingPath
@@ -18,66 +24,116 @@ from realuid_lightning.recorded import rebuild
 
 
 def load_generator(
-    path: str | Path, ema: float | None = None, *, network: nn.Module | None = None, on: MatchingPath | None = None
+    path: str | Path,
+    ema: float | None = None,
+    *,
+    network: nn.Module | None = None,
+    on: MatchingPath | None = None,
+    trust: Sequence[str] = (),
 ) -> OneStepGenerator:
     """Load a one-step generator for use: ``samples = generator(z, y)``.
+
+    The file may be a stranger's: nothing is imported or built for it but classes of this package, classes that are
+    defined or imported already, and what ``trust`` names; all of them must derive from ``Recorded``.
 
     Args:
         path: Checkpoint of ``RealUIDModule``, or a ``.safetensors`` file of ``export_generator``.
         ema: Decay of the average to take from a checkpoint; raw weights when None. An export holds one set of weights.
         network: A network to fill, for classes that do not derive from ``Recorded``; rebuilt from the file when None.
         on: The framework, likewise.
+        trust: Names of modules, packages or classes of yours that may be imported, such as ``["arc_path"]``.
 
     Returns:
         The generator in evaluation mode, on the CPU, without gradients.
 
     Raises:
-        UserError: If the file is missing, broken, foreign, of another role, or lacks that average.
+        UserError: If the file is missing, broken, foreign, of another role, lacks that average, or names a class that
+            is unknown here and not trusted.
     """
-    return _generator(path, read_checkpoint(path), ema, network, on)
+    return _generator(path, read_checkpoint(path), ema, network, on, trust)
 
 
 def _generator(
-    path: str | Path, content: dict[str, Any], ema: float | None, network: nn.Module | None, on: MatchingPath | None
+    path: str | Path,
+    content: dict[str, Any],
+    ema: float | None,
+    network: nn.Module | None,
+    on: MatchingPath | None,
+    trust: Sequence[str],
 ) -> OneStepGenerator:
     """Build the generator of a file's ``content``."""
-    exported = Path(path).suffix == ".safetensors"
-    record = record_of(_exported_header(path) if exported else content, path)
+    record = record_of(content, path)
     if record["role"] != "generator":
         raise UserError(f"{path}: holds a {record['role']}, not a one-step generator; distil it first (realuid fit)")
-    if exported and ema is not None:
-        raise UserError(f"{path}: an export holds one set of weights; leave ema out, got {ema}")
-    if network is None:
-        if record["network"] is None:
-            raise UserError(
-                f"{path}: its network class does not record its arguments; pass network=, built as in training"
-            )
-        network = rebuild(record["network"], nn.Module)
-    load_strictly(network, content if exported else network_weights(content, ema, path), str(path))
-    on = on or rebuild(record["path"], MatchingPath)  # type: ignore[type-abstract]
-    generator = OneStepGenerator(network, on, record.get("sampling_steps", 1))
+    if isinstance(trust, str):
+        raise UserError(f"trust must be a list of names, got the text {trust!r}; say trust=[{trust!r}]")
+    weights = network_weights(content, ema, path)
+    if network is None and record["network"] is None:
+        raise UserError(f"{path}: its network class does not record its arguments; pass network=, built as in training")
+    try:
+        if network is None:
+            with _no_larger_than(weights):
+                network = rebuild(record["network"], nn.Module, trust)
+        on = on or rebuild(record["path"], MatchingPath, trust)  # type: ignore[type-abstract]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    load_strictly(network, weights, str(path))
+    generator = OneStepGenerator(network, on, record["sampling_steps"])
     return generator.eval().requires_grad_(False)
 
 
-def export_generator(checkpoint: str | Path, target: str | Path, ema: float | None = None) -> None:
+@contextmanager
+def _no_larger_than(weights: Mapping[str, Any]) -> Iterator[None]:
+    """Stop building a network that outgrows the weights which are to fill it.
+
+    So a small file cannot ask for terabytes, nor for millions of layers. The bounds leave room for what constructors
+    make in vain, and for weights of few bits; what tensors claim to hold, by strides of 0, does not count.
+    """
+    storages = [value.untyped_storage() for value in weights.values() if _is_dense(value)]
+    size = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    most, largest = max(4 * len(weights), 1_000), max(2 * size, 1_000_000)
+    builder, count, elements = threading.get_ident(), 0, 0
+
+    def tally(_: nn.Module, __: str, weight: nn.Parameter) -> None:
+        nonlocal count, elements
+        if threading.get_ident() == builder and isinstance(weight, nn.Parameter) and not is_lazy(weight):
+            count, elements = count + 1, elements + weight.numel()
+            if count > most or elements > largest:
+                raise UserError(f"its network outgrows the {len(weights)} weights of the file")
+
+    hook = register_module_parameter_registration_hook(tally)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided
+
+
+def export_generator(
+    checkpoint: str | Path, target: str | Path, ema: float | None = None, *, trust: Sequence[str] = ()
+) -> None:
     """Write one set of a checkpoint's generator weights, with what rebuilds the network, to a safetensors file.
 
     Args:
         checkpoint: Checkpoint of ``RealUIDModule``.
         target: The ``.safetensors`` file to create or replace.
         ema: Decay of the average to export; raw weights when None.
+        trust: Names of modules, packages or classes of yours that may be imported (see ``load_generator``).
 
     Raises:
-        UserError: If the checkpoint does not fit (see ``load_generator``), or ``target`` has another suffix.
+        UserError: If the checkpoint does not fit (see ``load_generator``), ``target`` has another suffix, or the
+            network's state is more than dense tensors.
     """
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: an export is a .safetensors file; choose a name that ends so")
     content = read_checkpoint(checkpoint)
-    generator = _generator(checkpoint, content, ema, None, None)
+    generator = _generator(checkpoint, content, ema, None, None, trust)
     record = {**record_of(content, checkpoint), "ema": [] if ema is None else [ema]}
-    write_tensors(generator.network.state_dict(), target, {RECORD: json.dumps(record)})
-
-
-def _exported_header(path: str | Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        return {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == RECORD}
+    state = generator.network.state_dict()
+    strange = [name for name, value in state.items() if not _is_dense(value)]
+    if strange:
+        raise UserError(f"{target}: a .safetensors file holds dense tensors only, got {', '.join(strange)[:200]}")
+    write_tensors(state, target, {RECORD: json.dumps(record)})

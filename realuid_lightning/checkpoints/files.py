@@ -1,15 +1,25 @@
 """Reading checkpoint files without running anything that they contain."""
 
+import json
 import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from realuid_lightning.errors import UserError
+
+RECORD = "realuid_lightning"
+"""Key of our own entry in a checkpoint, and in an export's header."""
+
+EXPORTED = "exported"
+"""Key under which the content of an export holds its weights."""
+
+
+# What readers of broken files raise.
+_BROKEN = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError)
 
 
 class DamagedCheckpointError(UserError):
@@ -25,7 +35,8 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
             see that the file is whole, in milliseconds.
 
     Returns:
-        The content: tensors by name for ``.safetensors``, whatever dictionary was saved otherwise.
+        The content: whatever dictionary was saved; tensors by name for ``.safetensors``, or for an export of ours,
+        which its header tells, ``{RECORD: header, EXPORTED: tensors by name}``.
 
     Raises:
         DamagedCheckpointError: If the file is empty, cut off, unreadable or of another format.
@@ -48,11 +59,21 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            header = (file.metadata() or {}).get(RECORD)
+    except (SafetensorError, *_BROKEN) as error:
         raise DamagedCheckpointError(
             f"{path}: expected a safetensors file, but it is cut off or of another format ({_line(error)}); "
             "copy or download it again"
+        ) from error
+    if header is None:
+        return tensors
+    try:
+        return {RECORD: json.loads(header), EXPORTED: tensors}
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(
+            f"{path}: expected JSON under {RECORD} in its header, but it is broken ({_line(error)}); export it anew"
         ) from error
 
 
@@ -69,7 +90,7 @@ def _load_torch(path: Path, mmap: bool) -> Any:
                 "code when loaded; save state dicts and plain values, and load only files from people you trust"
             ) from error
         raise DamagedCheckpointError(_damaged(path, error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except _BROKEN as error:
         raise DamagedCheckpointError(_damaged(path, error)) from error
 
 

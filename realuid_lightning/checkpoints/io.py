@@ -10,7 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints.files import read_checkpoint
-from realuid_lightning.checkpoints.weights import record_of
+from realuid_lightning.checkpoints.records import check_run
 from realuid_lightning.errors import UserError
 
 
@@ -40,12 +40,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read ``path`` on the CPU; whole files of weights and plain values only.
 
         Raises:
-            UserError: If the file is missing, broken or foreign.
+            UserError: If the file is missing, broken, foreign, or not the whole state of a run.
         """
         del map_location, weights_only
         content = read_checkpoint(path)
-        record_of(content, path)  # Lightning would fail on a foreign file in words of its own
+        check_run(content, path)  # Lightning would fail on a foreign file in words of its own
         return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a file, and never a folder, whatever a checkpoint claims to have written."""
+        if not Path(path).is_dir():
+            Path(path).unlink(missing_ok=True)
 
 
 def _behind(error: BaseException | None) -> Iterator[BaseException]:

@@ -35,7 +35,7 @@ def load_official(path: str | Path, ema: float | None = None) -> dict[str, Tenso
         A state dict that a ``UNet`` of the same architecture loads strictly.
 
     Raises:
-        UserError: If the file can not be read (see ``read_checkpoint``), has another layout, or lacks that average.
+        UserError: If the file cannot be read (see ``read_checkpoint``), has another layout, or lacks that average.
     """
     return official_weights(read_checkpoint(path), ema, path)
 
@@ -51,7 +51,9 @@ def official_weights(content: Mapping[str, Any], ema: float | None, path: str | 
         )
     raw, averages = layout
     state = content[raw] if ema is None else _average(content[averages], ema, path)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise UserError(f"{path}: expected tensors by name under {raw} and {averages}; is it an official checkpoint?")
     # Networks that were saved inside a data-parallel wrapper carry its prefix.
     named = {key.removeprefix("module."): value for key, value in state.items()}

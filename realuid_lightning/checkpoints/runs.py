@@ -6,7 +6,7 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_warn
 
 from realuid_lightning.checkpoints.files import DamagedCheckpointError, read_checkpoint
-from realuid_lightning.checkpoints.weights import record_of
+from realuid_lightning.checkpoints.records import record_of
 from realuid_lightning.errors import UserError
 
 Which = Literal["last", "best", "resume"]

@@ -1,8 +1,9 @@
 """Loading weights into a network: all of them, or none and a report."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -22,7 +23,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> 
         source: Where the weights come from, for the message: a file name.
 
     Raises:
-        UserError: If a key is missing, unexpected, or of another shape, with counts, examples and a hint.
+        UserError: If a key is missing, unexpected, of another shape, or unlike the one that it is tied to, with counts,
+            examples and a hint.
     """
     check_state(network, state, source)
     if any(isinstance(weight, DTensor) for weight in network.parameters()):
@@ -46,17 +48,35 @@ def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> Non
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     misshapen = [key for key in own if key in state and _shape(state[key]) != _shape(own[key])]
-    if not (missing or unexpected or misshapen):
+    untied = [] if misshapen else [pair for pair in _ties(module) if _differ(*(state.get(key) for key in pair))]
+    if not (missing or unexpected or misshapen or untied):
         return
+    apart = [f"{key} differs from {first}" for first, key in untied]
     wrong = [f"{key} {_shape(state[key])}, expected {_shape(own[key])}" for key in misshapen]
     lines = [
         f"{source}: the weights do not fit {type(module).__name__}, nothing was loaded",
         *_examples("missing", missing, len(own)),
         *_examples("unexpected", unexpected, len(state)),
         *_examples("of another shape", wrong, len(own)),
+        *_examples("tied in the network, but not there", apart, len(own)),
         f"  {_hint(own, state, [*missing, *unexpected, *misshapen])}",
     ]
     raise UserError("\n".join(lines))
+
+
+def _ties(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of weights that have several: the first one, and each other one."""
+    names: dict[int, str] = {}
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(weight), name)
+        if first != name:
+            yield first, name
+
+
+def _differ(one: Any, other: Any) -> bool:
+    if one is other or not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return False
+    return one.data_ptr() != other.data_ptr() and not torch.equal(one, other)
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:

@@ -1,29 +1,26 @@
 """Weights of a network from any file that holds them: our checkpoints, exports, official files, bare state dicts."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from realuid_lightning.checkpoints.files import read_checkpoint
+from realuid_lightning.checkpoints.files import EXPORTED, RECORD, read_checkpoint
 from realuid_lightning.checkpoints.official import is_official, official_weights
+from realuid_lightning.checkpoints.records import check_path_record, record_of, state_of
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
-
-RECORD = "realuid_lightning"
-"""Key of our own entry in a checkpoint, and in an export's header."""
 
 Role = Literal["teacher", "generator"]
 
 
 def load_weights(
     file: str | Path, *, role: Role, ema: float | None = None, path: MatchingPath | None = None
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Return the teacher-shaped network's state dict of a checkpoint.
 
     Args:
-        file: Checkpoint of this package, official ``.pt``, or a bare state dict (``.pt``, ``.safetensors``).
+        file: Checkpoint or export of this package, official ``.pt``, or a bare state dict (``.pt``, ``.safetensors``).
         role: ``teacher`` wants a trained teacher, ``generator`` a distilled generator.
         ema: Decay of the average to take; raw weights when None.
         path: The framework that the weights are for; a checkpoint that was made on another one is refused.
@@ -39,12 +36,12 @@ def load_weights(
             check_path_record({"path": FlowMatchingPath().recorded()}, path, file)
         return official_weights(content, ema, file)
     if RECORD in content:
-        record = content[RECORD]
+        record = record_of(content, file)
         _require_role(file, record["role"], role)
         if path is not None:
             check_path_record(record, path, file, but=path.tuning if role == "teacher" else frozenset())
         return network_weights(content, ema, file)
-    if content and all(isinstance(value, Tensor) for value in content.values()):
+    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         if ema is not None:
             raise UserError(f"{file}: a bare state dict has no averages, but ema {ema} is asked for; set it to null")
         return content
@@ -54,54 +51,22 @@ def load_weights(
     )
 
 
-def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Return what one of our checkpoints says of itself: role, network, path, averages.
-
-    Raises:
-        UserError: If it is not one of ours.
-    """
-    record = checkpoint.get(RECORD)
-    if not isinstance(record, dict):
-        raise UserError(
-            f"{source}: expected a checkpoint of this package, got a foreign one; an official or foreign teacher is "
-            "named in model.teacher_ckpt"
-        )
-    return record
-
-
-def check_path_record(
-    record: Mapping[str, Any], path: MatchingPath, source: str | Path, but: frozenset[str] = frozenset()
-) -> None:
-    """Refuse a checkpoint whose networks were trained on another path: its predictions would mean something else.
-
-    Args:
-        record: What the checkpoint says of itself.
-        path: This run's path.
-        source: The file, for the message.
-        but: Names of arguments that may differ.
-
-    Raises:
-        UserError: With both paths.
-    """
-    if _without(record["path"], but) != _without(path.recorded(), but):
-        raise UserError(
-            f"{source}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
-            "set model.path to that of the checkpoint"
-        )
-
-
 def average_key(decay: float) -> str:
     """Return the key of an average among a module's weights, which may hold no dot."""
     return str(float(decay)).replace(".", "_")
 
 
-def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Tensor]:
-    """Return the averaged or raw network of one of our checkpoints, under the network's own key names.
+def network_weights(content: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Any]:
+    """Return the averaged or raw network of one of our checkpoints or exports, under the network's own key names.
 
     Raises:
-        UserError: If there is no such average.
+        UserError: If there is no such average, or the weights are missing.
     """
-    record, state = checkpoint[RECORD], checkpoint["state_dict"]
+    if EXPORTED in content:
+        if ema is not None:
+            raise UserError(f"{file}: an export holds one set of weights; leave ema out, got {ema}")
+        return state_of(content, EXPORTED, file)
+    record, state = record_of(content, file), state_of(content, "state_dict", file)
     inner = "network." if record["role"] == "generator" else ""
     if ema is None:
         prefix = "generator.network." if record["role"] == "generator" else "network."
@@ -116,17 +81,3 @@ def network_weights(checkpoint: dict[str, Any], ema: float | None, file: str | P
 def _require_role(file: str | Path, found: str, wanted: str) -> None:
     if found != wanted:
         raise UserError(f"{file}: expected the checkpoint of a {wanted}, got that of a {found}; check {wanted}_ckpt")
-
-
-def _without(record: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    kept = {name: value for name, value in record["init_args"].items() if name not in names}
-    return {"class_path": record["class_path"], "init_args": kept}
-
-
-def _short(record: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={_value(value)}" for name, value in record["init_args"].items())
-    return f"{record['class_path'].rpartition('.')[2]}({arguments})"
-
-
-def _value(value: Any) -> str:
-    return _short(value) if isinstance(value, dict) and "class_path" in value else repr(value)

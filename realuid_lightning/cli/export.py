@@ -1,5 +1,7 @@
 """``realuid export``."""
 
+import os
+import sys
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
@@ -15,6 +17,17 @@ def export(words: Sequence[str]) -> None:
     parser.add_argument(
         "--ema", type=float | None, default=None, help="decay of the average to export; raw when left out"
     )
+    parser.add_argument(
+        "--trust",
+        type=str,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="module, package or class of yours, in the current folder or installed, that the file may import; repeat "
+        "it for more",
+    )
     options = parser.parse_args(list(words))
-    export_generator(options.checkpoint, options.target, options.ema)
+    if options.trust and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    export_generator(options.checkpoint, options.target, options.ema, trust=options.trust)
     print(f"{options.target}: written")

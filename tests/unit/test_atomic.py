@@ -1,8 +1,11 @@
 # ruff: noqa: PT012 - what a block writes before it fails is the point
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -74,7 +77,39 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), rename(*names)))
     with replacing(tmp_path / "file.txt") as file:
         file.write_text("whole")
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]  # the last one is the folder's, which keeps the name
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_broken_disk_is(tmp_path, monkeypatch, number, told):
+    def flush(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with pytest.raises(OSError, match="error") if told else nullcontext(), replacing(tmp_path / "file.txt") as file:
+        file.write_text("whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
+def test_processes_of_the_same_number_do_not_meet(tmp_path, monkeypatch):
+    """As in two containers that share a folder: process 1 of each."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with replacing(tmp_path / "file.txt") as one, replacing(tmp_path / "file.txt") as other:
+        one.write_text("one")
+        other.write_text("other")
+        assert one != other
+    assert (tmp_path / "file.txt").read_text() == "one"
+
+
+def test_tensors_that_share_memory_are_written_under_each_name(tmp_path):
+    weight = torch.arange(6.0).view(2, 3)
+    write_tensors({"a": weight, "tied": weight, "row": weight[1], "turned": weight.T}, tmp_path / "f.safetensors", {})
+    with safe_open(tmp_path / "f.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("a"), weight)
+        assert torch.equal(file.get_tensor("tied"), weight)
+        assert torch.equal(file.get_tensor("row"), weight[1])
+        assert torch.equal(file.get_tensor("turned"), weight.T)
 
 
 def test_tensors_and_their_text_come_back(tmp_path):

@@ -9,6 +9,8 @@ import torch
 from realuid_lightning import atomic
 from realuid_lightning.checkpoints import RECORD, AtomicCheckpointIO, find_checkpoint
 from realuid_lightning.errors import UserError
+from realuid_lightning.modules import TeacherModule
+from realuid_lightning.networks import MLP
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def checkpoint(step):
     content = {
         "state_dict": {"weight": torch.full((1000,), float(step))},
         "global_step": step,
-        RECORD: {"role": "teacher"},
+        RECORD: TeacherModule(MLP([2], width=4, depth=1))._record(),
     }
     return content | {"callbacks": {"RunCheckpoint": best}}
 

@@ -1,0 +1,174 @@
+"""What a checkpoint or an export says of itself, checked before anything of it is used."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from realuid_lightning.checkpoints.files import EXPORTED, RECORD
+from realuid_lightning.errors import UserError
+from realuid_lightning.paths import MatchingPath
+from realuid_lightning.recorded import is_record
+
+FORMAT = 1
+"""Raise when the meaning of a record changes."""
+
+_DEPTH, _SIZE = 20, 10_000
+"""Most levels and most values of a sound record: one that refers to itself, or doubles at each level, has more."""
+
+_UNLESS_WEIGHTS_ONLY = {"callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
+
+
+def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Return what one of our checkpoints or exports says of itself.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+        source: The file, for the message.
+
+    Returns:
+        ``format`` (1), ``role`` (``teacher`` or ``generator``), ``network`` (a record, or None for classes that
+        record nothing), ``path`` (a record), ``ema`` (decays) and ``sampling_steps``.
+
+    Raises:
+        UserError: If it is not one of ours, of a later format, or malformed.
+    """
+    record = checkpoint.get(RECORD)
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{source}: expected a checkpoint of this package, got a foreign one; an official or foreign teacher is "
+            "named in model.teacher_ckpt"
+        )
+    number = record.get("format")
+    if type(number) is int and number > FORMAT:
+        raise UserError(
+            f"{source}: expected a record of format {FORMAT}, got {number}, of a later version; update this package"
+        )
+    faults = [f"{name} must be {wanted}, got {_shown(record, name)}" for name, wanted in _wrong(record)]
+    if faults:
+        raise UserError(f"{source}: its record is malformed: {'; '.join(faults)}. Get the file anew from its origin")
+    return {"sampling_steps": 1, **record}
+
+
+def _wrong(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the fields that are not what they must be, and what that is."""
+    network, path, ema = record.get("network", ""), record.get("path"), record.get("ema")
+    sound = {
+        ("format", f"{FORMAT}"): type(record.get("format")) is int and record["format"] == FORMAT,
+        ("role", "teacher or generator"): str(record.get("role")) in ("teacher", "generator"),
+        ("network", "a class_path with plain init_args, or null"): network is None or _is_plain_record(network),
+        ("path", "a class_path with plain init_args"): _is_plain_record(path),
+        ("ema", "a list of decays in [0, 1)"): isinstance(ema, list)
+        and all(type(decay) in (int, float) and 0 <= decay < 1 for decay in ema),
+        ("sampling_steps", "at least 1"): type(record.get("sampling_steps", 1)) is int
+        and record.get("sampling_steps", 1) >= 1,
+    }
+    return [field for field, is_sound in sound.items() if not is_sound]
+
+
+def _is_plain_record(value: Any) -> bool:
+    return is_record(value) and _room_after(value, _SIZE, _DEPTH) >= 0
+
+
+def _room_after(tree: Any, room: int, depth: int) -> int:
+    """Return how many more values fit after those of ``tree``; below 0 if they do not fit, or one is not plain."""
+    if type(tree) not in (dict, list, tuple):
+        return room - 1 if _is_plain(tree) else -1
+    if depth == 0 or (type(tree) is dict and not all(type(key) is str for key in tree)):
+        return -1
+    room -= 1
+    for value in tree.values() if type(tree) is dict else tree:
+        if room < 0:
+            break
+        room = _room_after(value, room, depth - 1)
+    return room
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is int:
+        return value.bit_length() < 64
+    return type(value) in (float, bool, type(None)) or (type(value) is str and len(value) < 10_000)
+
+
+def _shown(record: Mapping[str, Any], name: str) -> str:
+    if name not in record:
+        return "nothing"
+    return repr(record[name])[:80] if _is_plain(record[name]) else type(record[name]).__name__
+
+
+def state_of(checkpoint: Mapping[str, Any], field: str, source: str | Path) -> dict[str, Any]:
+    """Return the state dict that a checkpoint or an export keeps under ``field``.
+
+    Raises:
+        UserError: If there is none, or something else.
+    """
+    state = checkpoint.get(field)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise UserError(f"{source}: expected weights by name under {field}; get the file anew from its origin")
+    return state
+
+
+def check_run(checkpoint: Mapping[str, Any], source: str | Path) -> None:
+    """Refuse what is not the whole state of a run, which training can go on from.
+
+    Raises:
+        UserError: If it is foreign, malformed, an export, or lacks what a trainer has saved.
+    """
+    record_of(checkpoint, source)
+    if EXPORTED in checkpoint:
+        raise UserError(
+            f"{source}: expected the checkpoint of a run, got an export, which holds one network's weights; name the "
+            ".ckpt that it was made from, or load_generator it"
+        )
+    state_of(checkpoint, "state_dict", source)
+    # Optimizers and callbacks are absent where weights alone were saved; Lightning tells those who need them.
+    kinds = {"global_step": int, "epoch": int, "loops": dict, "pytorch-lightning_version": str}
+    kinds |= {name: kind for name, kind in _UNLESS_WEIGHTS_ONLY.items() if name in checkpoint}
+    faults = [
+        f"{name} must be of type {kind.__name__}, got {_shown(checkpoint, name)}"
+        for name, kind in kinds.items()
+        if not isinstance(checkpoint.get(name), kind)
+    ]
+    if faults:
+        raise UserError(f"{source}: cannot be resumed: {'; '.join(faults)}. Get the file anew from its origin")
+
+
+def check_path_record(
+    record: Mapping[str, Any], path: MatchingPath, source: str | Path, but: frozenset[str] = frozenset()
+) -> None:
+    """Refuse a checkpoint whose networks were trained on another path: its predictions would mean something else.
+
+    Args:
+        record: What the checkpoint says of itself.
+        path: This run's path.
+        source: The file, for the message.
+        but: Names of arguments that may differ.
+
+    Raises:
+        UserError: With both paths.
+    """
+    if _without(record["path"], but) != _without(path.recorded(), but):
+        raise UserError(
+            f"{source}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
+            "set model.path to that of the checkpoint"
+        )
+
+
+def _without(record: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    kept = {name: _listed(value) for name, value in record["init_args"].items() if name not in names}
+    return {"class_path": record["class_path"], "init_args": kept}
+
+
+def _listed(tree: Any) -> Any:
+    """Return lists in place of tuples: the header of an export knows no tuples."""
+    if isinstance(tree, dict):
+        return {name: _listed(value) for name, value in tree.items()}
+    return [_listed(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+def _short(record: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{name}={_value(value)}" for name, value in record["init_args"].items())[:300]
+    return f"{record['class_path'].rpartition('.')[2]}({arguments})"
+
+
+def _value(value: Any) -> str:
+    return _short(value) if is_record(value) else repr(value)
