@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 _WORD = (1 << 64) - 1
@@ -58,22 +58,25 @@ def mix_array(key: int, counters: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     return np.asarray(state ^ state >> np.uint64(31))
 
 
-def hashed_normal(index: Int64[Tensor, " b"], shape: Sequence[int], *keys: int) -> Float64[Tensor, "b *d"]:
-    """Return standard normal numbers that are functions of (sample, place, keys), drawn on the device of ``index``.
+def hashed_normal(
+    index: Int64[Tensor, " b"], shape: Sequence[int], *keys: int, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "b *d"]:
+    """Return standard normal numbers that are functions of (sample, place, keys), on the device of ``index``.
 
     Args:
         index: Numbers of the samples.
         shape: Shape of one sample.
         keys: What they are for.
+        dtype: Type of the numbers, which are drawn in float64 whatever it is; one that the device has.
     """
-    half = -(-math.prod(shape) // 2)
-    index = index.cpu() if index.device.type == "mps" else index  # which has no float64
+    device, half = index.device, -(-math.prod(shape) // 2)
+    index = index.cpu() if device.type == "mps" else index  # which has no float64
     places = torch.arange(2 * half, device=index.device).view(1, 2, half)
     counters = _hashed(_hashed(index.view(-1, 1, 1) ^ _signed(mix(*keys))) ^ places)
     uniform = ((counters >> 11 & (1 << 53) - 1).double() + 0.5) * 2**-53
     radius, angle = (-2 * uniform[:, 0].log()).sqrt(), 2 * math.pi * uniform[:, 1]  # Box and Muller, 1958
     normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
-    return normal[:, : math.prod(shape)].view(-1, *shape)
+    return normal[:, : math.prod(shape)].view(-1, *shape).to(dtype).to(device)
 
 
 def _hashed(state: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:

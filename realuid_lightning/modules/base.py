@@ -136,7 +136,7 @@ class MatchingModule(LightningModule):
         """
         assert batch.index is not None
         assert batch.z is not None
-        return hashed_normal(batch.index, batch.z.shape[1:], STEP, step).to(batch.z.dtype)
+        return hashed_normal(batch.index, batch.z.shape[1:], STEP, step, dtype=batch.z.dtype)
 
     def source(self, batch: MatchingBatch) -> Tensor | None:
         """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""

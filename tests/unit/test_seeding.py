@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import seed_everything
 from scipy.stats import kstest
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from realuid_lightning.data import MatchingBatch
+from realuid_lightning.modules import RealUIDModule
+from realuid_lightning.networks import MLP
 from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix, mix_array
 
 WORD = 1 << 64
@@ -106,3 +112,37 @@ def test_hashed_numbers_are_normal_and_functions_of_the_sample_alone():
     assert torch.equal(hashed_normal(some, (3, 5), 7, 1), drawn[some])
     for other in (hashed_normal(index, (3, 5), 7, 2), hashed_normal(index, (3, 5), 8, 1), drawn.roll(1, 0)):
         assert abs((other * drawn).mean()) < 0.03
+
+
+class NoFloat64OnMPS(TorchDispatchMode):
+    """What Apple's GPUs refuse: to make, or to copy, numbers of 64 bits."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for made in pytree.tree_leaves(result):
+            if isinstance(made, torch.Tensor) and made.device.type == "mps":
+                assert made.dtype != torch.float64, f"{function} makes float64"
+        return result
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+def test_hashed_numbers_come_back_to_a_device_without_float64():
+    """By tensors that claim to be on a GPU of Apple; no machine that has one has run this."""
+    with FakeTensorMode(), NoFloat64OnMPS():
+        index = torch.arange(4, device="mps")
+        drawn = hashed_normal(index, (3, 5), 7, dtype=torch.float32)
+        assert (drawn.device, drawn.dtype, drawn.shape) == (index.device, torch.float32, (4, 3, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+def test_the_noise_of_later_steps_is_where_the_latents_are():
+    module = RealUIDModule(MLP([3], width=8, depth=1), None, sampling_steps=2)
+    with FakeTensorMode(), NoFloat64OnMPS():
+        batch = MatchingBatch(z=torch.empty(4, 3, device="mps"), index=torch.arange(4, device="mps"))
+        noise = module.noise(batch, 1)
+        assert (noise.device, noise.dtype) == (batch.z.device, batch.z.dtype)
+
+
+def test_hashed_numbers_are_drawn_in_float64_whatever_their_type():
+    index = torch.arange(6)
+    assert torch.equal(hashed_normal(index, (3,), 7, dtype=torch.float32), hashed_normal(index, (3,), 7).float())

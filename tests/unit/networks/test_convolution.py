@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from realuid_lightning.networks import UNet, frozen_weights
 from realuid_lightning.networks.convolution import Convolution
@@ -70,6 +71,72 @@ def test_second_derivatives_are_those_of_torch():
         (grad,) = torch.autograd.grad(convolution(end).pow(3).sum(), end, create_graph=True)
         found.append(torch.autograd.grad(grad.square().sum(), end)[0])
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("trains", ["bias", "weight"])
+def test_what_trains_beside_a_frozen_half_gets_its_gradient(trains):
+    """A bias beside a frozen weight, as in bias-only fine-tuning, and the other way round."""
+    x, found = torch.randn(2, 32, 8, 8, requires_grad=True), []
+    for convolution in pair(padding=1):
+        getattr(convolution, trains).requires_grad_(True)
+        ends = x, getattr(convolution, trains)
+        found.append(torch.autograd.grad(convolution(x).square().sum(), ends))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    assert all(gradient.any() for gradient in found[0])
+
+
+TRANSFORMS = {
+    "grad": lambda f, x: torch.func.grad(lambda x: f(x).pow(3).sum())(x),
+    "vjp": lambda f, x: torch.func.vjp(f, x)[1](f(x))[0],
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (x.cos(),))[1],
+    "jacrev": lambda f, x: torch.func.jacrev(lambda x: f(x)[:, :2, 0, 0])(x),
+    "hvp": lambda f, x: torch.func.jvp(torch.func.grad(lambda x: f(x).pow(3).sum()), (x,), (x.cos(),))[1],
+    "vmap(grad)": lambda f, x: torch.func.vmap(torch.func.grad(lambda one: f(one[None]).pow(3).sum()))(x),
+    "vmap(vjp)": lambda f, x: torch.func.vmap(torch.func.vjp(f, x)[1])(torch.stack([f(x), f(x).cos()]))[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_frozen_convolutions_go_through_torch_func(transform):
+    """What a score's divergence, a Jacobian or a gradient penalty through a frozen teacher asks for."""
+    x = torch.randn(2, 32, 6, 6, dtype=torch.float64)
+    found = [TRANSFORMS[transform](convolution.double(), x) for convolution in pair(padding=1)]
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0].any()
+
+
+def test_tangents_of_frozen_weights_count_too():
+    x = torch.randn(2, 32, 6, 6, dtype=torch.float64, requires_grad=True)
+    found = []
+    for convolution in pair(padding=1):
+        weights = {name: weight.detach() for name, weight in convolution.double().named_parameters()}
+        tangents = {name: weight.cos() for name, weight in weights.items()}
+
+        def call(weights, convolution=convolution):
+            return torch.func.functional_call(convolution, weights, (x,))
+
+        found.append(torch.func.jvp(call, (weights,), (tangents,))[1])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_a_frozen_unet_goes_through_torch_func():
+    torch.manual_seed(0)
+    network = UNet(8, 3, 32, 1, [1, 2], [4], 16).double().requires_grad_(False)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.05)
+    t, x = torch.rand(2, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def energy(t, x):
+        return network(t, x).square().sum()
+
+    with sdpa_kernel(SDPBackend.MATH):  # torch transforms its fast attention on CPUs in part only
+        output, back = torch.func.vjp(lambda x: network(t, x), x)
+        tangent = torch.func.jvp(lambda x: network(t, x), (x,), (x.cos(),))[1]
+        whole = torch.func.grad(energy, 1)(t, x)
+        single = torch.func.vmap(torch.func.grad(lambda t, x: energy(t[None], x[None]), 1))(t, x)
+    torch.testing.assert_close((back(output)[0] * x.cos()).sum(), (output * tangent).sum())
+    torch.testing.assert_close(single, whole)
 
 
 def test_nothing_is_kept_of_the_input_but_where_weights_train():
