@@ -4,15 +4,19 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data.sharing import by_one
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.fingerprint import NoFingerprintError
 from realuid_lightning.metrics import (
+    CheckedFeatures,
     Features,
     FeatureStatistics,
     FrechetDistance,
@@ -45,6 +49,7 @@ class FIDCallback(Callback):
             name = type(self.features).__name__
             raise UserError(f"FIDCallback: features must have an integer attribute num_features, but {name} has none")
         self.cache = ReferenceCache(cache)
+        self._checked = CheckedFeatures(self.features)
         self._metrics: dict[str, FrechetDistance] = {}
         self._reference: FeatureStatistics | None = None
         self._root = torch.empty(0)
@@ -72,11 +77,37 @@ class FIDCallback(Callback):
             f"the features are {feature_label(self.features)}, but samples have shape {data.shape}: set "
             f"fid.features.init_args.shape to {list(data.shape)}",
         )
+        faults.unless(
+            len(data.reference) >= 2, f"needs at least 2 real samples, but the reference has {len(data.reference)}"
+        )
         faults.raise_any()
         self._reference = None  # that of other data, if this callback has served before
         if isinstance(self.features, Features):
             self.features.prepare()
         self.features.eval().requires_grad_(False)
+        self._try_out(trainer, data)
+
+    def _try_out(self, trainer: Trainer, data: MatchingDataModule) -> None:
+        """Measure two real samples by features of the user's own, before any training; tell of too few samples."""
+        if type(self.features) not in (InceptionFeatures, RawFeatures):
+            device = trainer.strategy.root_device
+            self.features.to(device)
+            real = data.on_after_batch_transfer(MatchingBatch(x1=data.reference.get(torch.arange(2))[0].to(device)), 0)
+            with torch.no_grad():
+                self._finite(self._checked(real.x1).sum())
+        width, fewest = self._checked.num_features, min(len(data.reference), data.eval_samples)
+        if fewest <= width:
+            rank_zero_info(
+                f"FID: {fewest} samples do not span {width} features: their covariance is singular, and figures can be "
+                "compared only with those of as many samples; raise data.eval_samples or choose fewer features"
+            )
+
+    def _finite(self, total: Tensor) -> None:
+        if not total.isfinite().all():
+            raise UserError(
+                f"FID: features {type(self.features).__name__} of the real samples must be finite numbers, but there "
+                "are NaN or infinite ones: look at the reference data and at the features' weights"
+            )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read or compute the statistics of real data."""
@@ -122,27 +153,43 @@ class FIDCallback(Callback):
     def _metric(self, name: str, device: torch.device) -> FrechetDistance:
         if name not in self._metrics:
             assert self._reference is not None
-            self._metrics[name] = FrechetDistance(self.features, self._reference, self._root).to(device)
+            self._metrics[name] = FrechetDistance(self._checked, self._reference, self._root).to(device)
         return self._metrics[name]
 
     def _reference_statistics(self, trainer: Trainer, pl_module: LightningModule) -> FeatureStatistics:
         """Return this process' share of the real statistics; the shares of all processes sum to the whole."""
         data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self._fingerprint = data.reference_fingerprint
-        protocol = json.dumps([feature_fingerprint(self.features), self._fingerprint])
         # Process 0 alone looks, so that all processes take the same way.
-        known = trainer.strategy.broadcast(self.cache.read(protocol) if trainer.is_global_zero else None)
-        width = int(self.features.num_features)  # type: ignore[arg-type]
+        self._fingerprint, protocol, known = by_one(lambda: self._look_up(data))
         if known is None:
             rank_zero_info(f"FID: computing statistics of the real data by {feature_label(self.features)}, once")
             batches = (real_samples(batch, pl_module, data) for batch in data.reference_dataloader())
-            share = feature_statistics(self.features, batches, width, pl_module.device)
+            share = feature_statistics(self._checked, batches, self._checked.num_features, pl_module.device)
             known = FeatureStatistics(*(trainer.strategy.reduce(part, reduce_op="sum") for part in share))
-            if trainer.is_global_zero:
+            self._finite(known.outer)
+            if protocol and trainer.is_global_zero:
                 self.cache.write(protocol, known)
         known = FeatureStatistics(*(part.to(pl_module.device) for part in known))
         self._root = covariance_root(moments(known)[0])
         return known if trainer.is_global_zero else FeatureStatistics(*map(torch.zeros_like, known))
+
+    def _look_up(self, data: MatchingDataModule) -> tuple[str, str, FeatureStatistics | None]:
+        """Return the data's fingerprint, that of the whole measurement, and what is known under it.
+
+        Where something cannot be read, nothing is looked up: the one is made up, and the other empty.
+        """
+        place, reference = "the real data", f"unknown-{uuid4().hex[:12]}"
+        try:
+            reference = data.reference_fingerprint
+            place = f"features {type(self.features).__name__}"
+            protocol = json.dumps([feature_fingerprint(self.features), reference])
+        except NoFingerprintError as error:
+            rank_zero_warn(
+                f"FID: statistics of the real data are computed anew in every run, for {place} have no fingerprint "
+                f"({error}): give them a method fingerprint() that returns a text which changes with what they compute"
+            )
+            return reference, "", None
+        return reference, protocol, self.cache.read(protocol, self._checked.num_features)
 
     def _record(self, trainer: Trainer, figure: dict[str, Any]) -> None:
         row = {**figure, "features": feature_label(self.features), "reference": self._fingerprint}

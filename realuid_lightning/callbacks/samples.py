@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -70,7 +71,11 @@ class SampleGrid(Callback):
         idle = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / "samples"
         for name, parts in self._samples.items():
-            picture = None if idle else draw(torch.cat(parts))
+            samples = torch.cat(parts)
+            if samples.isnan().any():
+                rank_zero_warn(f"samples/{name}: no picture at step {step}, for there are NaN among the samples")
+                continue
+            picture = None if idle else draw(samples)
             if picture is None:
                 continue
             write_png(picture, folder / name / f"step_{step:08d}.png")

@@ -8,6 +8,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.errors import Faults
+from realuid_lightning.fingerprint import fingerprint
 from realuid_lightning.recorded import Recorded
 
 Images = UInt8[Tensor, "b c h w"]
@@ -39,8 +40,13 @@ class Degradation(Recorded, ABC):
         return []
 
     def fingerprint(self) -> str:
-        """Return class and arguments as a short text."""
-        return "-".join([type(self).__name__, *(str(argument) for argument in self._arguments.values())])
+        """Return class and arguments as a short text, with a hash of the code where that is not this package's.
+
+        Raises:
+            NoFingerprintError: If something in it cannot be read.
+        """
+        own = [] if type(self).__module__.startswith("realuid_lightning.") else [fingerprint(self)[:12]]
+        return "-".join([type(self).__name__, *(str(argument) for argument in self._arguments.values()), *own])
 
 
 class Inpainting(Degradation):

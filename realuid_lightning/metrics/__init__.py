@@ -1,6 +1,7 @@
 """What a Fréchet distance rests on: features and reference statistics."""
 
 from realuid_lightning.metrics.features import (
+    CheckedFeatures,
     Features,
     InceptionFeatures,
     RawFeatures,
@@ -12,6 +13,7 @@ from realuid_lightning.metrics.frechet import FrechetDistance, covariance_root, 
 from realuid_lightning.metrics.reference import FeatureStatistics, ReferenceCache, feature_statistics
 
 __all__ = [
+    "CheckedFeatures",
     "FeatureStatistics",
     "Features",
     "FrechetDistance",

@@ -1,6 +1,5 @@
 """Feature extractors of Fréchet distances: from samples as a model makes them to vectors."""
 
-import hashlib
 import math
 
 import torch
@@ -8,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from realuid_lightning.errors import UserError
+from realuid_lightning.fingerprint import fingerprint
 from realuid_lightning.recorded import Recorded
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -28,7 +28,7 @@ class Features(Recorded, nn.Module):
         """Load weights; called once before any training, so that a missing file is told at once."""
 
     def extra_repr(self) -> str:
-        """Show the settings, for ``feature_fingerprint``: figures with other settings are other figures."""
+        """Show the settings."""
         return ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
 
 
@@ -87,19 +87,67 @@ class InceptionFeatures(Features):
                 "RawFeatures or a module of your own"
             ) from error
 
-    def extra_repr(self) -> str:
-        """Show nothing: one and the same weights are kept in many places."""
-        return ""
+    def fingerprint(self) -> str:
+        """Return a hash of network and weights, but not of where they lie: the same are kept in many places."""
+        assert self.network is not None, "prepare() loads the weights"
+        return fingerprint((type(self.network).__mro__, dict(self.network.state_dict())))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
-        """Return features of samples in [-1, 1]."""
+        """Return features of samples in [-1, 1]; NaN for samples that are not finite, which are no images."""
         assert self.network is not None, "prepare() loads the weights"
-        features: Tensor = self.network(to_bytes(x).expand(-1, 3, -1, -1))
-        return features.double()
+        features: Tensor = self.network(to_bytes(x.nan_to_num(0.0)).expand(-1, 3, -1, -1))
+        finite = x.flatten(1).isfinite().all(1, keepdim=True)
+        return features.double().where(finite, torch.nan)
+
+
+class CheckedFeatures(nn.Module):
+    """An extractor whose features are what it promises: float64 rows of length ``num_features``.
+
+    Args:
+        features: The extractor.
+    """
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.num_features = int(features.num_features)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Float[Tensor, "b f"]:
+        """Return the features of samples.
+
+        Raises:
+            UserError: If the extractor fails, or returns something else.
+        """
+        name, expected = type(self.features).__name__, (len(x), self.num_features)
+        try:
+            vectors = self.features(x)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's code can raise
+            raise UserError(
+                f"FID: features {name} must take samples of shape {tuple(x.shape)} on {x.device}, but they raised "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
+        if not isinstance(vectors, Tensor) or tuple(vectors.shape) != expected or not vectors.is_floating_point():
+            came = f"{vectors.dtype} of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors)
+            raise UserError(
+                f"FID: features {name} must return floating-point numbers of shape {expected}, one row of num_features "
+                f"a sample, but returned {came}: change num_features or what forward returns"
+            )
+        return vectors.double()
 
 
 def to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:
-    """Round samples in [-1, 1] to the nearest of 256 levels, uint8; values outside are clipped."""
+    """Round samples in [-1, 1] to the nearest of 256 levels, uint8; values outside are clipped.
+
+    Raises:
+        UserError: If there is a NaN, for no level stands for it.
+    """
+    if x.isnan().any():
+        raise UserError(
+            "samples must be numbers to become pixels, but there are NaN among them: what made them has diverged; take "
+            "an earlier checkpoint"
+        )
     return ((x.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -109,9 +157,13 @@ def feature_label(features: nn.Module) -> str:
 
 
 def feature_fingerprint(features: nn.Module) -> str:
-    """Return a text that changes with the extractor's class, settings (those in its ``repr``) or weights."""
-    digest = hashlib.sha256(repr(features).encode())
-    for name, tensor in sorted(features.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"{type(features).__module__}.{type(features).__qualname__} {digest.hexdigest()}"
+    """Return a text that changes with what the extractor computes: its class, code, attributes and weights.
+
+    An extractor with a method ``fingerprint()`` says it itself.
+
+    Raises:
+        NoFingerprintError: If something in it cannot be read; the message says what.
+    """
+    own = getattr(features, "fingerprint", None)
+    text = own() if callable(own) else fingerprint(features)
+    return f"{type(features).__module__}.{type(features).__qualname__} {text}"

@@ -1,7 +1,6 @@
 """Statistics of real features, computed once and kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from realuid_lightning.atomic import write_tensors
+from realuid_lightning.data.folders import folder_at, user_cache
 
-FORMAT = 1
+FORMAT = 2
 """Raise when the meaning of a cached file changes."""
 
 
@@ -30,6 +30,12 @@ class FeatureStatistics(NamedTuple):
     total: Tensor
     outer: Tensor
     count: Tensor  # type: ignore[assignment]
+
+    def sound(self, width: int) -> bool:
+        """Return whether these are finite sums over two or more vectors of length ``width``."""
+        shapes = [tuple(part.shape) for part in self]
+        fitting = shapes == [(width,), (width, width), ()] and bool(self.count >= 2)
+        return fitting and bool(self.total.isfinite().all() and self.outer.isfinite().all())
 
 
 @torch.no_grad()
@@ -59,26 +65,26 @@ class ReferenceCache:
     """A folder of feature statistics, one file a protocol: the name is a hash of everything the statistics depend on.
 
     Args:
-        folder: Where files are kept; ``$XDG_CACHE_HOME/realuid_lightning`` or ``~/.cache/realuid_lightning`` when None.
+        folder: Where files are kept, ``~`` included; ``user_cache()`` when None.
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        self.folder = Path(folder or f"{base}/realuid_lightning").expanduser()
+        self.folder = user_cache() if folder is None else folder_at(folder)
 
     def file(self, protocol: str) -> Path:
         """Return where the statistics of ``protocol`` are or will be."""
         return self.folder / f"{hashlib.sha256(f'{FORMAT} {protocol}'.encode()).hexdigest()[:32]}.safetensors"
 
-    def read(self, protocol: str) -> FeatureStatistics | None:
-        """Return cached statistics; None when there are none, or the file is broken and has to be made anew."""
+    def read(self, protocol: str, width: int) -> FeatureStatistics | None:
+        """Return cached statistics of ``width`` features; None when there are no sound ones, and they must be made."""
         try:
-            return FeatureStatistics(**load_file(self.file(protocol)))
-        except (FileNotFoundError, SafetensorError, TypeError):
+            known = FeatureStatistics(**load_file(self.file(protocol)))
+        except (OSError, SafetensorError, TypeError):
             return None
+        return known if known.sound(width) else None
 
     def write(self, protocol: str, statistics: FeatureStatistics) -> None:
-        """Store statistics; a reader sees all of them or none. A folder that can not be written to costs a warning."""
+        """Store sound statistics; a reader sees all of them or none. An unwritable folder costs a warning."""
         tensors = {name: tensor.cpu() for name, tensor in statistics._asdict().items()}
         try:
             write_tensors(tensors, self.file(protocol), {"protocol": protocol})

@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from realuid_lightning.callbacks import FIDCallback
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule, to_floats
 from realuid_lightning.errors import UserError
-from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures
+from realuid_lightning.fingerprint import NoFingerprintError
+from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures, feature_statistics
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
 
@@ -18,7 +20,7 @@ SAMPLES = 150
 
 
 class Pooled(Features):
-    """Eight float32 features, counting how often real digits are measured."""
+    """Eight features of digits."""
 
     num_features = 8
     label = "pooled"
@@ -28,11 +30,9 @@ class Pooled(Features):
         torch.manual_seed(0)
         self.scale = scale
         self.layer = nn.Linear(64, 8).double()
-        self.calls = []
 
     def forward(self, x):
         assert not self.training
-        self.calls.append(len(x))
         return self.scale * self.layer(x.flatten(1).double()).tanh()
 
 
@@ -141,39 +141,182 @@ def test_rows_tell_figure_and_protocol(tmp_path):
     ]
 
 
-def real_calls(tmp_path, features, datamodule=None, cache=None):
-    """Return how many real samples one run measured."""
-    before = sum(features.calls)
-    validate(tmp_path, FIDCallback(features, cache=cache), datamodule)
-    return sum(features.calls) - before - 2 * SAMPLES
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Run an evaluation and return how many real samples it measured."""
+    counts = []
+
+    def counting(*arguments):
+        statistics = feature_statistics(*arguments)
+        counts.append(int(statistics.count))
+        return statistics
+
+    monkeypatch.setattr("realuid_lightning.callbacks.fid.feature_statistics", counting)
+
+    def run(features, datamodule=None, cache=None):
+        counts.clear()
+        validate(tmp_path, FIDCallback(features, cache=cache), datamodule)
+        return sum(counts)
+
+    return run
 
 
-def test_real_data_are_measured_once(tmp_path):
+def test_real_data_are_measured_once(tmp_path, measured):
     features, all_digits = Pooled(), len(Digits())
-    assert real_calls(tmp_path, features) == all_digits
-    assert real_calls(tmp_path, features) == 0
-    assert real_calls(tmp_path, Pooled(), data(7)) == 0  # in another run, in batches of another size
+    assert measured(features) == all_digits
+    assert measured(features) == 0
+    assert measured(Pooled(), data(7)) == 0  # in another run, in batches of another size
     assert len(list((tmp_path / "cache" / "realuid_lightning").iterdir())) == 1
-    assert real_calls(tmp_path, features, cache=str(tmp_path / "own")) == all_digits
-    assert real_calls(tmp_path, features, cache=str(tmp_path / "own")) == 0
+    assert measured(features, cache=str(tmp_path / "own")) == all_digits
+    assert measured(features, cache=str(tmp_path / "own")) == 0
 
 
-def test_another_extractor_or_other_data_are_measured_anew(tmp_path):
+class Fewer(Digits):
+    def load(self):
+        x, y = super().load()
+        return x[:500], y[:500]
+
+
+def test_another_extractor_or_other_data_are_measured_anew(measured):
     all_digits = len(Digits())
-    assert real_calls(tmp_path, Pooled()) == all_digits
+    assert measured(Pooled()) == all_digits
     other = Pooled()
     with torch.no_grad():
         other.layer.weight[0, 0] += 1e-6
-    assert real_calls(tmp_path, other) == all_digits
-    assert real_calls(tmp_path, Pooled(2.0)) == all_digits
+    assert measured(other) == all_digits
+    assert measured(Pooled(2.0)) == all_digits
+    assert measured(Pooled(), data(reference=Fewer())) == 500
+    assert measured(Pooled()) == 0
 
-    class Fewer(Digits):
+
+class Shifted(nn.Module):
+    """A user's extractor with a plain attribute."""
+
+    num_features = 8
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x.flatten(1)[:, 20:28] + self.by
+
+
+def test_a_plain_attribute_or_other_code_is_measured_anew(measured, monkeypatch):
+    all_digits = len(Digits())
+    assert measured(Shifted(0.0)) == all_digits
+    assert measured(Shifted(0.0)) == 0
+    assert measured(Shifted(1.0)) == all_digits
+    monkeypatch.setattr(Shifted, "forward", lambda self, x: x.flatten(1)[:, 28:36] + self.by)
+    assert measured(Shifted(1.0)) == all_digits
+
+
+def test_what_has_no_fingerprint_is_measured_every_time_and_told(tmp_path, measured):
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"Shifted have no fingerprint \(Shifted.by.*a method fingerprint"):
+            assert measured(Shifted(Unreadable())) == len(Digits())
+    assert not (tmp_path / "cache").exists()
+
+    class Named(Shifted):
+        def fingerprint(self):
+            return "first edition"
+
+    assert [measured(Named(Unreadable())) for _ in range(2)] == [len(Digits()), 0]
+
+
+class Unreadable(int):
+    def __reduce_ex__(self, protocol):
+        raise TypeError("not to be taken apart")
+
+
+def test_data_without_a_fingerprint_are_measured_every_time_and_compared_with_nothing(tmp_path, measured):
+    class Nameless(Digits):
+        def fingerprint(self):
+            raise NoFingerprintError("in the cloud")
+
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"the real data have no fingerprint \(in the cloud\)"):
+            assert measured(Pooled(), data(reference=Nameless())) == len(Digits())
+    assert len({row["reference"] for row in rows(tmp_path)}) == 2
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_statistics_that_are_not_finite_are_neither_kept_nor_used(tmp_path, measured, value):
+    source, features = Digits(), Pooled()
+    measured(features)
+    (file,) = (tmp_path / "cache" / "realuid_lightning").iterdir()
+    known = load_file(file)
+    known["outer"][0, 0] = value
+    save_file(known, file)
+    assert measured(features) == len(source)
+    assert measured(features) == 0
+
+
+class Broken(nn.Module):
+    num_features = 8
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        rows = x.flatten(1)[:, :8]
+        return {
+            "width": rows[:, :7],
+            "rank": rows[..., None, None],
+            "rows": rows[:1],
+            "type": rows.long(),
+            "list": rows.tolist(),
+            "NaN": rows * float("nan"),
+            "error": None if self.how != "error" else rows[:, 99],
+        }[self.how]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("width", r"floating-point numbers of shape \(2, 8\).*returned torch.float32 of shape \(2, 7\)"),
+        ("rank", r"returned torch.float32 of shape \(2, 8, 1, 1\)"),
+        ("rows", r"of shape \(1, 8\)"),
+        ("type", "returned torch.int64"),
+        ("list", "returned .*list"),
+        ("NaN", "of the real samples must be finite"),
+        ("error", r"samples of shape \(2, 1, 8, 8\) on cpu, but they raised IndexError: index 99"),
+    ],
+)
+def test_broken_features_are_told_before_any_work(tmp_path, how, told):
+    callback = FIDCallback(Broken(how))
+    callback.on_validation_start = None  # not reached
+    with pytest.raises(UserError, match=rf"FID: features Broken.*{told}"):
+        validate(tmp_path, callback)
+
+
+def test_real_features_that_are_not_finite_are_told_and_not_kept(tmp_path):
+    class Later(nn.Module):
+        num_features = 8
+
+        def forward(self, x):
+            return x.flatten(1)[:, :8].masked_fill(x.flatten(1)[:, 20:21] > 0.9, torch.inf)
+
+    with pytest.raises(UserError, match="Later of the real samples must be finite"):
+        validate(tmp_path, FIDCallback(Later()))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_single_real_sample_has_no_distance(tmp_path):
+    class One(Digits):
         def load(self):
             x, y = super().load()
-            return x[:500], y[:500]
+            return x[:1], y[:1]
 
-    assert real_calls(tmp_path, Pooled(), data(reference=Fewer())) == 500
-    assert real_calls(tmp_path, Pooled()) == 0
+    with pytest.raises(UserError, match="needs at least 2 real samples, but the reference has 1"):
+        validate(tmp_path, FIDCallback(Pooled()), data(source=One()))
+
+
+def test_fewer_samples_than_features_are_told(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        validate(tmp_path, FIDCallback(RawFeatures([1, 8, 8])), MatchingDataModule(Digits(), eval_samples=64))
+    assert "64 samples do not span 64 features" in caplog.text
 
 
 def test_one_callback_serves_other_data_in_another_run(tmp_path):

@@ -44,6 +44,11 @@ def test_bytes_are_the_nearest_levels():
     assert x[0] == -1  # the samples themselves are left alone
 
 
+def test_no_level_stands_for_nan():
+    with pytest.raises(UserError, match=r"NaN among them.*diverged"):
+        to_bytes(torch.tensor([0.0, torch.nan]))
+
+
 def test_every_byte_comes_back():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(to_bytes(to_floats(levels)), levels)
@@ -82,21 +87,20 @@ def test_the_fingerprint_takes_every_type_of_tensor():
     assert feature_fingerprint(module) != first
 
 
-def stand_in(*args, **kwargs):
+class StandIn(nn.Module):
     """Takes the place of torchmetrics' network, and notes how it was asked for."""
 
-    class Network(nn.Module):
-        asked = (args, kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+        self.asked = (args, kwargs)
 
-        def forward(self, x):
-            assert x.dtype == torch.uint8
-            return x[:, :, 0, 0].float()
-
-    return Network()
+    def forward(self, x):
+        assert x.dtype == torch.uint8
+        return x[:, :, 0, 0].float()
 
 
 def test_inception_sees_bytes_of_three_channels_and_tensorflows_resize(monkeypatch):
-    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", stand_in)
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", StandIn)
     features = InceptionFeatures("weights.pth")
     features.prepare()
     features.prepare()
@@ -108,8 +112,18 @@ def test_inception_sees_bytes_of_three_channels_and_tensorflows_resize(monkeypat
     assert features(grey.expand(2, 3, 4, 4)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_sample_that_is_not_finite_has_no_inception_features(monkeypatch, value):
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", StandIn)
+    features = InceptionFeatures()
+    features.prepare()
+    x = torch.zeros(3, 1, 4, 4)
+    x[1, 0, 2, 2] = value
+    assert features(x).isnan().all(1).tolist() == [False, True, False]
+
+
 def test_weights_are_the_same_wherever_they_lie(monkeypatch):
-    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", stand_in)
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", StandIn)
     prints = set()
     for place in (None, "here.pth", "there.pth"):
         features = InceptionFeatures(place)

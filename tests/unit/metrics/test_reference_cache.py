@@ -36,18 +36,36 @@ def test_without_batches_all_are_zero():
 
 def test_what_was_written_is_read(tmp_path):
     cache = ReferenceCache(str(tmp_path / "new" / "folder"))
-    assert cache.read("protocol") is None
+    assert cache.read("protocol", 3) is None
     cache.write("protocol", statistics())
-    assert equal(cache.read("protocol"), statistics())
-    assert equal(ReferenceCache(str(tmp_path / "new" / "folder")).read("protocol"), statistics())
+    assert equal(cache.read("protocol", 3), statistics())
+    assert equal(ReferenceCache(str(tmp_path / "new" / "folder")).read("protocol", 3), statistics())
     cache.write("protocol", statistics(1))
-    assert equal(cache.read("protocol"), statistics(1))
+    assert equal(cache.read("protocol", 3), statistics(1))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_made_anew(tmp_path, value):
+    cache = ReferenceCache(str(tmp_path))
+    for part in ("total", "outer"):
+        broken = statistics()
+        getattr(broken, part)[1] = value
+        cache.write("protocol", broken)
+        assert cache.read("protocol", 3) is None
+
+
+def test_statistics_of_another_width_or_of_one_sample_are_made_anew(tmp_path):
+    cache = ReferenceCache(str(tmp_path))
+    cache.write("protocol", statistics())
+    assert cache.read("protocol", 2) is None
+    cache.write("protocol", statistics()._replace(count=torch.tensor(1)))
+    assert cache.read("protocol", 3) is None
 
 
 def test_each_protocol_has_its_own_file(tmp_path):
     cache = ReferenceCache(str(tmp_path))
     cache.write("one", statistics())
-    assert cache.read("two") is None
+    assert cache.read("two", 3) is None
     assert cache.file("one") != cache.file("two")
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -56,7 +74,7 @@ def test_a_new_format_reads_no_old_file(tmp_path, monkeypatch):
     cache = ReferenceCache(str(tmp_path))
     cache.write("protocol", statistics())
     monkeypatch.setattr("realuid_lightning.metrics.reference.FORMAT", 1000)
-    assert cache.read("protocol") is None
+    assert cache.read("protocol", 3) is None
 
 
 @pytest.mark.parametrize("keep", [0, 10, -1])
@@ -65,9 +83,9 @@ def test_a_broken_file_is_made_anew(tmp_path, keep):
     cache.write("protocol", statistics())
     file = cache.file("protocol")
     file.write_bytes(file.read_bytes()[:keep])
-    assert cache.read("protocol") is None
+    assert cache.read("protocol", 3) is None
     cache.write("protocol", statistics())
-    assert equal(cache.read("protocol"), statistics())
+    assert equal(cache.read("protocol", 3), statistics())
 
 
 def test_the_folder_is_the_users_cache_unless_named(tmp_path, monkeypatch):
@@ -87,4 +105,4 @@ def test_a_folder_that_can_not_be_written_to_costs_a_warning(tmp_path):
     statistics = FeatureStatistics(torch.zeros(2), torch.zeros(2, 2), torch.tensor(3))
     with pytest.warns(UserWarning, match="not kept .*--fid.cache"):
         cache.write("protocol", statistics)
-    assert cache.read("protocol") is None
+    assert cache.read("protocol", 3) is None

@@ -1,0 +1,36 @@
+"""What one process does for all of them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=365)
+
+
+def by_one(work: Callable[[], T]) -> T:
+    """Let process 0 work, however long that takes, and give every process the result, or the error.
+
+    All processes must call this, and what they get must be picklable.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return work()
+    # The others wait in a group of their own: that of the training gives up after some minutes.
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
+    done: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if dist.get_rank() == 0:
+        try:
+            done = [(work(), None)]
+        except Exception as raised:
+            done = [(None, raised)]
+    try:
+        dist.broadcast_object_list(done, src=0, group=group)
+    finally:
+        dist.destroy_process_group(group)
+    result, error = done[0]
+    if error is not None:
+        raise error
+    return cast(T, result)
