@@ -4,10 +4,13 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
+from torch import Tensor
 
+from realuid_lightning.checkpoints.runs import best_scores
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules import MatchingModule
 
@@ -51,10 +54,38 @@ class RunCheckpoint(ModelCheckpoint):
         """Name of this callback's state in a checkpoint, whatever its options: validation may leave them out."""
         return type(self).__name__
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the names of the best files and their scores: the folder is where the run is, and that may move."""
+        names = {Path(file).name: score for file, score in self.best_k_models.items()}
+        return {
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "best_model_path": Path(self.best_model_path).name,
+            "best_k_models": names,
+        }
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far, unless another metric has chosen it."""
-        if state_dict["monitor"] == self.monitor:
-            super().load_state_dict(state_dict)
+        """Go on with the best ones so far, as far as they are in this run's folder.
+
+        None of them if another metric has chosen them, or if the run begins in a new folder from a checkpoint of
+        another one. The state is that of a file: nothing outside this folder is ever kept or deleted for it.
+        """
+        mode = state_dict.get("mode", self.mode)
+        if (state_dict.get("monitor"), mode) == (self.monitor, self.mode):
+            folder = Path(self.dirpath or ".")
+            files = {folder / name: score for name, score in best_scores(state_dict).items()}
+            there = {
+                str(file): torch.tensor(score, dtype=torch.float64) for file, score in files.items() if file.is_file()
+            }
+            self._go_on_with(there)
+
+    def _go_on_with(self, known: dict[str, Tensor]) -> None:
+        """Take files and scores for the best ones so far."""
+        self.best_k_models = known
+        if known:
+            by_score = sorted(known, key=lambda file: known[file].item(), reverse=self.mode == "max")
+            self.best_model_path, self.kth_best_model_path = by_score[0], by_score[-1]
+            self.best_model_score, self.kth_value = known[by_score[0]], known[by_score[-1]]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle on the run folder, whatever the logger; that it is in use is for ``on_fit_start`` to judge."""
@@ -85,6 +116,7 @@ class RunCheckpoint(ModelCheckpoint):
                 f"process {trainer.global_rank} would begin from {trainer.ckpt_path}, but process 0 from {first}; put "
                 "the run folder on a file system that all nodes share"
             )
+        self._go_on_with(trainer.strategy.broadcast(self.best_k_models))  # process 0 has seen which files are there
         if trainer.is_global_zero:
             for file in folder.glob(".*.ckpt"):  # what killed writes have left
                 file.unlink()

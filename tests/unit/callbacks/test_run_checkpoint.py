@@ -4,6 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from realuid_lightning.callbacks import RunCheckpoint
+from realuid_lightning.checkpoints import AtomicCheckpointIO
 from realuid_lightning.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -157,14 +158,108 @@ def test_all_faults_are_told():
     assert "every must be" in str(caught.value)
 
 
-def test_the_best_so_far_goes_on_only_for_the_same_metric():
+def test_the_best_so_far_goes_on_only_for_the_same_metric_and_mode(tmp_path):
+    (tmp_path / "best_step_00000002.ckpt").touch()
     before = RunCheckpoint(monitor="fid/raw")
-    before.dirpath = "runs"
-    before.best_model_score = torch.tensor(2.0)
-    same, other = RunCheckpoint(monitor="fid/raw"), RunCheckpoint(monitor="loss")
-    for callback in (same, other):
-        callback.dirpath = "runs"
+    before.best_k_models = {str(tmp_path / "best_step_00000002.ckpt"): torch.tensor(2.0)}
+    for options, kept in [({"monitor": "fid/raw"}, 2.0), ({"monitor": "loss"}, None), ({"mode": "max"}, None)]:
+        callback = RunCheckpoint(**{"monitor": "fid/raw", **options})
+        callback.dirpath = str(tmp_path)
         assert callback.state_key == before.state_key
         callback.load_state_dict(before.state_dict())
-    assert same.best_model_score == 2.0
-    assert other.best_model_score is None
+        assert callback.best_model_score == kept
+
+
+VALIDATED = {"val_check_interval": 2, "limit_val_batches": 1}
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """A run whose best checkpoint is that of step 2."""
+    fit(tmp_path / "run", Counting([1.0, 3.0]), RunCheckpoint(monitor="figure"), 5, **VALIDATED)
+    assert set(saved(tmp_path / "run")) == {"best_step_00000002.ckpt", "last.ckpt"}
+    return tmp_path / "run"
+
+
+def resume(folder, figures, checkpoint=None, **options):
+    last = checkpoint or folder / "checkpoints" / "last.ckpt"
+    callback = RunCheckpoint(**{"monitor": "figure", **options})
+    fit(folder, Counting(figures), callback, 5 + 2 * len(figures), ckpt_path=last, **VALIDATED)
+    return callback
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize("how", ["moved", "spelled otherwise", "by a link", "as it was saved before"])
+def test_the_best_is_remembered_wherever_the_run_folder_is(chosen, monkeypatch, how):
+    monkeypatch.chdir(chosen.parent)
+    folder = chosen.relative_to(chosen.parent)  # it was absolute
+    if how == "moved":
+        folder = chosen.rename(chosen.with_name("elsewhere"))
+    elif how == "by a link":
+        (folder := chosen.with_name("link")).symlink_to(chosen)
+    elif how == "as it was saved before":  # with whole paths, of another machine
+        content = torch.load(chosen / "checkpoints" / "last.ckpt")
+        place = "/home/me/run/checkpoints/best_step_00000002.ckpt"
+        state = {"best_k_models": {place: torch.tensor(1.0)}, "best_model_path": place, "best_model_score": 1.0}
+        content["callbacks"]["RunCheckpoint"] = {**state, "monitor": "figure", "dirpath": "/home/me/run/checkpoints"}
+        torch.save(content, chosen / "checkpoints" / "last.ckpt")
+    callback = resume(folder, [2.0])
+    assert set(saved(folder)) == {"best_step_00000002.ckpt", "last.ckpt"}  # 2.0 is worse than 1.0
+    assert callback.best_model_score == 1.0
+    assert resume(folder, [0.5, 0.7]).best_model_score == 0.5
+    assert set(saved(folder)) == {"best_step_00000008.ckpt", "last.ckpt"}  # and the former best is deleted
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_run_that_begins_elsewhere_from_a_checkpoint_has_no_best_yet(chosen, tmp_path):
+    resume(tmp_path / "fork", [2.0], chosen / "checkpoints" / "last.ckpt")
+    assert set(saved(tmp_path / "fork")) == {"best_step_00000006.ckpt", "last.ckpt"}
+    assert set(saved(chosen)) == {"best_step_00000002.ckpt", "last.ckpt"}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("{victim}", "{run}/checkpoints/../../victim", "../../victim", "/etc/passwd", "..", "", "."),
+        *("{run}/checkpoints/sub", "best_step_00000001.ckpt", "{victim}/best_step_00000001.ckpt", 7),
+    ],
+)
+def test_a_strangers_checkpoint_deletes_nothing(chosen, tmp_path, place):
+    """Its state names what is to make room for the first better model: folders outside, and folders within."""
+    victim = tmp_path / "victim"
+    for folder in (victim, chosen / "checkpoints" / "sub", chosen / "checkpoints" / "best_step_00000001.ckpt"):
+        folder.mkdir()
+        (folder / "precious").touch()
+    (victim / "best_step_00000001.ckpt").touch()
+    place = place.format(victim=victim, run=chosen) if isinstance(place, str) else place
+    content = torch.load(chosen / "checkpoints" / "last.ckpt")
+    content["callbacks"]["RunCheckpoint"] = {
+        "monitor": "figure",
+        "dirpath": str(chosen / "checkpoints"),
+        "best_k_models": {place: torch.tensor(9.0)},
+        **dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), place),
+        **dict.fromkeys(("best_model_score", "kth_value", "current_score"), torch.tensor(9.0)),
+    }
+    torch.save(content, chosen / "checkpoints" / "last.ckpt")
+    before = {file for file in tmp_path.rglob("*") if "00000006" not in file.name}
+    resume(chosen, [0.5])
+    assert before - set(tmp_path.rglob("*")) == set()
+    assert torch.load(chosen / "checkpoints" / "last.ckpt")["global_step"] == 7
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize("state", [{}, {"monitor": "figure"}, {"monitor": "figure", "best_k_models": [1]}])
+def test_a_state_that_lacks_fields_is_no_failure(chosen, state):
+    content = torch.load(chosen / "checkpoints" / "last.ckpt")
+    content["callbacks"]["RunCheckpoint"] = state
+    torch.save(content, chosen / "checkpoints" / "last.ckpt")
+    assert resume(chosen, [0.5]).best_model_score == 0.5
+
+
+def test_checkpoints_are_deleted_as_files_only(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("folder", "file", "gone"):
+        AtomicCheckpointIO().remove_checkpoint(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]

@@ -23,7 +23,8 @@ def run(tmp_path):
 
 
 def checkpoint(step):
-    best = {"best_model_path": "elsewhere/checkpoints/best_step_00000010.ckpt"}
+    scores = {"elsewhere/checkpoints/best_step_00000010.ckpt": 1.0, "best_step_00000020.ckpt": torch.tensor(2.0)}
+    best = {"monitor": "figure", "mode": "min", "best_k_models": scores}
     content = {
         "state_dict": {"weight": torch.full((1000,), float(step))},
         "global_step": step,
@@ -57,6 +58,35 @@ def test_a_last_that_is_gone_is_replaced_too(run):
     (run / "checkpoints" / "last.ckpt").unlink()
     with pytest.warns(UserWarning, match=r"holds no last\.ckpt\. Going on from best_step_00000020"):
         find_checkpoint(run, "last")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "empty"])
+def test_the_next_best_stands_in_for_a_best_that_is_gone_or_damaged(run, how):
+    for name, words, taken in [
+        ("best_step_00000010", r"(best_step_00000010\.ckpt is gone|00000010\.ckpt: expected).*next best", "20.ckpt"),
+        ("best_step_00000020", r"best_step_00000010\.ckpt.*Taking last\.ckpt \(step 30\), the newest", "last.ckpt"),
+    ]:
+        file = run / "checkpoints" / f"{name}.ckpt"
+        file.unlink() if how == "gone" else damage(file, how)
+        with pytest.warns(UserWarning, match=words):
+            assert find_checkpoint(run, "best").name.endswith(taken)
+
+
+def test_the_best_is_that_of_the_mode_and_a_nan_is_the_worst(run):
+    last = run / "checkpoints" / "last.ckpt"
+    for mode, scores, best in [("max", (1.0, 2.0), 20), ("max", (3.0, 2.0), 10), ("min", (float("nan"), 2.0), 20)]:
+        content = checkpoint(30)
+        names = ("best_step_00000010.ckpt", "best_step_00000020.ckpt")
+        content["callbacks"]["RunCheckpoint"] = {"mode": mode, "best_k_models": dict(zip(names, scores, strict=True))}
+        torch.save(content, last)
+        assert find_checkpoint(run, "best").name == f"best_step_{best:08d}.ckpt"
+
+
+@pytest.mark.parametrize("state", [[], {"RunCheckpoint": 3}, {"RunCheckpoint": {"best_k_models": {"../x.ckpt": 1.0}}}])
+def test_a_strangers_state_names_no_best(run, state):
+    torch.save({**checkpoint(30), "callbacks": state}, run / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="monitors nothing"):
+        find_checkpoint(run, "best")
 
 
 @pytest.mark.parametrize("which", ["last", "best", "resume"])
