@@ -1,9 +1,17 @@
 """Feature extractors of Fréchet distances: from samples as a model makes them to vectors."""
 
+import hashlib
+import io
 import math
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from realuid_lightning.errors import UserError
@@ -55,7 +63,8 @@ class InceptionFeatures(Features):
     Samples in [-1, 1] are rounded to bytes first, as an image file would; grey ones are repeated to three channels.
 
     Args:
-        weights: Local copy of the weights file; downloaded once by torch-fidelity when None.
+        weights: Local copy of the weights file; downloaded once into torch's hub folder when None. Only weights are
+            read, and if the file's name ends in a hash, as that of torch-fidelity's does, its content must have it.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -69,7 +78,8 @@ class InceptionFeatures(Features):
         """Load the weights.
 
         Raises:
-            UserError: If they can be neither found nor downloaded, or the file is broken.
+            UserError: If they can be neither found nor downloaded, or the file is broken, another one than its name
+                says, or holds more than weights.
         """
         if self.network is not None:
             return
@@ -77,8 +87,9 @@ class InceptionFeatures(Features):
 
         try:
             # antialias would replace TensorFlow's resize, on which published figures rest, by torch's
-            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], self.weights, antialias=False)
-        except Exception as error:  # torch-fidelity lets errors of files, downloads and unpickling through as they come
+            weights: Any = _weights(self.weights)
+            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights, antialias=False)
+        except Exception as error:  # of files, downloads, unpickling and of torch-fidelity, as they come
             source = f"the file {self.weights}" if self.weights else "the download"
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise UserError(
@@ -98,6 +109,37 @@ class InceptionFeatures(Features):
         features: Tensor = self.network(to_bytes(x.nan_to_num(0.0)).expand(-1, 3, -1, -1))
         finite = x.flatten(1).isfinite().all(1, keepdim=True)
         return features.double().where(finite, torch.nan)
+
+
+def _weights(place: str | None) -> io.BytesIO:
+    """Read the weights of Inception, or download them, without running what the file may contain.
+
+    torch-fidelity unpickles whatever it is given, so it is given what has been read safely, written anew.
+
+    Raises:
+        ValueError: If the file is not the one that its name says, or holds more than weights.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    file = Path(place or Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)).expanduser()
+    named = re.search(r"-([0-9a-f]{8,64})\.\w+$", file.name)
+    if place is None and not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), progress=False)
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if named is None:
+        rank_zero_info(f"FID: {file} has the SHA-256 {digest}; its name carries no hash to compare it with")
+    elif not digest.startswith(named[1]):
+        raise ValueError(f"its SHA-256 is {digest[:16]}..., not what the name says of {file}; remove it")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what is refused in the next moment
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError("it is no file of weights, or holds objects that could run code") from error
+    torch.save(state, written := io.BytesIO())
+    written.seek(0)
+    return written
 
 
 class CheckedFeatures(nn.Module):

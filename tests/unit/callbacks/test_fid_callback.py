@@ -370,7 +370,7 @@ def test_the_default_needs_a_download(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("offline")
 
-    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", fail)
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(UserError, match=r"the download failed.*offline.*--fid.features.weights"):
         validate(tmp_path, FIDCallback())
 

@@ -1,4 +1,7 @@
+import hashlib
+import pickle
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,13 +102,26 @@ class StandIn(nn.Module):
         return x[:, :, 0, 0].float()
 
 
-def test_inception_sees_bytes_of_three_channels_and_tensorflows_resize(monkeypatch):
+@pytest.fixture
+def inception(monkeypatch, tmp_path):
+    """A file of weights for the stand-in; its name ends in its hash."""
     monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", StandIn)
-    features = InceptionFeatures("weights.pth")
+    return named_by_hash({"weight": torch.arange(3.0)}, tmp_path)
+
+
+def named_by_hash(content, folder):
+    torch.save(content, folder / "new.pth")
+    digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+    return (folder / "new.pth").rename(folder / f"inception-{digest[:8]}.pth")
+
+
+def test_inception_sees_bytes_of_three_channels_and_tensorflows_resize(inception):
+    features = InceptionFeatures(str(inception))
     features.prepare()
     features.prepare()
     args, options = features.network.asked
-    assert args == ("inception-v3-compat", ["2048"], "weights.pth")
+    assert args[:2] == ("inception-v3-compat", ["2048"])
+    assert torch.load(args[2])["weight"].tolist() == [0, 1, 2]  # what is unpickled is what we have written
     assert options == {"antialias": False}  # torchmetrics' default is not the resize of the published figures
     grey = torch.tensor([0.999, -1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
     assert features(grey).tolist() == [[255.0] * 3, [0.0] * 3]
@@ -113,20 +129,19 @@ def test_inception_sees_bytes_of_three_channels_and_tensorflows_resize(monkeypat
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_sample_that_is_not_finite_has_no_inception_features(monkeypatch, value):
-    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", StandIn)
-    features = InceptionFeatures()
+def test_a_sample_that_is_not_finite_has_no_inception_features(inception, value):
+    features = InceptionFeatures(str(inception))
     features.prepare()
     x = torch.zeros(3, 1, 4, 4)
     x[1, 0, 2, 2] = value
     assert features(x).isnan().all(1).tolist() == [False, True, False]
 
 
-def test_weights_are_the_same_wherever_they_lie(monkeypatch):
-    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", StandIn)
+def test_weights_are_the_same_wherever_they_lie(inception, tmp_path):
     prints = set()
-    for place in (None, "here.pth", "there.pth"):
-        features = InceptionFeatures(place)
+    for place in ("here.pth", "there.pth"):
+        (tmp_path / place).write_bytes(inception.read_bytes())
+        features = InceptionFeatures(str(tmp_path / place))
         features.prepare()
         prints.add(feature_fingerprint(features))
     assert len(prints) == 1
@@ -147,12 +162,73 @@ def test_a_broken_weights_file_is_told_with_its_option(tmp_path, content):
         InceptionFeatures(str(file)).prepare()
 
 
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("sprung"),))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))])
+def test_a_weights_file_runs_nothing_whatever_its_name(inception, tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    save({"weight": Trap()}, tmp_path / "trap.pth")
+    digest = hashlib.sha256((tmp_path / "trap.pth").read_bytes()).hexdigest()
+    (tmp_path / f"trap-{digest[:8]}.pth").write_bytes((tmp_path / "trap.pth").read_bytes())
+    for name in ("trap.pth", f"trap-{digest[:8]}.pth"):
+        with pytest.raises(UserError, match=r"no file of weights, or holds objects that could run code"):
+            InceptionFeatures(name).prepare()
+    assert not Path("sprung").exists()
+
+
+def test_a_weights_file_is_the_one_that_its_name_says(inception, tmp_path, caplog):
+    other = named_by_hash({"weight": torch.zeros(3)}, tmp_path)
+    inception.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=r"its SHA-256 is .*, not what the name says of .*inception-"):
+        InceptionFeatures(str(inception)).prepare()
+    with caplog.at_level("INFO"):
+        InceptionFeatures(str(other)).prepare()
+        assert not caplog.messages
+        InceptionFeatures(str(other.rename(tmp_path / "renamed.pth"))).prepare()
+    digest = hashlib.sha256((tmp_path / "renamed.pth").read_bytes()).hexdigest()
+    assert f"renamed.pth has the SHA-256 {digest}" in caplog.text
+
+
+def test_the_download_is_checked_and_kept(inception, tmp_path, monkeypatch):
+    asked = []
+
+    def download(url, target, progress):
+        asked.append(url)
+        Path(target).write_bytes(inception.read_bytes())
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    with pytest.raises(UserError, match=r"its SHA-256 is .*, not what the name says"):  # a poisoned one
+        InceptionFeatures().prepare()
+    monkeypatch.setattr("realuid_lightning.metrics.features.INCEPTION_FILE", inception.name)
+    for _ in range(2):
+        InceptionFeatures().prepare()
+    assert len(asked) == 2
+    assert asked[0].startswith("https://github.com/toshas/torch-fidelity/releases")
+
+
+def test_torch_fidelity_takes_the_weights_that_were_read(tmp_path, monkeypatch):
+    """The real network, with random weights."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        patch.setattr("torch.load", lambda *_, **__: None)
+        state = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "none").state_dict()
+    file = named_by_hash(state, tmp_path)
+    features = InceptionFeatures(str(file))
+    features.prepare()
+    assert all(torch.equal(value, state[name]) for name, value in features.network.state_dict().items())
+
+
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), AssertionError(), OSError("two\nlines")])
 def test_a_failing_download_is_told_with_the_option(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", fail)
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(UserError, match="the download failed") as caught:
         InceptionFeatures().prepare()
     assert "--fid.features.weights" in str(caught.value)
