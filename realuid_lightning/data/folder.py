@@ -1,11 +1,11 @@
 """Image files: decoding, unreadable ones, and folders whose subfolders are classes."""
 
 import hashlib
+import math
 import os
 from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,16 +15,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from realuid_lightning.data.files import EXTENSIONS, PART, Names, content_hashes, images_below, opened, reported
+from realuid_lightning.data.folders import folder_at
+from realuid_lightning.data.memory import host_memory
+from realuid_lightning.data.sharing import by_one
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.errors import Faults, UserError
-
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+from realuid_lightning.fingerprint import fingerprint
 
 
 class _Files(NamedTuple):
     """Readable files, their labels, and their pixels when these are held in memory."""
 
-    names: list[str]
+    names: Names
     y: Int64[Tensor, "n"] | None
     images: UInt8[Tensor, "n c h w"] | None
 
@@ -38,7 +41,7 @@ class ImageFiles(Source):
         root: Folder that file names are relative to.
         size: Height and width of a sample in pixels.
         channels: 1 (grey) or 3 (RGB); files of any mode are converted, transparency is dropped.
-        unreadable: What to do about files that can not be decoded: ``raise``, or ``skip`` them, for which all files are
+        unreadable: What to do about files that cannot be decoded: ``raise``, or ``skip`` them, for which all files are
             decoded once in ``setup``.
         in_memory: Decode all files once, in ``setup``, and hold them as bytes.
 
@@ -57,7 +60,7 @@ class ImageFiles(Source):
         faults.unless(channels in (1, 3), f"channels must be 1 or 3, got {channels}")
         faults.unless(unreadable in ("raise", "skip"), f"unreadable must be raise or skip, got {unreadable!r}")
         faults.raise_any()
-        self.root, self.size, self.channels = Path(root), size, channels
+        self.root, self.size, self.channels = folder_at(root), size, channels
         self.unreadable, self.in_memory = unreadable, in_memory
 
     @abstractmethod
@@ -78,8 +81,15 @@ class ImageFiles(Source):
         return len(self._files.names)
 
     def setup(self) -> None:
-        """List the files; decode them as well if they are to be held in memory, or bad ones to be skipped."""
-        self.__len__()
+        """List the files; decode them as well if they are to be held in memory, or bad ones to be skipped.
+
+        Process 0 lists them for all, so that all have the same, and looks for bad ones.
+        """
+        if self.in_memory:
+            vars(self)["_listing"] = by_one(lambda: self._listing)
+            self.__len__()
+        else:
+            vars(self)["_listing"], vars(self)["_files"] = by_one(lambda: (self._listing, self._files))
 
     def labels(self) -> Labels | None:
         """Return all labels, or None."""
@@ -89,7 +99,7 @@ class ImageFiles(Source):
         """Return images and labels, decoded now unless they are held in memory.
 
         Raises:
-            UserError: If a file can not be decoded; the message names it.
+            UserError: If a file cannot be decoded; the message names it.
         """
         names, y, images = self._files
         if images is None:
@@ -99,78 +109,105 @@ class ImageFiles(Source):
         return x, None if y is None else y[index]
 
     def fingerprint(self) -> str:
-        """Return class, preparation, size, and a hash of file names and file sizes; wherever ``root`` lies."""
+        """Return class, preparation, size, and a hash of file names and contents; wherever ``root`` lies.
+
+        Contents are read once and known again by ``content_hashes``.
+
+        Raises:
+            UserError: If a file cannot be read; the message names it.
+            NoFingerprintError: If a class of the user's own has code that cannot be read.
+        """
         digest = hashlib.sha256()
-        for name in self._files.names:
-            try:
-                size = (self.root / name).stat().st_size
-            except OSError as error:
-                raise self._unreadable(name, error) from error
-            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
-        return self._named(digest.hexdigest(), *self._preparation())
+        names = self._files.names
+        try:
+            for name, content in zip(names, content_hashes(self.root, names), strict=True):
+                digest.update(os.fsencode(name) + b"\0" + content)
+        except OSError as error:
+            raise self._unreadable(os.path.relpath(error.filename or self.root, self.root), error) from error
+        own = type(self).__module__.startswith("realuid_lightning.")
+        code = [] if own else [fingerprint(type(self))[:12]]  # how a file becomes a sample
+        return self._named(digest.hexdigest(), *self._preparation(), *code)
 
     def _preparation(self) -> tuple[object, ...]:
         """Return what, beside ``shape``, decides how a file becomes a sample."""
         return ()
 
     @cached_property
-    def _listing(self) -> tuple[list[str], Int64[Tensor, "n"] | None]:
-        return self.listing()
+    def _listing(self) -> tuple[Names, Int64[Tensor, "n"] | None]:
+        names, y = self.listing()
+        return Names(names), y
 
     @cached_property
     def _files(self) -> _Files:
         names, y = self._listing
         if not self.in_memory and self.unreadable == "raise":
             return _Files(names, y, None)
-        images = torch.empty(len(names), *self.shape, dtype=torch.uint8) if self.in_memory else None
-        keep = self._sift(names, self._decode_all(names, images))
+        images = self._room(len(names)) if self.in_memory else None
+        keep = self._sift(names, *self._decode_all(names, images))
         if len(keep) == len(names):
             return _Files(names, y, images)
-        kept = torch.tensor(keep)
         return _Files(
-            [names[i] for i in keep], None if y is None else y[kept], None if images is None else images[kept]
+            Names(names[i] for i in keep.tolist()),
+            None if y is None else y[keep],
+            None if images is None else images[keep],
         )
 
-    def _decode_all(self, names: list[str], images: UInt8[Tensor, "n c h w"] | None) -> list[str | None]:
-        """Decode every file, into ``images`` if given; return each file's fault, None where it is sound."""
+    def _room(self, count: int) -> UInt8[Tensor, "n c h w"]:
+        needed = count * math.prod(self.shape)
+        if needed > host_memory():
+            raise UserError(
+                f"{type(self).__name__}: in_memory: true takes {needed / 2**30:.1f} GiB for {count} images of shape "
+                f"{self.shape}, but this machine has {host_memory() / 2**30:.1f} GiB of memory: set in_memory: false"
+            )
+        return torch.empty(count, *self.shape, dtype=torch.uint8)
 
-        def fault(i: int) -> str | None:
+    def _decode_all(self, names: Names, images: UInt8[Tensor, "n c h w"] | None) -> tuple[Int64[Tensor, "bad"], str]:
+        """Decode every file, into ``images`` if given; return the indices of bad ones, and the first fault."""
+
+        def fault(i: int) -> str:
             try:
                 pixels = self._decode(names[i])
             except UserError as error:
                 return str(error)
             if images is not None:
                 images[i] = pixels
-            return None
+            return ""
 
+        bad, first = [], ""
+        parts = reported(range(0, len(names), PART), f"images in {self.root} are decoded", len(names), PART)
         with ThreadPoolExecutor() as threads:  # decoders release the interpreter lock
-            return list(threads.map(fault, range(len(names))))
+            for start in parts:
+                for i, told in enumerate(threads.map(fault, range(start, min(start + PART, len(names)))), start):
+                    if told:
+                        bad.append(i)
+                        first = first or told
+        return torch.tensor(bad, dtype=torch.int64), first
 
-    def _sift(self, names: list[str], faults: list[str | None]) -> list[int]:
+    def _sift(self, names: Names, bad: Int64[Tensor, "bad"], first: str) -> Int64[Tensor, "good"]:
         """Return the indices of sound files; warn of the others or raise, as ``unreadable`` says."""
-        keep = [i for i, fault in enumerate(faults) if fault is None]
-        bad = [names[i] for i, fault in enumerate(faults) if fault is not None]
-        if not bad:
-            return keep
-        told = f"{len(bad)} of {len(names)} images in {self.root} are unreadable ({', '.join(bad[:5])}"
-        told += ", ...)" if len(bad) > 5 else ")"
+        sound = torch.ones(len(names), dtype=torch.bool)
+        sound[bad] = False
+        if not len(bad):
+            return sound.nonzero().squeeze(1)
+        told = f"{len(bad)} of {len(names)} images in {self.root} are unreadable ("
+        told += ", ".join(names[i] for i in bad[:5].tolist()) + (", ...)" if len(bad) > 5 else ")")
         if self.unreadable == "raise":
             raise UserError(f"{type(self).__name__}: {told}: repair or remove them{self._or_skip}")
-        if not keep:
-            raise UserError(f"{type(self).__name__}: {told}, so none is left: check root")
+        if not sound.any():
+            raise UserError(f"{type(self).__name__}: {told}, so none is left: check root; the first: {first}")
         rank_zero_warn(f"{type(self).__name__}: {told}; they are skipped")
-        return keep
+        return sound.nonzero().squeeze(1)
 
     def _decode(self, name: str) -> UInt8[Tensor, "c h w"]:
         try:
-            with Image.open(self.root / name) as image:
+            with opened(self.root / name) as image:
                 return self._pixels(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL raises all of these
+        except Exception as error:  # PIL raises almost anything when a file is broken, or its EXIF is
             raise self._unreadable(name, error) from error
 
     def _unreadable(self, name: str, error: Exception) -> UserError:
         return UserError(
-            f"{type(self).__name__}: image {self.root / name} can not be read ({error}): repair or remove it"
+            f"{type(self).__name__}: image {self.root / name} cannot be read ({_reason(error)}): repair or remove it"
             + self._or_skip
         )
 
@@ -185,7 +222,9 @@ class ImageFolder(ImageFiles):
     """All images below a folder, cropped to their middle square and resized (bicubic, antialiased) where needed.
 
     When all images lie in two or more subfolders of ``root``, these are the classes, numbered by sorted name; otherwise
-    there are no labels. Names that begin with a dot are passed over.
+    there are no labels. Files and folders whose names begin with a dot are passed over, as is what is no file (pipes,
+    devices); links are followed, but not in circles. Formats are told by content: BMP, GIF, JPEG, PNG, PPM (and PGM),
+    TIFF and WebP.
 
     Args:
         root: The folder.
@@ -219,27 +258,32 @@ class ImageFolder(ImageFiles):
     @property
     def classes(self) -> list[str]:
         """Names of the class folders in the order of their labels; empty without classes."""
-        folders = sorted({name.partition("/")[0] for name in self._listing[0] if "/" in name})
-        return folders if self._listing[1] is not None else []
+        names, y = self._listing
+        if y is None:
+            return []
+        _, firsts = np.unique(y.numpy(), return_index=True)
+        return [names[i].partition("/")[0] for i in firsts.tolist()]
 
     def listing(self) -> tuple[list[str], Int64[Tensor, "n"] | None]:
         """Return all image files below ``root`` by sorted name, and the labels their folders give."""
         if not self.root.is_dir():
             raise UserError(f"ImageFolder: root must be a folder of images, but there is no folder {self.root}")
-        names = sorted(
-            Path(folder, file).relative_to(self.root).as_posix()
-            for folder, _, files in os.walk(self.root, followlinks=True)
-            for file in files
-            if Path(file).suffix.lower() in EXTENSIONS and not file.startswith(".")
-        )
+        names = sorted(reported(images_below(self.root), f"images in {self.root} are listed"))
         if not names:
             raise UserError(
                 f"ImageFolder: no images in {self.root}: expected files ending in {', '.join(sorted(EXTENSIONS))}"
             )
-        folders = [name.rpartition("/")[0].partition("/")[0] for name in names]
-        number = {folder: label for label, folder in enumerate(sorted(set(folders)))}
-        labelled = "" not in number and len(number) > 1
-        return names, torch.tensor([number[folder] for folder in folders]) if labelled else None
+        folders = {name.rpartition("/")[0].partition("/")[0] for name in names}
+        number = {folder: label for label, folder in enumerate(sorted(folders))}
+        if "" in number or len(number) == 1:
+            return names, None
+        labels = np.fromiter((number[name.partition("/")[0]] for name in names), np.int64, len(names))
+        return names, torch.from_numpy(labels)
+
+
+def _reason(error: Exception) -> str:
+    told = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return told if isinstance(error, (OSError, ValueError)) and told else f"{type(error).__name__}: {told}"
 
 
 def centre(image: Image.Image, side: int) -> Image.Image:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from realuid_lightning.atomic import replacing
 from realuid_lightning.data.folder import ImageFiles, centre
+from realuid_lightning.data.folders import folder_at
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.errors import Faults, UserError
 
@@ -87,7 +88,7 @@ class TorchvisionSource(Downloadable, MemorySource):
     num_classes = 10
 
     def __init__(self, root: str = "data", train: bool = True, download: bool = False) -> None:
-        self.home, self.train, self.download = Path(root), train, download
+        self.home, self.train, self.download = folder_at(root), train, download
 
     def opened(self) -> Any:
         """Return torchvision's data set without downloading.
@@ -144,7 +145,7 @@ class FashionMNIST(TorchvisionSource):
                     target.write_bytes(source.read())
             except (OSError, EOFError, zlib.error) as error:
                 raise UserError(
-                    f"FashionMNIST: {packed} can not be unpacked ({error}); copy or download it again"
+                    f"FashionMNIST: {packed} cannot be unpacked ({error}); copy or download it again"
                 ) from None
         super().prepare()
 
@@ -221,8 +222,8 @@ class CelebA(Downloadable, ImageFiles):
         faults.unless(1 <= crop <= 178, f"crop must be 1 to 178 pixels, got {crop}")
         faults.unless(size >= 1, f"size must be at least 1 pixel, got {size}")
         faults.raise_any()
-        super().__init__(str(Path(root, "celeba", "img_align_celeba")), size, in_memory=in_memory)
-        self.home, self.split, self.side, self.download = Path(root), split, crop, download
+        self.home, self.split, self.side, self.download = folder_at(root), split, crop, download
+        super().__init__(str(self.home / "celeba" / "img_align_celeba"), size, in_memory=in_memory)
 
     def open(self, download: bool) -> Any:
         """Return torchvision's data set; only to download, as its tables take long to read."""

@@ -1,3 +1,10 @@
+import hashlib
+import logging
+import os
+import pickle
+import struct
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from realuid_lightning.data import ImageFolder, RealSequence
+from realuid_lightning.data.files import FORMATS, Names
 from realuid_lightning.errors import UserError
 
 
@@ -108,7 +116,7 @@ def test_images_without_a_range_are_refused(tmp_path):
 
 def test_unreadable_image_is_named(damaged):
     source = ImageFolder(str(damaged), size=10)
-    with pytest.raises(UserError, match=r"z\.jpg can not be read \(.*truncated.*unreadable: skip"):
+    with pytest.raises(UserError, match=r"z\.jpg cannot be read \(.*truncated.*unreadable: skip"):
         source.get(torch.tensor([2]))
     held = ImageFolder(str(damaged), size=10, in_memory=True)
     with pytest.raises(UserError, match=r"2 of 6 images .*cat/z\.jpg, dog/b\.png.*unreadable: skip"):
@@ -118,7 +126,7 @@ def test_unreadable_image_is_named(damaged):
 def test_unreadable_image_is_named_from_a_worker(damaged):
     dataset = RealSequence(ImageFolder(str(damaged), size=10))
     loader = DataLoader(dataset, batch_size=6, num_workers=2, collate_fn=lambda batch: batch)
-    with pytest.raises(UserError, match=r"z\.jpg can not be read \(.*truncated.*unreadable: skip\n*$"):
+    with pytest.raises(UserError, match=r"z\.jpg cannot be read \(.*truncated.*unreadable: skip\n*$"):
         list(loader)
 
 
@@ -162,3 +170,218 @@ def test_fingerprint_follows_files_and_preparation_but_not_place(classes, tmp_pa
     assert name(moved) == before
     save(picture(seed=9), moved / "cat" / "new.png")
     assert name(moved) != before
+
+
+@pytest.mark.parametrize("settled", [2.0, -10.0])  # seconds; the latter takes files as new as these for old ones
+def test_fingerprint_follows_contents_of_the_same_size_and_time(tmp_path, monkeypatch, settled):
+    monkeypatch.setattr("realuid_lightning.data.files.SETTLED", settled)
+    file = tmp_path / "a.bmp"
+    save(picture(seed=0), file)
+    times = file.stat()
+    before = ImageFolder(str(tmp_path), size=10).fingerprint()
+    if settled < 0:
+        time.sleep(0.05)  # a tick of the file system's clock
+    with file.open("r+b") as stream:
+        stream.seek(60)
+        stream.write(b"other")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert ImageFolder(str(tmp_path), size=10).fingerprint() != before
+
+
+class Upside(ImageFolder):
+    def crop(self, image):
+        return super().crop(image).rotate(180)
+
+
+def test_fingerprint_follows_what_a_users_class_makes_of_the_files(classes, monkeypatch):
+    before = Upside(str(classes), size=10).fingerprint()
+    assert Upside(str(classes), size=10).fingerprint() == before
+    monkeypatch.setattr(Upside, "crop", lambda self, image: image.rotate(90))
+    assert Upside(str(classes), size=10).fingerprint() != before
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """How many files were read to be hashed, since the last look."""
+    monkeypatch.setattr("realuid_lightning.data.files.SETTLED", -10.0)
+    calls = []
+
+    def counting(file, kind):
+        calls.append(file)
+        return hashlib.file_digest(file, kind)
+
+    monkeypatch.setattr("realuid_lightning.data.files.file_digest", counting)
+
+    def look():
+        count = len(calls)
+        calls.clear()
+        return count
+
+    return look
+
+
+def test_contents_are_read_once(classes, tmp_path, read):
+    before = ImageFolder(str(classes), size=10).fingerprint()
+    assert read() == 4
+    assert ImageFolder(str(classes), size=10).fingerprint() == before
+    assert read() == 0
+    save(picture(seed=9), classes / "cat" / "a.png")
+    assert ImageFolder(str(classes), size=10).fingerprint() != before
+    assert read() == 1
+    (table,) = (tmp_path / "cache" / "realuid_lightning" / "contents").iterdir()
+    for broken in (b"", b"no table", table.read_bytes()[:-5]):
+        table.write_bytes(broken)
+        ImageFolder(str(classes), size=10).fingerprint()
+        assert read() == 4
+
+
+def test_what_was_read_before_a_broken_file_is_not_read_again(classes, read):
+    source = ImageFolder(str(classes), size=10)
+    source.setup()
+    whole = (classes / "dog" / "c.png").read_bytes()
+    (classes / "dog" / "c.png").unlink()
+    with pytest.raises(UserError, match=r"dog/c\.png cannot be read \(No such file or directory\)"):
+        source.fingerprint()
+    assert read() == 3
+    (classes / "dog" / "c.png").write_bytes(whole)
+    source.fingerprint()
+    assert read() == 1
+
+
+def test_hashes_that_cannot_be_kept_cost_a_warning(classes, tmp_path, monkeypatch, read):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=r"hashes of files are not kept .*XDG_CACHE_HOME"):
+        ImageFolder(str(classes), size=10).fingerprint()
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_no_image_starts_ghostscript(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *words: started.append(words))
+    (tmp_path / "a.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(UserError, match=r"a\.png cannot be read \(its content is of none of the formats BMP, GIF"):
+        everything(ImageFolder(str(tmp_path), size=4))
+    assert not started
+
+
+@pytest.mark.parametrize("kind", ["PCX", "TGA", "SGI", "ICO", "JPEG2000", "DDS"])
+def test_formats_that_are_not_documented_are_refused(tmp_path, kind):
+    picture().save(tmp_path / "a.png", kind)
+    with pytest.raises(UserError, match="of none of the formats"):
+        everything(ImageFolder(str(tmp_path), size=4))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats_are_told_by_content(tmp_path, kind):
+    picture().save(tmp_path / "a.png", kind)
+    assert everything(ImageFolder(str(tmp_path), size=4))[0].shape == (1, 3, 4, 4)
+
+
+def test_hidden_folders_are_no_classes(classes):
+    for name in (".ipynb_checkpoints/a-checkpoint.png", "cat/.thumbnails/a.png", ".hidden.png"):
+        save(picture(), classes / name)
+    source = ImageFolder(str(classes), size=10)
+    assert (source.classes, len(source)) == (["cat", "dog"], 4)
+
+
+def test_hidden_folders_may_hold_the_root(tmp_path):
+    save(picture(), tmp_path / ".data" / "a.png")
+    assert len(ImageFolder(str(tmp_path / ".data"), size=10)) == 1
+
+
+def test_links_are_followed_but_not_in_circles(classes, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save(picture(seed=7), elsewhere / "e.png")
+    (elsewhere / "back").symlink_to(classes)
+    (classes / "linked").symlink_to(elsewhere)
+    (classes / "cat" / "up").symlink_to(classes)
+    (classes / "dog" / "same").symlink_to(".")
+    (classes / "dog" / "link.png").symlink_to(elsewhere / "e.png")
+    source = ImageFolder(str(classes), size=10)
+    names = ["cat/a.png", "cat/deep/b.png", "dog/a.PNG", "dog/c.png", "dog/link.png", "linked/e.png"]
+    assert (source.listing()[0], source.classes) == (names, ["cat", "dog", "linked"])
+
+
+def test_what_is_no_file_is_passed_over_and_never_read(classes):
+    os.mkfifo(classes / "cat" / "pipe.png")
+    (classes / "cat" / "zero.png").symlink_to("/dev/zero")
+    (classes / "cat" / "linked_pipe.png").symlink_to("pipe.png")
+    (classes / "cat" / "folder.png").mkdir()
+    source = ImageFolder(str(classes), size=10)
+    assert len(source) == 4
+    (classes / "cat" / "a.png").unlink()
+    os.mkfifo(classes / "cat" / "a.png")  # after it was listed
+    for use in (lambda: source.get(torch.tensor([0])), source.fingerprint):
+        with pytest.raises(UserError, match=r"cat/a\.png cannot be read \(it is a pipe, a socket or a device"):
+            use()
+
+
+def test_links_to_nothing_are_told(classes):
+    (classes / "cat" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"gone\.png cannot be read \(No such file"):
+        everything(ImageFolder(str(classes), size=10))
+    with pytest.warns(UserWarning, match=r"1 of 5 images .*cat/gone\.png"):
+        ImageFolder(str(classes), size=10, unreadable="skip").setup()
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_corrupt_exif_is_unreadable(classes, suffix, in_memory):
+    save(picture(), classes / "cat" / f"z.{suffix}", exif=b"Exif\0\0II*\0")  # it ends too early
+    with pytest.raises(UserError, match=rf"z\.{suffix}"):
+        everything(ImageFolder(str(classes), size=10, in_memory=in_memory))
+    source = ImageFolder(str(classes), size=10, unreadable="skip", in_memory=in_memory)
+    with pytest.warns(UserWarning, match=rf"1 of 5 images .*z\.{suffix}"):
+        source.setup()
+    assert len(everything(source)[0]) == 4
+
+
+@pytest.mark.parametrize("error", [KeyError(274), ZeroDivisionError(), struct.error("4 bytes"), MemoryError()])
+def test_whatever_pillow_raises_is_told(classes, monkeypatch, error):
+    def broken(image):
+        raise error
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(picture(), classes / "cat" / "a.png", exif=exif)
+    with pytest.raises(UserError, match=rf"cat/a\.png cannot be read \({type(error).__name__}"):
+        ImageFolder(str(classes), size=10).get(torch.tensor([0]))
+
+
+def test_many_names_take_little_memory():
+    names = [f"class_{i % 1000:04}/image_{i:07}.png" for i in range(100_000)]
+    held = Names(names)
+    assert (len(held), held[0], held[-1], held[7:9]) == (100_000, names[0], names[-1], names[7:9])
+    assert len(pickle.dumps(held)) < sum(map(len, names)) + 8 * len(names) + 1000
+    strange = ["\udcff.png", "ü/é.png"]
+    assert list(Names(strange)) == strange
+    with pytest.raises(IndexError):
+        held[100_000]
+
+
+def test_it_says_how_far_it_has_come(classes, caplog, monkeypatch):
+    monkeypatch.setattr("realuid_lightning.data.files.PATIENCE", -1.0)
+    monkeypatch.setattr("realuid_lightning.data.files.PART", 2)
+    monkeypatch.setattr("realuid_lightning.data.folder.PART", 2)
+    with caplog.at_level(logging.INFO):
+        ImageFolder(str(classes), size=10, unreadable="skip").fingerprint()
+    for told in ("3 images in", "2 of 4 images in", "2 of 4 files in"):
+        assert told in caplog.text
+
+
+def test_home_is_where_a_shell_finds_it(classes, monkeypatch):
+    monkeypatch.setenv("HOME", str(classes.parent))
+    source = ImageFolder(f"~/{classes.name}", size=10)
+    assert len(source) == 4
+    with pytest.raises(UserError, match="no folder ~nobody-of-that-name"):
+        ImageFolder("~nobody-of-that-name", size=10).setup()
+
+
+def test_images_that_do_not_fit_in_memory_are_told(classes):
+    with pytest.raises(UserError, match=r"in_memory: true takes 111758.7 GiB for 4 images .*set in_memory: false"):
+        ImageFolder(str(classes), size=3_162_278, in_memory=True).setup()

@@ -305,6 +305,6 @@ def test_packed_fashion_files_are_unpacked_without_a_download(tmp_path):
     (raw / "train-labels-idx1-ubyte").unlink()
     packed = raw / "train-labels-idx1-ubyte.gz"
     packed.write_bytes(packed.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte\.gz can not be unpacked"):
+    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte\.gz cannot be unpacked"):
         FashionMNIST(str(tmp_path)).prepare()
     assert not (raw / "train-labels-idx1-ubyte").exists()

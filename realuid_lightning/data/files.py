@@ -1,0 +1,208 @@
+"""Image files on disk: which there are, how one is opened, and what is in them."""
+
+import errno
+import os
+import stat
+import sys
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b, file_digest
+from io import BufferedReader
+from pathlib import Path
+from typing import TypeVar, overload
+
+import numpy as np
+from jaxtyping import UInt64
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from PIL import Image, UnidentifiedImageError
+
+from realuid_lightning.atomic import replacing
+from realuid_lightning.data.folders import user_cache
+
+T = TypeVar("T")
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened, by content: Pillow knows many more, and starts Ghostscript for one of them."""
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+PART = 4096
+"""Files handed to threads at once."""
+
+PATIENCE = 10.0
+"""Seconds of silence while many files are gone through."""
+
+SETTLED = 2.0
+"""Seconds after its last change from when on a file's times tell the next change, on any file system."""
+
+
+class Names(Sequence[str]):
+    """Many file names in little memory, which loader processes share: bytes, and where each name begins.
+
+    Args:
+        names: The names.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        joined, starts = bytearray(), array("q", [0])
+        for name in names:
+            joined += name.encode(errors="surrogateescape")
+            starts.append(len(joined))
+        self._bytes, self._starts = bytes(joined), np.frombuffer(starts, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> "list[str]": ...
+    def __getitem__(self, place: int | slice) -> "str | list[str]":
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        first = place % len(self)
+        return self._bytes[self._starts[first] : self._starts[first + 1]].decode(errors="surrogateescape")
+
+
+def images_below(root: Path) -> Iterator[str]:
+    """Yield the names of all image files below ``root``, relative to it and with ``/``, in no order.
+
+    Hidden files and folders are passed over, as are pipes and devices. Links are followed, but not to a folder that
+    holds them. A folder that cannot be read costs a warning.
+    """
+    folders = [(str(root), "", frozenset[tuple[int, int]]())]
+    while folders:
+        folder, prefix, above = folders.pop()
+        try:
+            here = os.stat(folder)
+            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        except OSError as error:
+            rank_zero_warn(f"the folder {folder} cannot be read ({error.strerror}); its images are passed over")
+            continue
+        if (here.st_dev, here.st_ino) in above:  # a link in a circle
+            continue
+        above = above | {(here.st_dev, here.st_ino)}
+        for entry in entries:
+            if entry.is_dir():
+                folders.append((entry.path, f"{prefix}{entry.name}/", above))
+            elif entry.name[entry.name.rfind(".") :].lower() in EXTENSIONS and _may_be_read(entry):
+                yield prefix + entry.name
+
+
+def _may_be_read(entry: "os.DirEntry[str]") -> bool:
+    """Return whether this is a file, or a link to what is gone, which is told when it is read."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
+def regular(path: str | Path) -> BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        OSError: If there is none, or it is a pipe, a socket or a device, which may never end.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", str(path))
+    return file
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image of one of the ``FORMATS``, whatever its name says.
+
+    Raises:
+        OSError: If it is no regular file, or its content is of no such format; Pillow raises others of broken ones.
+    """
+    with regular(path) as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise OSError(f"its content is of none of the formats {', '.join(FORMATS)}") from None
+        with image:
+            yield image
+
+
+def content_hashes(root: Path, names: Sequence[str]) -> Iterator[bytes]:
+    """Yield a hash of each file's content, 16 bytes.
+
+    Each content is read once: its hash is kept in the user's cache, under a hash of the file's place, size, times of
+    change and number on the disk. A file that has just changed is read again next time, for a change within a tick
+    of the clock would not show.
+
+    Raises:
+        OSError: If a file cannot be read; its ``filename`` says which.
+    """
+    folder = os.path.abspath(root)
+    table = user_cache() / "contents" / f"{blake2b(os.fsencode(folder), digest_size=16).hexdigest()}.npy"
+    known = _read_table(table)
+    keys = np.ascontiguousarray(known[:, 0])
+    learned = array("Q")
+    began = time.time()
+
+    def one(name: str) -> tuple[bytes, int | None]:
+        path = os.path.join(folder, name)
+        found = os.stat(path)
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        digest = blake2b(os.fsencode(path) + repr(identity).encode(), digest_size=8)
+        key = int.from_bytes(digest.digest(), sys.byteorder)
+        row = int(np.searchsorted(keys, np.uint64(key)))
+        if row < len(keys) and int(keys[row]) == key:
+            return known[row, 1:].tobytes(), None
+        with regular(path) as file:
+            content = file_digest(file, lambda: blake2b(digest_size=16)).digest()
+        return content, key if max(found.st_mtime, found.st_ctime) + SETTLED < began else None
+
+    try:
+        with ThreadPoolExecutor() as threads:
+            parts = range(0, len(names), PART)
+            for first in reported(parts, f"files in {root} are known by their contents", len(names), PART):
+                for content, key in threads.map(one, names[first : first + PART]):
+                    if key is not None:
+                        learned.extend([key, *np.frombuffer(content, np.uint64).tolist()])
+                    yield content
+    finally:  # what has been read need not be read again, even if a file was broken
+        if learned:
+            _write_table(table, np.concatenate([known, np.array(learned, np.uint64).reshape(-1, 3)]))
+
+
+def _read_table(file: Path) -> UInt64[np.ndarray, "n 3"]:
+    """Return keys, in order, and hashes; none if there is no such file, or it is broken."""
+    try:
+        with file.open("rb") as stream:
+            table = np.load(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        table = np.empty(0)
+    sound = table.dtype == np.uint64 and table.ndim == 2 and table.shape[1] == 3
+    return table if sound and bool((table[1:, 0] > table[:-1, 0]).all()) else np.empty((0, 3), np.uint64)
+
+
+def _write_table(file: Path, table: UInt64[np.ndarray, "n 3"]) -> None:
+    _, rows = np.unique(table[:, 0], return_index=True)
+    try:
+        with replacing(file) as target, target.open("wb") as stream:
+            np.save(stream, table[rows])
+    except OSError as error:
+        rank_zero_warn(f"hashes of files are not kept ({error}), and files will be read again; set XDG_CACHE_HOME")
+
+
+def reported(items: Iterable[T], done: str, total: int | None = None, worth: int = 1) -> Iterator[T]:
+    """Yield the items, and say every ten seconds how far it has come: ``120,000 of 1,000,000 DONE``.
+
+    Args:
+        items: What to go through.
+        done: What has become of them, in words.
+        total: How many there are, if that is known.
+        worth: How many each item counts for.
+    """
+    told = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - told > PATIENCE:
+            told = time.monotonic()
+            rank_zero_info(f"{number * worth:,}{'' if total is None else f' of {total:,}'} {done}")
+        yield item
