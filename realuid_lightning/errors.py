@@ -70,4 +70,4 @@ def gathering_faults() -> Iterator[None]:
     finally:
         _gathered.reset(token)
     if faults:
-        raise UserError("\n".join(faults))
+        raise UserError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
 from torch import Tensor
 
+from realuid_lightning.callbacks.monitors import check_monitors
 from realuid_lightning.checkpoints.runs import best_scores
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.modules import MatchingModule
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -101,7 +101,7 @@ class RunCheckpoint(ModelCheckpoint):
             UserError: If the run folder holds checkpoints and none of them is resumed, or if ``monitor`` names a
                 distance that will not be measured.
         """
-        self._check_monitor(pl_module)
+        check_monitors(trainer, pl_module)
         folder = Path(self.dirpath or ".")
         # What a killed write leaves begins with a dot.
         used = any(not file.name.startswith(".") for file in folder.glob("*.ckpt"))
@@ -120,12 +120,6 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             for file in folder.glob(".*.ckpt"):  # what killed writes have left
                 file.unlink()
-
-    def _check_monitor(self, pl_module: LightningModule) -> None:
-        if self.monitor is not None and self.monitor.startswith("fid/") and isinstance(pl_module, MatchingModule):
-            names = [f"fid/{name}" for name in pl_module.evaluated()]
-            if self.monitor not in names:
-                raise UserError(f"RunCheckpoint: monitor names {self.monitor!r}; there are {', '.join(names)}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See to it that the validation is made which was due when the state that is resumed was saved.

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from realuid_lightning.callbacks.figures import record
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.data.sharing import by_one
 from realuid_lightning.errors import Faults, UserError
@@ -143,7 +143,9 @@ class FIDCallback(Callback):
             pl_module.log(f"fid/{name}", value, prog_bar=name == names[-1], sync_dist=True)
             count = int(trainer.strategy.reduce(metric.fake_features_num_samples.clone(), reduce_op="sum"))
             if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self._record(trainer, {"step": step, "sampler": name, "distance": value, "samples": count})
+                protocol = {"features": feature_label(self.features), "reference": self._fingerprint}
+                row = {"step": step, "sampler": name, "distance": value, "samples": count, **protocol}
+                record(trainer, "fid.jsonl", row)
         self._metrics.clear()
 
     on_test_start = on_validation_start
@@ -190,13 +192,6 @@ class FIDCallback(Callback):
             )
             return reference, "", None
         return reference, protocol, self.cache.read(protocol, self._checked.num_features)
-
-    def _record(self, trainer: Trainer, figure: dict[str, Any]) -> None:
-        row = {**figure, "features": feature_label(self.features), "reference": self._fingerprint}
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "fid.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
 
 
 def real_samples(batch: MatchingBatch, pl_module: LightningModule, data: MatchingDataModule) -> Tensor:

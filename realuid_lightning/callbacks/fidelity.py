@@ -1,13 +1,11 @@
 """Likeness of every sampler's samples to the truth, where pairs tell it."""
 
-import json
-from pathlib import Path
-
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
+from realuid_lightning.callbacks.figures import record
 from realuid_lightning.data import MatchingBatch
 
 RANGE = (-1.0, 1.0)
@@ -68,7 +66,7 @@ class FidelityCallback(Callback):
             pl_module.log_dict({f"psnr/{name}": psnr, f"ssim/{name}": ssim}, sync_dist=True)
             if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 row = {"step": step, "sampler": name, "psnr": psnr, "ssim": ssim, "samples": samples}
-                _append(Path(trainer.default_root_dir) / "fidelity.jsonl", row)
+                record(trainer, "fidelity.jsonl", row)
         self._metrics.clear()
         self._count = 0
 
@@ -95,9 +93,3 @@ def window_std(side: int) -> float:
     Torchmetrics makes the window ``2 * round(3.5 * std) + 1`` pixels wide.
     """
     return 1.5 if side >= 11 else (side - 1) // 2 / 3.5
-
-
-def _append(file: Path, row: dict[str, object]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
-        stream.write(json.dumps(row) + "\n")

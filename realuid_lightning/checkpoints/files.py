@@ -42,6 +42,10 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         DamagedCheckpointError: If the file is empty, cut off, unreadable or of another format.
         UserError: If the file is missing, or holds more than weights and plain values.
     """
+    if not str(path) or "://" in str(path):
+        raise UserError(
+            f"expected the path of a checkpoint file, got {str(path) or 'nothing'}; download it, and name the file"
+        )
     path = Path(path)
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "there is no such file"

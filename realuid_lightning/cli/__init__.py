@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
+from realuid_lightning import __version__
 from realuid_lightning.errors import UserError
 
 USAGE = """\
@@ -27,7 +28,7 @@ Later configs and options override earlier ones, field by field. To begin:
   realuid fit --config configs/demo/distil.yaml
   realuid predict --config configs/demo/distil.yaml --ckpt_path last --writer.folder samples
 
-realuid COMMAND --help lists the options of a command.
+realuid COMMAND --help lists the options of a command, realuid --version tells the version.
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
         print(USAGE, end="")
+        return 0
+    if "--version" in words:
+        print(f"realuid {__version__}")
         return 0
     try:
         # Imported on demand: torch and Lightning take seconds.
@@ -76,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(_plain(error), file=sys.stderr)
         return 2
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        return 0  # after --help
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,7 @@ from realuid_lightning.analysis import (
     train_generators,
 )
 from realuid_lightning.atomic import replacing
-from realuid_lightning.errors import UserError
+from realuid_lightning.cli.parsing import Clear, at_home
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,16 +51,11 @@ def gaussian(words: Sequence[str]) -> None:
     Raises:
         UserError: If an option is at fault.
     """
-    parser = ArgumentParser(
-        prog="realuid gaussian", description="Draw what the objective does between Gaussians.", exit_on_error=False
-    )
+    parser = Clear(prog="realuid gaussian", description="Draw what the objective does between Gaussians.")
     parser.add_argument("--folder", type=str, default="runs/gaussian_laboratory", help="where to write")
     parser.add_argument("--steps", type=PositiveInt, default=800, help="generator updates of the trained part")
     parser.add_argument("--seed", type=int, default=0, help="of the trained part")
-    try:
-        options = parser.parse_args(list(words))
-    except ArgumentError as error:
-        raise UserError(f"gaussian: {' '.join(str(error).split())}; see realuid gaussian --help") from error
+    options = at_home(parser.parse_args(list(words)))
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)  # what can not be written to is told before minutes of work
 

@@ -17,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from realuid_lightning.callbacks import FIDCallback, RunCheckpoint
-from realuid_lightning.cli.training import RealUIDCLI, _check_yaml, _hush
+from realuid_lightning.callbacks import FIDCallback
+from realuid_lightning.callbacks.monitors import check_monitors
+from realuid_lightning.cli.building import build, check_finite
+from realuid_lightning.cli.parsing import check_configs
+from realuid_lightning.cli.training import RealUIDCLI, _hush
 from realuid_lightning.errors import Faults, UserError, gathering_faults
 from realuid_lightning.metrics import Features
 from realuid_lightning.planning import Plan, Setting, alternatives, make_plan
@@ -39,16 +42,14 @@ def plan(words: Sequence[str]) -> None:
         UserError: If ``fit`` would refuse the options or the config.
     """
     _hush()
-    _check_yaml(words)
+    check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
     with _quiet():
         try:
-            cli = PlanCLI(["fit", *words])
+            cli = PlanCLI("fit", ["fit", *words])
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
-        except UserError as error:  # a network that was built twice has told its faults twice
-            raise UserError("\n".join(dict.fromkeys(str(error).splitlines()))) from error
         setting = cli.setting()
         made = make_plan(setting)
         limit = cli.device_memory()
@@ -65,8 +66,9 @@ class PlanCLI(RealUIDCLI):
             "--device_memory", type=str | None, default=None, help="Memory of a device to judge by, such as 24GiB."
         )
 
-    def _add_instantiators(self) -> None:
-        super()._add_instantiators()
+    def before_instantiate_classes(self) -> None:
+        """Build networks without memory."""
+        super().before_instantiate_classes()
         self.parser.add_instantiator(_weightless, nn.Module, subclasses=True, prepend=True)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -120,8 +122,7 @@ class PlanCLI(RealUIDCLI):
                     if isinstance(callback.features, Features):
                         callback.features.prepare = _nothing  # type: ignore[method-assign]  # its weights may be a download
                     callback.setup(trainer, module, "fit")
-                if isinstance(callback, RunCheckpoint):
-                    callback._check_monitor(module)
+            check_monitors(trainer, module)
         module.trainer = None  # it would be copied with the module
         trainer.precision_plugin.convert_module(module)  # in place
         return Setting(module, data, trainer, self.devices, self.gpu)
@@ -130,13 +131,14 @@ class PlanCLI(RealUIDCLI):
 def _weightless(class_type: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
     """Build a module on the meta device, or, if its constructor needs numbers, as usual."""
     kwargs.pop("applied_instantiation_links", None)
+    check_finite(class_type, kwargs)
     try:
         with torch.device("meta"):
             return class_type(*args, **kwargs)
     except UserError:
         raise
     except Exception:
-        return class_type(*args, **kwargs)
+        return build(class_type, *args, **kwargs)
 
 
 def _nothing() -> None:

@@ -1,21 +1,55 @@
 """``realuid report``: what runs have measured, as a table, and a second one for runs that know the truth."""
 
+import hashlib
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from realuid_lightning.cli.parsing import Clear, at_home
 from realuid_lightning.errors import UserError
 
 TEXTS = ("run", "sampler", "features")
 
-Rows = list[tuple[Any, ...]]
+
+class Figures(NamedTuple):
+    """A kind of figures, each of which a run keeps in a file, a line a measurement.
+
+    Attributes:
+        file: Name of the file.
+        title: Of the table.
+        columns: Of the table, after the run and the sampler; features go last.
+        better: The better of some figures, by their names in the file.
+        formats: Of the figures, by their names.
+    """
+
+    file: str
+    title: str
+    columns: tuple[str, ...]
+    better: dict[str, Callable[[Iterable[float]], float]]
+    formats: dict[str, str]
+
+
+DISTANCES = Figures(
+    "fid.jsonl",
+    "Frechet distance to the real data",
+    ("step", "last", "best", "samples", "features"),
+    {"distance": min},
+    {"distance": ".4g"},
+)
+FIDELITIES = Figures(
+    "fidelity.jsonl",
+    "Likeness to the truth",
+    ("step", "PSNR, dB", "best PSNR", "SSIM", "best SSIM", "samples"),
+    {"psnr": max, "ssim": max},
+    {"psnr": ".2f", "ssim": ".4f"},
+)
 
 
 def report(words: Sequence[str]) -> None:
@@ -24,79 +58,76 @@ def report(words: Sequence[str]) -> None:
     Raises:
         UserError: If a folder holds no run that has measured anything.
     """
-    folders = [Path(word) for word in words] or [Path("runs")]
+    parser = Clear(prog="realuid report", description="Print a table of the distances that runs have measured.")
+    parser.add_argument("folders", type=str, nargs="*", default=["runs"], help="folders of runs, at any depth")
+    folders = [Path(folder) for folder in at_home(parser.parse_args(list(words)).folders)]
     for folder in folders:
-        if not (_histories(folder, "fid.jsonl") or _histories(folder, "fidelity.jsonl")):
+        if not (_histories(folder, DISTANCES) or _histories(folder, FIDELITIES)):
             raise UserError(
                 f"report: {folder} holds no fid.jsonl and no fidelity.jsonl; give the folder of a run that validated"
             )
-    distances = _rows(folders, "fid.jsonl", last_distances)
-    if distances:
-        columns = ["run", "sampler", "step", "last", "best", "samples", "features"]
-        _print("Frechet distance to the real data", columns, distances)
-    fidelities = _rows(folders, "fidelity.jsonl", last_fidelities)
-    if fidelities:
-        columns = ["run", "sampler", "step", "PSNR, dB", "best PSNR", "SSIM", "best SSIM", "samples"]
-        _print("Likeness to the truth", columns, fidelities)
+    for figures in (DISTANCES, FIDELITIES):
+        rows = [
+            row
+            for folder in folders
+            for history in _histories(folder, figures)
+            for row in last_and_best(figures, history, _run(folder, history))
+        ]
+        if rows:
+            _print(figures.title, ["run", "sampler", *figures.columns], rows)
 
 
-def last_distances(history: Path) -> Rows:
-    """Return a row of the report for each sampler in a run's ``fid.jsonl``, in the order of first appearance.
+def last_and_best(figures: Figures, history: Path, run: str) -> list[tuple[Any, ...]]:
+    """Return a row of the report for each sampler in a run's history, in the order of first appearance.
 
-    Last is what belongs to the greatest step: an older checkpoint may have been measured again since.
+    Only figures of one protocol are compared: other features, other real data or another number of samples make a row
+    of their own, and so do weights of another run that have been measured in this one's folder. Last is what belongs
+    to the greatest step, for an older checkpoint may have been measured again since. Figures that are not finite are
+    no best ones.
     """
-    return [
-        (
-            sampler,
-            measured[-1]["step"],
-            f"{measured[-1]['distance']:.4g}",
-            f"{min(row['distance'] for row in measured):.4g}",
-            measured[-1]["samples"],
-            measured[-1]["features"],
-        )
-        for sampler, measured in _by_sampler(history).items()
-    ]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in _lines(figures, history):
+        protocol = (row["sampler"], row["samples"], row.get("features"), row.get("reference"), row.get("checkpoint"))
+        groups.setdefault(tuple(map(str, protocol)), []).append(row)
+    references = {group[3] for group in groups}
+    found = []
+    for group, measured in groups.items():
+        last = max(reversed(measured), key=lambda row: row["step"])
+        cells: list[Any] = [run if "checkpoint" not in last else f"{run}, of {last['checkpoint']}", last["sampler"]]
+        cells.append(last["step"])
+        for name, better in figures.better.items():
+            finite = [row[name] for row in measured if math.isfinite(row[name])]
+            shown = (last[name], better(finite) if finite else math.nan)
+            cells += [format(figure, figures.formats[name]) for figure in shown]
+        cells.append(last["samples"])
+        if "features" in figures.columns:
+            mark = f", data {hashlib.sha256(group[3].encode()).hexdigest()[:4]}" if len(references) > 1 else ""
+            cells.append(f"{last['features']}{mark}")
+        found.append(tuple(cells))
+    return found
 
 
-def last_fidelities(history: Path) -> Rows:
-    """Return a row of the report for each sampler in a run's ``fidelity.jsonl``, as ``last_distances`` does."""
-    return [
-        (
-            sampler,
-            measured[-1]["step"],
-            f"{measured[-1]['psnr']:.2f}",
-            f"{max(row['psnr'] for row in measured):.2f}",
-            f"{measured[-1]['ssim']:.4f}",
-            f"{max(row['ssim'] for row in measured):.4f}",
-            measured[-1]["samples"],
-        )
-        for sampler, measured in _by_sampler(history).items()
-    ]
-
-
-def _by_sampler(history: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what a run has measured of each sampler, in the order of steps."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for line in history.read_text().splitlines():
-        with suppress(json.JSONDecodeError):  # a line that a kill has cut off
+def _lines(figures: Figures, history: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a history, and tell of others: a kill may have cut one off."""
+    rows, broken = [], 0
+    for line in history.read_text(errors="replace").splitlines():
+        try:
             row = json.loads(line)
-            rows.setdefault(row["sampler"], []).append(row)
-    for measured in rows.values():
-        measured.sort(key=lambda row: row["step"])
+            numbers = [row["step"], row["samples"], *(row[name] for name in figures.better)]
+            sound = all(isinstance(number, int | float) for number in numbers) and isinstance(row["sampler"], str)
+        except (ValueError, LookupError, TypeError):
+            sound = False
+        if sound:
+            rows.append({"features": "", **row})
+        elif line.strip():
+            broken += 1
+    if broken:
+        print(f"report: {history}: {broken} broken line{'s' * (broken > 1)} left out", file=sys.stderr)
     return rows
 
 
-def _histories(folder: Path, name: str) -> list[Path]:
-    return sorted(folder.rglob(name), key=lambda file: file.stat().st_mtime)
-
-
-def _rows(folders: Sequence[Path], name: str, read: Callable[[Path], Rows]) -> Rows:
-    return [
-        (_run(folder, history), *row)
-        for folder in folders
-        for history in _histories(folder, name)
-        for row in read(history)
-    ]
+def _histories(folder: Path, figures: Figures) -> list[Path]:
+    return sorted(folder.rglob(figures.file), key=lambda file: file.stat().st_mtime)
 
 
 def _run(folder: Path, history: Path) -> str:
@@ -105,7 +136,7 @@ def _run(folder: Path, history: Path) -> str:
     return history.parent.resolve().name if place == "." else place
 
 
-def _print(title: str, columns: Sequence[str], rows: Rows) -> None:
+def _print(title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     table = Table(title=title)
     for column in columns:
         table.add_column(column, no_wrap=column != "features", justify="left" if column in TEXTS else "right")

@@ -7,14 +7,13 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
@@ -34,8 +33,10 @@ from realuid_lightning.callbacks import (
     SampleGrid,
 )
 from realuid_lightning.checkpoints import AtomicCheckpointIO, find_checkpoint
+from realuid_lightning.cli.building import build, in_one_line
+from realuid_lightning.cli.parsing import Clear, at_home, check_configs
 from realuid_lightning.data import MatchingDataModule
-from realuid_lightning.errors import UserError, gathering_faults
+from realuid_lightning.errors import Faults, UserError, gathering_faults
 from realuid_lightning.modules import MatchingModule
 
 
@@ -47,24 +48,24 @@ def run(words: Sequence[str]) -> None:
         SystemExit: After ``--help`` or ``--print_config``.
     """
     _hush()
-    _check_yaml(words)
+    check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
     try:
         # Lightning warns of arguments that are the process' own anyway.
-        RealUIDCLI(args=None if list(words) == sys.argv[1:] else list(words))
+        RealUIDCLI(words[0], None if list(words) == sys.argv[1:] else list(words))
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Early stopping conditioned on metric"):
+            raise
+        raise UserError(f"trainer: {in_one_line(error)}") from error
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None  # a run that was stopped has not succeeded
 
 
-class Parser(LightningArgumentParser):
-    """A parser whose errors are one clear line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what is wrong as ``UserError``, without usage text."""
-        raise UserError(_clear(message)) from ex
+class Parser(Clear, LightningArgumentParser):
+    """Lightning's parser, with our error messages."""
 
 
 class RunConfig(SaveConfigCallback):
@@ -84,7 +85,8 @@ class RunConfig(SaveConfigCallback):
 class RealUIDCLI(LightningCLI):
     """LightningCLI with our defaults: a fixed run folder, atomic checkpoints, distances, pictures and progress."""
 
-    def __init__(self, args: list[str] | None) -> None:
+    def __init__(self, command: str, args: list[str] | None) -> None:
+        self.command = command
         super().__init__(
             MatchingModule,
             MatchingDataModule,
@@ -97,8 +99,14 @@ class RealUIDCLI(LightningCLI):
                 "use_distributed_sampler": False,  # our loaders are sharded already
                 "num_sanity_val_steps": 0,
             },
+            auto_configure_optimizers=False,  # modules have optimizers of their own
+            load_from_checkpoint_support=False,  # nor hyper-parameters beside the config
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command that was asked for, alone: a parser for each takes as long to build."""
+        return {self.command: super().subcommands()[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser with our error messages."""
@@ -116,6 +124,15 @@ class RealUIDCLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "writer")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the words, and find the user's home folder in them."""
+        super().parse_arguments(parser, args)
+        self.config = at_home(self.config)
+
+    def before_instantiate_classes(self) -> None:
+        """Tell in one line what a constructor refuses."""
+        self.parser.add_instantiator(build, object, subclasses=True)
+
     def instantiate_classes(self) -> None:
         """Build everything, and tell the faults of all components at once."""
         with gathering_faults():
@@ -127,10 +144,10 @@ class RealUIDCLI(LightningCLI):
         A logger or a checkpoint plugin that the config names takes their place.
         """
         config = self._get(self.config_init, "trainer")
-        if config["val_check_interval"] == 0:
-            raise UserError(
-                "trainer.val_check_interval must be above 0, got 0; to validate never, limit_val_batches: 0"
-            )
+        faults = Faults("trainer")
+        for fault in _trainer_faults(config):
+            faults.unless(False, fault)
+        faults.raise_any()
         if config["logger"] in (None, True):
             kwargs["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
         plugins = config["plugins"] or []
@@ -139,8 +156,10 @@ class RealUIDCLI(LightningCLI):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (TypeError, ValueError) as error:  # as Lightning tells of wrong options
-            raise UserError(f"trainer: {error}") from error
+        except (UserError, MisconfigurationException):
+            raise
+        except Exception as error:  # Lightning tells of wrong options in many ways
+            raise UserError(f"trainer: {in_one_line(error)}") from error
         _check_meeting_place(trainer)
         return trainer
 
@@ -171,6 +190,8 @@ class RealUIDCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         which = kwargs.get("ckpt_path")
+        if which is not None and (which in ("", "hpc") or re.match(r"registry(:|$)|\w+://", which)):
+            raise UserError(f"ckpt_path: expected last, best, resume or the path of a file, got {which or 'nothing'}")
         if which == "resume" and subcommand != "fit":
             raise UserError(f"ckpt_path: resume is for fit, got it in {subcommand}; say last, best or a file")
         if which in ("last", "best", "resume"):
@@ -181,6 +202,22 @@ class RealUIDCLI(LightningCLI):
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # they go to files, not into memory
         return kwargs
+
+
+def _trainer_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what Lightning would take without a word, and fail on later, or never."""
+    if not config["default_root_dir"]:
+        yield "default_root_dir must name the folder of the run, got nothing"
+    if config["val_check_interval"] == 0:
+        yield "val_check_interval must be above 0, got 0; to validate never, limit_val_batches: 0"
+    if config["limit_train_batches"] == 0:
+        yield "limit_train_batches must be above 0, got 0: nothing would be trained"
+    for name, least in (
+        *(("check_val_every_n_epoch", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 0)),
+        *(("num_sanity_val_steps", -1), ("min_steps", 0)),
+    ):
+        if config[name] is not None and config[name] < least:
+            yield f"{name} must be at least {least}, got {config[name]}"
 
 
 def _check_meeting_place(trainer: Trainer) -> None:
@@ -198,36 +235,6 @@ def _check_meeting_place(trainer: Trainer) -> None:
                 f"trainer: the processes are to meet at {environment.main_address}, a name that does not resolve here "
                 f"({error.strerror}); set MASTER_ADDR to the address of the first node, or name it in DNS or /etc/hosts"
             ) from error
-
-
-HELP = "see realuid COMMAND --help, or --print_config for the whole config"
-NOISE = re.compile(
-    r"Problem with given class_path|Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value"
-    rf"|Parser key \"(model|data)\":$|{HELP}"
-)
-
-
-def _clear(message: str) -> str:
-    """Keep the telling lines of jsonargparse's nested messages."""
-    lines = [line.strip(" -\t") for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if not NOISE.match(line)]
-    return "\n".join([*dict.fromkeys(telling or lines), HELP])
-
-
-def _check_yaml(words: Sequence[str]) -> None:
-    """Name the config file that is no YAML; jsonargparse names only the line.
-
-    Raises:
-        UserError: With the file, and what is wrong where in it.
-    """
-    for flag, value in zip(words, [*words[1:], ""], strict=True):
-        name, _, attached = flag.partition("=")
-        file = Path(attached or value)
-        if name in ("-c", "--config") and file.is_file():
-            try:
-                yaml.safe_load(file.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise UserError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _hush() -> None:

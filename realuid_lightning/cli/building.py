@@ -1,0 +1,74 @@
+"""Building what a config names, and one line for whatever a constructor refuses."""
+
+import inspect
+import math
+import sysconfig
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from realuid_lightning.errors import Faults, UserError
+
+T = TypeVar("T")
+
+PACKAGE = Path(__file__).parents[1]
+LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+
+
+def build(class_type: type[T], *args: Any, **kwargs: Any) -> T:
+    """Call a constructor as a config says.
+
+    Raises:
+        UserError: With what the constructor has raised, whatever it was; or if a number of one of our own classes is
+            not finite.
+    """
+    kwargs.pop("applied_instantiation_links", None)
+    check_finite(class_type, kwargs)
+    try:
+        return class_type(*args, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        faults = Faults(class_type.__name__)
+        faults.unless(False, in_one_line(error))
+        faults.raise_any()  # notes it where faults are gathered: what is raised here may be told as something else
+        raise UserError(f"{class_type.__name__}: {in_one_line(error)}") from error
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what an error says, of which kind it is unless that says no more, and where in the user's code it arose."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:300]}..."
+    kind, place = type(error).__name__, origin(error)
+    text = text if isinstance(error, ValueError | ImportError) and text else f"{kind}: {text}" if text else kind
+    return f"{text} ({place})" if place else text
+
+
+def origin(error: BaseException | None) -> str:
+    """Return ``FILE, line N`` of the user's own code in which an error arose, or what lies behind it; or nothing."""
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            file = Path(frame.filename)
+            known = any(file.is_relative_to(folder) for folder in (PACKAGE, *LIBRARIES))
+            if file.is_absolute() and file.is_file() and not known:
+                return f"{file.name}, line {frame.lineno}"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def check_finite(class_type: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse numbers that are not finite, unless they are defaults, for a class of this package or derived from one.
+
+    Raises:
+        UserError: With all of them.
+    """
+    if not any(base.__module__.startswith("realuid_lightning") for base in inspect.getmro(class_type)):
+        return
+    faults, parameters = Faults(class_type.__name__), inspect.signature(class_type).parameters
+    for name, value in arguments.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
+        default = name in parameters and value == parameters[name].default
+        faults.unless(finite or default, f"{name} must be finite, got {value}")
+    faults.raise_any()
