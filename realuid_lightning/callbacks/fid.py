@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 from uuid import uuid4
 
 import torch

@@ -30,7 +30,9 @@ def check_monitors(trainer: Trainer, pl_module: LightningModule) -> None:
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor not in names and not monitor.startswith(TRAINING):
-            faults = Faults(type(callback).__name__)
-            ours = closed or monitor.partition("/")[0] in EVALUATION
-            faults.unless(not ours, f"monitor names {monitor!r}; there are {', '.join(names)}")
+            faults, kind = Faults(type(callback).__name__), monitor.partition("/")[0]
+            likely = [name for name in names if name.startswith(f"{kind if kind in EVALUATION else 'fid'}/")]
+            faults.unless(
+                not closed and kind not in EVALUATION, f"monitor names {monitor!r}; there are {', '.join(likely)}"
+            )
             faults.raise_any()

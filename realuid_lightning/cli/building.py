@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
 from realuid_lightning.errors import Faults, UserError
 
 T = TypeVar("T")
@@ -24,6 +27,8 @@ def build(class_type: type[T], *args: Any, **kwargs: Any) -> T:
             not finite.
     """
     kwargs.pop("applied_instantiation_links", None)
+    if issubclass(class_type, Optimizer | LRScheduler):
+        return class_type(*args, **kwargs)  # the module that asks for it knows the option that is at fault
     check_finite(class_type, kwargs)
     try:
         return class_type(*args, **kwargs)
@@ -37,7 +42,7 @@ def build(class_type: type[T], *args: Any, **kwargs: Any) -> T:
 
 
 def in_one_line(error: Exception) -> str:
-    """Return what an error says, of which kind it is unless that says no more, and where in the user's code it arose."""
+    """Return what an error says, its kind unless that says no more, and where in the user's code it arose."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:300]}..."
     kind, place = type(error).__name__, origin(error)

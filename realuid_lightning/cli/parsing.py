@@ -17,14 +17,18 @@ HELP = "see realuid COMMAND --help, or --print_config for the whole config"
 NOISE = re.compile(
     r"Problem with given class_path|Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value"
     rf"|Expected a path but .* either not accessible|Parser key \"(model|data)\":$|{HELP}"
+    r"|Subclass types expect one of|a class path \(str\)|a dict with"
 )
+GROUPS = ("trainer", "model", "data", "fid", "grid", "checkpoint", "writer")
+"""Groups of options; jsonargparse would take a number or a list for no options at all."""
+
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
     (r"^Expected a dot import path string: (.*)", r"no class \1 is known; name it as package.module.Class"),
     (r"Expected (an? )?", "expected "),
     (r"\. Got value: ", ", got "),
-    (r"^(expected str, got .*)", r"\1; put it in quotes"),
+    (r"Not of type Path: expected .*, not (\w+)", r"expected str, got \1"),
     (r"(required: |, )(fit|validate|test|predict)\.", r"\1"),
 )
 
@@ -42,7 +46,7 @@ def clear(message: str, error: BaseException | None = None) -> list[str]:
     """Return the telling lines of jsonargparse's nested messages, each below the option that it is about."""
     lines = [line.strip(" -\t") for line in message.splitlines() if line.strip(" -\t")]
     found: list[str] = []
-    option = named = ""
+    option = named = given = ""
     for line in lines:
         header = re.fullmatch(r'Parser key "(.*)":', line)
         problem = re.fullmatch(r"Problem with given class_path '(.*)':", line)
@@ -50,25 +54,30 @@ def clear(message: str, error: BaseException | None = None) -> list[str]:
             option = f"{header[1]}: "
         elif problem is not None:
             named = f"{problem[1]}: "
+        elif line.startswith("Given value: ") and not given:
+            given = line.removeprefix("Given value: ")
         elif not NOISE.match(line):
             for pattern, plain in IN_PLAIN_WORDS:
                 line = re.sub(pattern, plain, line)
             found.append((named if re.search("No module named|has no attribute", line) else "") + line)
     place = origin(error)
-    told = _most_telling(found or lines)
+    told = _most_telling(found or lines, given)
     if place and place not in told[-1]:
         told[-1] += f" ({place})"
-    return [f"{option}{line}" for line in told]
+    return [
+        f"{option}{line}{'; put it in quotes' if '; put' not in line and 'expected str, got' in line else ''}"
+        for line in told
+    ]
 
 
-def _most_telling(lines: list[str]) -> list[str]:
+def _most_telling(lines: list[str], given: str) -> list[str]:
     """Return the lines that say more than which kinds of values an option takes; those in one line, if all are such."""
     kinds = [line for line in lines if re.fullmatch(r"expected (one of .*|[\w.]+)", line)]
     others = [line for line in lines if line not in kinds and "does not correspond to a subclass" not in line]
     if others:
         return list(dict.fromkeys(others))
     alternatives = " or ".join(dict.fromkeys(kind.removeprefix("expected ") for kind in kinds))
-    return [f"expected {alternatives}"] if kinds else lines
+    return [f"expected {alternatives}, got {given[:80]}"] if kinds else lines
 
 
 def check_configs(words: Sequence[str]) -> None:
@@ -99,6 +108,10 @@ def _faults(document: yaml.Node | None) -> Iterator[str]:
     for key, _ in document.value:
         if key.tag != "tag:yaml.org,2002:str":
             yield f"expected the name of an option in line {key.start_mark.line + 1}, got {key.value}"
+    for key, value in document.value:
+        wrong = not isinstance(value, yaml.MappingNode) and value.tag != "tag:yaml.org,2002:str"
+        if key.value in GROUPS and wrong:
+            yield f"expected {key.value}'s options by their names in line {value.start_mark.line + 1}"
     yield from _repeated(document, [], set())
 
 
@@ -122,11 +135,11 @@ def _repeated(node: yaml.Node, above: list[yaml.Node], seen: set[int]) -> Iterat
 
 
 def at_home(value: Any) -> Any:
-    """Return options with the user's home folder in the place of a leading ``~``, which no shell expands after ``=``."""
+    """Return options with the user's home folder for a leading ``~``, which no shell expands after ``=``."""
     if isinstance(value, str):
         return os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
     if isinstance(value, Namespace):
-        return Namespace(**{name: at_home(part) for name, part in vars(value).items()})
+        return Namespace(**{name: at_home(part) for name, part in vars(value).items()})  # type: ignore[no-untyped-call]
     if isinstance(value, dict):
         return {name: at_home(part) for name, part in value.items()}
     return [at_home(part) for part in value] if isinstance(value, list) else value

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class RealUIDCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser with our error messages."""
         kwargs.setdefault("dump_header", [f"realuid-lightning, lightning.pytorch=={_lightning_version()}"])
-        parser = Parser(**kwargs)
+        parser = Parser(allow_abbrev=False, **kwargs)  # a misspelt option may be the beginning of another one
         parser.add_argument(
             "-c", "--config", action="config", help="YAML config; repeat it to override field by field."
         )
@@ -204,7 +204,7 @@ class RealUIDCLI(LightningCLI):
         return kwargs
 
 
-def _trainer_faults(config: Mapping[str, Any]) -> Iterator[str]:
+def _trainer_faults(config: Any) -> Iterator[str]:
     """Yield what Lightning would take without a word, and fail on later, or never."""
     if not config["default_root_dir"]:
         yield "default_root_dir must name the folder of the run, got nothing"

@@ -18,6 +18,7 @@ from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
+from realuid_lightning.modules.optimizing import optimizer_faults
 from realuid_lightning.modules.schedules import RecipeAdam, Warmup
 from realuid_lightning.modules.sharding import clip_gradients
 from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights
@@ -102,6 +103,14 @@ class DistillationModule(MatchingModule):
         self.generator = OneStepGenerator(copy.deepcopy(network), self.path, max(sampling_steps, 1))
         self.ema = EMA(self.generator, self.ema_decays)
         self._started = False
+        for fault in (
+            *optimizer_faults(self.fake, fake_optimizer, fake_schedule, ("fake_optimizer", "fake_schedule")),
+            *optimizer_faults(
+                self.generator, generator_optimizer, generator_schedule, ("generator_optimizer", "generator_schedule")
+            ),
+        ):
+            faults.unless(False, fault)
+        faults.raise_any()
 
     @property
     def architecture(self) -> nn.Module:

@@ -16,6 +16,7 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.losses import matching_loss
 from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
+from realuid_lightning.modules.optimizing import optimizer_faults
 from realuid_lightning.modules.schedules import Warmup
 from realuid_lightning.modules.sharding import gradient_norm
 from realuid_lightning.paths import MatchingPath
@@ -59,6 +60,9 @@ class TeacherModule(MatchingModule):
         self.schedule = schedule
         self.solver = solver or Euler()
         self.sampling_steps = list(sampling_steps)
+        for fault in optimizer_faults(network, optimizer, schedule, closure=True):
+            faults.unless(False, fault)
+        faults.raise_any()
 
     @property
     def architecture(self) -> nn.Module:

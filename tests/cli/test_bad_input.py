@@ -1,196 +1,14 @@
 """Every mistake gets one message that says what and how to mend it, no traceback, and exit code 2, before training."""
 
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
-TEACHER, DISTIL = (("fit", "--config", str(CONFIGS / f"{name}.yaml")) for name in ("teacher", "distil"))
-SMALL = ("--model.network.width=32", "--trainer.max_steps=1")
-FINE = (*DISTIL, *SMALL)
-
-CASES = {
-    "alpha above 1": ((*FINE, "--model.alpha=1.5"), ["alpha must be in (0, 1], got 1.5"]),
-    "alpha zero": ((*FINE, "--model.alpha=0"), ["alpha must be in (0, 1], got 0"]),
-    "alpha no number": ((*FINE, "--model.alpha=much"), ["alpha", "float", "much"]),
-    "negative fake steps": ((*FINE, "--model.fake_steps=-1"), ["fake_steps must be at least 1, got -1"]),
-    "negative steps": ((*FINE, "--trainer.max_steps=-5"), ["max_steps", "-5"]),
-    "decay of 1": ((*FINE, "--model.ema=[1.0]"), ["decay must be in [0, 1), got 1.0"]),
-    "unknown fake_init": ((*FINE, "--model.fake_init=zeros"), ["fake_init", "teacher", "random", "zeros"]),
-    "unknown average to measure": ((*FINE, "--model.evaluate=[ema_0.5]"), ["evaluate names 'ema_0.5'", "raw, ema_0.9"]),
-    "several faults of several components": (
-        (*FINE, "--model.alpha=2", "--model.clip=0", "--data.batch_size=0", "--grid.count=0", "--checkpoint.keep=-2"),
-        ["alpha must", "clip must", "batch_size must", "count must", "keep must"],
-    ),
-    "missing teacher": ((*FINE, "--model.teacher_ckpt=nowhere.ckpt"), ["nowhere.ckpt", "no such file"]),
-    "teacher is a folder": ((*FINE, "--model.teacher_ckpt=."), ["folder"]),
-    "empty teacher": ((*FINE, "--model.teacher_ckpt=empty.ckpt"), ["empty.ckpt", "empty"]),
-    "truncated teacher": (
-        (*FINE, "--model.teacher_ckpt=cut.ckpt"),
-        ["cut.ckpt", "cut off", "copy or download it again"],
-    ),
-    "text as a teacher": ((*FINE, "--model.teacher_ckpt=text.ckpt"), ["text.ckpt", "another format"]),
-    "foreign teacher": (
-        (*FINE, "--model.teacher_ckpt=foreign.pt"),
-        ["foreign.pt", "expected a checkpoint of this package"],
-    ),
-    "code in a teacher": ((*FINE, "--model.teacher_ckpt=code.pt"), ["code.pt", "could run code"]),
-    "distilled as a teacher": (
-        (*FINE, "--model.teacher_ckpt=runs/demo/distil/checkpoints/last.ckpt"),
-        ["expected the checkpoint of a teacher, got that of a generator"],
-    ),
-    "teacher as a generator": (
-        (*FINE, "--model.generator_ckpt=runs/demo/teacher/checkpoints/last.ckpt"),
-        ["expected the checkpoint of a generator, got that of a teacher"],
-    ),
-    "no such average": ((*FINE, "--model.teacher_ema=0.5"), ["no average of decay 0.5; available: 0.999"]),
-    "other width": (
-        (*DISTIL, "--trainer.max_steps=1", "--model.network.width=64"),
-        ["do not fit MLP, nothing was loaded", "of another shape", "expected (", "width"],
-    ),
-    "other depth": ((*FINE, "--model.network.depth=5"), ["do not fit MLP", "missing"]),
-    "conditional network, unconditional teacher": (
-        (*FINE, "--model.network.num_classes=10", "--data.labels=true"),
-        ["label_emb.weight", "set num_classes: null"],
-    ),
-    "other path": ((*FINE, "--model.path.schedule=CosineSchedule"), ["CosineSchedule()", "set model.path"]),
-    "labels missing": (
-        (*FINE, "--model.network.num_classes=10"),
-        ["expects one of 10 classes", "data.labels is false"],
-    ),
-    "labels unwanted": ((*FINE, "--data.labels=true"), ["data.labels is true", "num_classes"]),
-    "labels that the data lacks": (
-        (*FINE, "--data.source=Gaussian", "--data.source.mean=[0]", "--data.source.std=[1]", "--data.labels=true"),
-        ["labels", "Gaussian has none"],
-    ),
-    "other shape": ((*FINE, "--model.network.shape=[1,4,4]"), ["(1, 4, 4)", "(1, 8, 8)"]),
-    "empty image folder": (
-        (
-            *FINE,
-            "--data.source=ImageFolder",
-            "--data.source.root=hollow",
-            "--data.source.size=8",
-            "--data.source.channels=1",
-        ),
-        ["no images in hollow"],
-    ),
-    "missing image folder": (
-        (
-            *FINE,
-            "--data.source=ImageFolder",
-            "--data.source.root=gone",
-            "--data.source.size=8",
-            "--data.source.channels=1",
-        ),
-        ["gone"],
-    ),
-    "broken image": (
-        (
-            *FINE,
-            "--data.source=ImageFolder",
-            "--data.source.root=broken",
-            "--data.source.size=8",
-            "--data.source.channels=1",
-        ),
-        ["bad.png"],
-    ),
-    "missing CIFAR-10": (
-        (*TEACHER, "--trainer.max_steps=1", "--data.source=CIFAR10", "--model.network.shape=[3,32,32]"),
-        ["CIFAR10", "download"],
-    ),
-    "unknown key": ((*FINE, "--model.alhpa=0.9"), ["'alhpa' is not accepted"]),
-    "unknown group": ((*FINE, "--modle.alpha=0.9"), ["--modle.alpha"]),
-    "unknown key in a file": (
-        ("fit", "--config", str(CONFIGS / "distil.yaml"), "--config", "typo.yaml"),
-        ["fake_stepz"],
-    ),
-    "broken YAML": (("fit", "--config", "broken.yaml"), ["broken.yaml"]),
-    "missing config": (("fit", "--config", "gone.yaml"), ["gone.yaml"]),
-    "no config": (("fit",), ["model"]),
-    "unknown class": ((*FINE, "--model=NoSuchModule"), ["NoSuchModule"]),
-    "unknown command": (("distill",), ["fit, validate, test, predict", "'distill'"]),
-    "resume what never ran": ((*FINE, "--ckpt_path=last"), ["no checkpoints/last.ckpt"]),
-    "resume from a text": ((*FINE, "--ckpt_path=text.ckpt"), ["text.ckpt", "another format"]),
-    "resume from a teacher": (
-        (*FINE, "--ckpt_path=runs/demo/teacher/checkpoints/last.ckpt"),
-        ["holds a teacher, but RealUIDModule resumes a generator"],
-    ),
-    "resume on another path": (
-        (*FINE, "--model.path.schedule=CosineSchedule", "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt"),
-        ["ckpt_path: made on the path FlowMatchingPath(schedule=LinearSchedule())", "CosineSchedule"],
-    ),
-    "resume from a bare state dict": (
-        (*FINE, "--ckpt_path=state.pt"),
-        ["state.pt", "expected a checkpoint of this package", "teacher_ckpt"],
-    ),
-    "begin in a used folder": ((*FINE, "--trainer.default_root_dir=runs/demo/distil"), ["--ckpt_path last"]),
-    "Inception weights that are not there": (
-        (*FINE, "--fid.features=InceptionFeatures", "--fid.features.weights=inception.pth"),
-        ["inception.pth", "--fid.features"],
-    ),
-    "features of another shape": (
-        (*FINE, "--fid.features=RawFeatures", "--fid.features.shape=[3,8,8]"),
-        ["raw values (192)", "(1, 8, 8)", "[1, 8, 8]"],
-    ),
-    "a file where the run folder should be": ((*FINE, "--trainer.default_root_dir=text.ckpt/run"), ["text.ckpt"]),
-    "export into nowhere": (
-        ("export", "runs/demo/distil/checkpoints/last.ckpt", "text.ckpt/generator.safetensors"),
-        ["text.ckpt"],
-    ),
-    "a distance that is not measured": (
-        (*FINE, "--checkpoint.monitor=fid/nothing"),
-        ["monitor names 'fid/nothing'", "fid/raw, fid/ema_0.9"],
-    ),
-    "a seed out of range": ((*FINE, "--seed_everything=-3"), ["seed_everything", "-3"]),
-    "training without end": ((*FINE, "--trainer.max_steps=-1", "--trainer.max_epochs=2"), ["no end", "max_steps"]),
-    "broken seeds": (
-        ("predict", *FINE[1:], "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt", "--data.predict_seeds=9-3"),
-        ["predict_seeds", "9-3"],
-    ),
-    "updates to leave out": ((*FINE, "--model.max_skips=-1"), ["max_skips must be at least 0, got -1"]),
-    "no GPU here": ((*FINE, "--trainer.accelerator=gpu"), ["trainer", "gpu"]),
-    "no device": ((*FINE, "--trainer.devices=0"), ["trainer", "devices"]),
-    "no node": ((*FINE, "--trainer.num_nodes=0"), ["trainer", "num_nodes"]),
-    "unknown strategy": ((*FINE, "--trainer.strategy=dpp"), ["trainer", "strategy='dpp'"]),
-    "weights in bf16": ((*FINE, "--trainer.precision=bf16-true"), ["use bf16-mixed or 32-true"]),
-    "validation at every no step": (
-        (*FINE, "--trainer.val_check_interval=0"),
-        ["must be above 0", "limit_val_batches"],
-    ),
-    "a first node that nobody knows": (
-        (
-            *("MASTER_ADDR=nowhere.invalid", "MASTER_PORT=1", "WORLD_SIZE=2", "NODE_RANK=0", "LOCAL_RANK=0"),
-            *(*FINE, "--trainer.devices=2", "--trainer.strategy=ddp_per_network"),
-        ),
-        ["nowhere.invalid", "MASTER_ADDR"],
-    ),
-    "a run folder that can not be": ((*FINE, "--trainer.default_root_dir=/proc/run"), ["/proc/run"]),
-    "resume in an evaluation": (("validate", *FINE[1:], "--ckpt_path=resume"), ["resume is for fit"]),
-    "evaluate what never ran": (
-        ("validate", *FINE[1:], "--trainer.default_root_dir=hollow", "--ckpt_path=last"),
-        ["hollow", "no checkpoints/last.ckpt"],
-    ),
-    "the best of a run without a metric": (
-        ("validate", *FINE[1:], "--trainer.default_root_dir=runs/demo/teacher", "--ckpt_path=best"),
-        ["monitors nothing", "--checkpoint.monitor"],
-    ),
-    "nothing but damaged checkpoints": (
-        (*FINE, "--trainer.default_root_dir=damaged", "--ckpt_path=last"),
-        ["last.ckpt", "cut off", "no checkpoint in damaged is whole"],
-    ),
-    "plan for a strange memory": (("plan", *FINE[1:], "--device_memory=lots"), ["24GiB", "'lots'"]),
-    "plan of a mistake": (("plan", *FINE[1:], "--model.alpha=2"), ["alpha must be in (0, 1], got 2"]),
-    "report of nothing": (("report", "hollow"), ["no fid.jsonl"]),
-    "export to another format": (
-        ("export", "runs/demo/distil/checkpoints/last.ckpt", "generator.bin"),
-        [".safetensors"],
-    ),
-    "export of a teacher": (
-        ("export", "runs/demo/teacher/checkpoints/last.ckpt", "x.safetensors"),
-        ["holds a teacher"],
-    ),
-}
+sys.path.insert(0, str(Path(__file__).parent))
+from bad_input import CASES, FILES
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +19,10 @@ def workshop(demo):
     (demo / "empty.ckpt").touch()
     (demo / "text.ckpt").write_text("hello\n")
     (demo / "inception.pth").write_text("hello\n")
-    (demo / "typo.yaml").write_text("model: {init_args: {fake_stepz: 3}}\n")
-    (demo / "broken.yaml").write_text("model: [\n")
+    (demo / "data.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    for name, text in FILES.items():
+        (demo / name).write_text(text)
+    (demo / "home").mkdir()
     torch.save({"epoch": 3, "weights": [1.0]}, demo / "foreign.pt")
     torch.save({"model": Path("x")}, demo / "code.pt")
     torch.save({"weight": torch.zeros(3)}, demo / "state.pt")
@@ -214,9 +34,21 @@ def workshop(demo):
     return demo
 
 
+@pytest.fixture(scope="module")
+def tally(request):
+    """Exit codes and lengths of messages, told when all are known."""
+    found = []
+    yield found
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and found:
+        codes, longest = dict(Counter(code for code, _ in found)), max(length for _, length in found)
+        reporter.write_line(f"\n{len(found)} bad inputs, exit codes {codes}, longest message {longest} characters")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(" ", "-"))
-def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path):
+def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path, tally):
     monkeypatch.chdir(workshop)
+    monkeypatch.setenv("HOME", str(workshop / "home"))
     before = files(workshop / "runs")
     words, expected = CASES[case]
     while "=" in words[0]:  # as in a shell
@@ -225,12 +57,14 @@ def test_bad_input(case, workshop, realuid, monkeypatch, tmp_path):
     if words[0] in ("fit", "predict") and not any("default_root_dir" in word for word in words):
         words = (*words, f"--trainer.default_root_dir={tmp_path / 'run'}")
     code, written = realuid(*words)
-    assert code == 2, written
     faults = [line for line in written.splitlines() if line.startswith("error: ")]
+    tally.append((code, len("\n".join(faults))))
+    assert code == 2, written
     for word in expected:
         assert word in "\n".join(faults), written
     assert "Traceback" not in written
     assert len(faults) <= 6, written  # no wall
+    assert max(map(len, faults)) <= 400, written
     assert not list((tmp_path / "run").rglob("*.ckpt"))
     assert files(workshop / "runs") == before  # nothing of an earlier run is touched
 

@@ -1,0 +1,9 @@
+"""Words of commands that are fine, to put a mistake behind."""
+
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "demo"
+TEACHER, DISTIL = (("fit", "--config", str(CONFIGS / f"{name}.yaml")) for name in ("teacher", "distil"))
+SMALL = ("--model.network.width=32", "--trainer.max_steps=1")
+FINE = (*DISTIL, *SMALL)
+LAST = "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt"
