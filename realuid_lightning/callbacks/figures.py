@@ -11,7 +11,7 @@ def record(trainer: Trainer, name: str, figure: dict[str, Any]) -> None:
     """Add a figure to a file of the run folder; process 0 calls it.
 
     What ``validate`` measures of other weights than the run's own carries where they come from, as ``checkpoint``: the
-    path of their file, or ``none`` where training had not begun.
+    path of their file, or ``none`` for weights as they were given.
 
     Args:
         trainer: Its ``default_root_dir`` is the run folder.

@@ -66,6 +66,7 @@ def report(words: Sequence[str]) -> None:
             raise UserError(
                 f"report: {folder} holds no fid.jsonl and no fidelity.jsonl; give the folder of a run that validated"
             )
+    shown = False
     for figures in (DISTANCES, FIDELITIES):
         rows = [
             row
@@ -74,7 +75,10 @@ def report(words: Sequence[str]) -> None:
             for row in last_and_best(figures, history, _run(folder, history))
         ]
         if rows:
+            shown = True
             _print(figures.title, ["run", "sampler", *figures.columns], rows)
+    if not shown:
+        raise UserError("report: no whole line of figures was found")
 
 
 def last_and_best(figures: Figures, history: Path, run: str) -> list[tuple[Any, ...]]:
@@ -93,8 +97,7 @@ def last_and_best(figures: Figures, history: Path, run: str) -> list[tuple[Any, 
     found = []
     for group, measured in groups.items():
         last = max(reversed(measured), key=lambda row: row["step"])
-        cells: list[Any] = [run if "checkpoint" not in last else f"{run}, of {last['checkpoint']}", last["sampler"]]
-        cells.append(last["step"])
+        cells: list[Any] = [_place(run, last.get("checkpoint")), last["sampler"], last["step"]]
         for name, better in figures.better.items():
             finite = [row[name] for row in measured if math.isfinite(row[name])]
             shown = (last[name], better(finite) if finite else math.nan)
@@ -105,6 +108,11 @@ def last_and_best(figures: Figures, history: Path, run: str) -> list[tuple[Any, 
             cells.append(f"{last['features']}{mark}")
         found.append(tuple(cells))
     return found
+
+
+def _place(run: str, checkpoint: str | None) -> str:
+    """Return whose weights were measured: the run's own, those of a file, or weights as they were given."""
+    return run if checkpoint is None else f"{run}: {'untrained' if checkpoint == 'none' else checkpoint}"
 
 
 def _lines(figures: Figures, history: Path) -> list[dict[str, Any]]:

@@ -136,6 +136,7 @@ def test_rows_tell_figure_and_protocol(tmp_path):
     assert [row.pop("distance") for row in rows(tmp_path)[2:]] == pytest.approx(list(figures.values()), rel=1e-6)
     source = Digits()
     common = {"step": 0, "features": "pooled", "samples": SAMPLES, "reference": source.fingerprint()}
+    common["checkpoint"] = "none"  # no training, no file
     assert [{k: v for k, v in row.items() if k != "distance"} for row in rows(tmp_path)] == [
         {"sampler": name, **common} for name in ("raw", "ema_0.999", "raw", "ema_0.999")
     ]

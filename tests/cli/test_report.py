@@ -1,0 +1,170 @@
+"""``realuid report``: figures are compared with their like only, and one broken line costs one line."""
+
+import json
+
+import pytest
+import yaml
+
+DEMO = ["--model.network.width=32", "--trainer.enable_model_summary=false", "--data.eval_samples=40"]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+
+
+def row(distance, step=1, **changes):
+    return {"sampler": "raw", "step": step, "distance": distance, "samples": 4, "features": "f", **changes}
+
+
+def write(folder, *lines, name="fid.jsonl"):
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (folder / name).write_text("\n".join(texts) + "\n")
+
+
+def cells(written):
+    """The rows of the tables, as lists of cells."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in written.splitlines() if line[:1] == "│"]
+
+
+def test_the_best_of_a_run_that_began_with_nan(tmp_path, realuid):
+    write(tmp_path / "run", row(float("nan")), row(3.0, 2), row(float("inf"), 3), row(2.5, 4), row(2.75, 5))
+    write(tmp_path / "lost", row(float("nan")))
+    code, written = realuid("report", tmp_path)
+    assert code == 0
+    assert {tuple(line) for line in cells(written)} == {
+        ("run", "raw", "5", "2.75", "2.5", "4", "f"),
+        ("lost", "raw", "1", "nan", "nan", "4", "f"),
+    }
+    likeness = [
+        {"sampler": "raw", "step": k, "psnr": psnr, "ssim": 0.5, "samples": 4}
+        for k, psnr in enumerate([float("nan"), 9])
+    ]
+    write(tmp_path / "pairs", *likeness, name="fidelity.jsonl")
+    _, written = realuid("report", tmp_path / "pairs")
+    assert cells(written) == [["pairs", "raw", "1", "9.00", "9.00", "0.5000", "0.5000", "4"]]
+
+
+def test_only_figures_of_one_protocol_are_compared(tmp_path, realuid):
+    other = {"features": "g", "distance": 0.1}, {"samples": 9, "distance": 0.2}, {"reference": "B", "distance": 0.3}
+    write(
+        tmp_path,
+        row(7.0, reference="A"),
+        row(8.0, 2, reference="A"),
+        *(row(**{"reference": "A", **each}) for each in other),
+    )
+    _, written = realuid("report", tmp_path)
+    found = cells(written)
+    assert [line[3:5] for line in found] == [["8", "7"], ["0.1", "0.1"], ["0.2", "0.2"], ["0.3", "0.3"]]
+    labels = [line[6] for line in found]
+    assert labels[0] == labels[2] != labels[3]  # which data is told where there are several
+    assert [label[0] for label in labels] == ["f", "g", "f", "f"]
+
+
+def test_weights_of_another_run_are_not_credited_to_this_one(demo, tmp_path, realuid, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stored = yaml.safe_load((demo / "runs/demo/distil/config.yaml").read_text())
+    stored["model"]["init_args"]["teacher_ckpt"] = None
+    stored["model"]["init_args"]["teacher_ema"] = None
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    write(tmp_path / "run", row(5.0, 4, features="raw values (64)", samples=40))
+    foreign = demo / "runs/demo/distil/checkpoints/last.ckpt"
+    words = ["validate", "--config=config.yaml", "--trainer.default_root_dir=run", "--model.evaluate=[raw]"]
+    assert realuid(*words, f"--ckpt_path={foreign}")[0] == 0
+    assert realuid(*words)[0] == 0
+    places = [line.get("checkpoint") for line in map(json.loads, (tmp_path / "run/fid.jsonl").read_text().splitlines())]
+    assert places == [None, str(foreign), "none"]
+    _, written = realuid("report", "run")
+    assert [line[0] for line in cells(written)] == ["run", f"run: {foreign}", "run: untrained"]
+    assert cells(written)[0][3] == "5"
+
+
+def test_a_run_measured_again_is_credited(demo, tmp_path, realuid, monkeypatch):
+    monkeypatch.chdir(demo)
+    before = (demo / "runs/demo/distil/fid.jsonl").read_text()
+    words = ["validate", "--config=runs/demo/distil/config.yaml", "--model.evaluate=[raw]"]
+    for place in ("runs/demo/distil/checkpoints/last.ckpt", str(demo / "runs/demo/distil/checkpoints/last.ckpt")):
+        assert realuid(*words, f"--ckpt_path={place}")[0] == 0
+    added = (demo / "runs/demo/distil/fid.jsonl").read_text().removeprefix(before).splitlines()
+    assert len(added) == 2
+    assert all("checkpoint" not in json.loads(line) for line in added)
+
+
+BROKEN = [
+    "{",
+    "[1, 2]",
+    "3",
+    "null",
+    '{"step": 1}',
+    '{"sampler": "raw", "step": "x", "distance": 1, "samples": 4}',
+    "\x00\x00",
+]
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_a_broken_line_costs_no_other_line(tmp_path, realuid, line):
+    write(tmp_path / "run", row(3.0), line, row(2.0, 2))
+    (tmp_path / "bytes").mkdir()
+    (tmp_path / "bytes" / "fid.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(row(1.0)).encode())
+    code, written = realuid("report", tmp_path)
+    assert code == 0, written
+    assert "1 broken line left out" in written
+    assert [each[3:5] for each in sorted(cells(written))] == [["1", "1"], ["2", "2"]]
+
+
+def test_nothing_but_broken_lines(tmp_path, realuid):
+    write(tmp_path, "{")
+    code, written = realuid("report", tmp_path)
+    assert code == 2
+    assert "error: report: " in written
+    assert "no whole line" in written
+
+
+def test_a_line_after_one_that_was_cut_off_is_kept(demo, realuid, monkeypatch, tmp_path):
+    monkeypatch.chdir(demo)
+    folder = tmp_path / "run"
+    write(folder, row(3.0))
+    with (folder / "fid.jsonl").open("a") as file:
+        file.write('{"step": 2, "samp')  # a kill
+    words = ["--config=runs/demo/distil/config.yaml", f"--trainer.default_root_dir={folder}"]
+    assert realuid("fit", *words, "--trainer.max_steps=2")[0] == 0
+    lines = (folder / "fid.jsonl").read_text().splitlines()
+    assert lines[1] == '{"step": 2, "samp'
+    assert [json.loads(line)["sampler"] for line in lines[2:]] == ["raw", "ema_0.9", "ema_0.99"]
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_it_explains_itself(realuid, word):
+    code, written = realuid("report", word)
+    assert code == 0
+    assert "folders of runs" in written
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([command] for command in ("fit", "plan", "predict", "export", "report", "gaussian"))]
+)
+def test_every_command_tells_the_version(realuid, words):
+    code, written = realuid(*words, "--version")
+    assert code == 0
+    assert written.startswith("realuid 0.")
+
+
+def test_the_home_folder_is_found_after_an_equals_sign(demo, realuid, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(demo)
+    words = ["--config=runs/demo/distil/config.yaml", "--trainer.default_root_dir=~/run", "--trainer.max_steps=2"]
+    assert realuid("fit", *words)[0] == 0
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+    assert not (demo / "~").exists()
+    predict = [
+        "predict",
+        "--config=~/run/config.yaml",
+        "--ckpt_path=~/run/checkpoints/last.ckpt",
+        "--writer.folder=~/samples",
+    ]
+    assert realuid(*predict, "--data.predict_seeds=0-3")[0] == 0
+    assert len(list((tmp_path / "samples").iterdir())) == 4
+    assert realuid("export", "~/run/checkpoints/last.ckpt", "~/generator.safetensors")[0] == 0
+    assert (tmp_path / "generator.safetensors").is_file()
+    assert realuid("report", "~/run")[0] == 0
