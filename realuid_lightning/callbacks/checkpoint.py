@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
 from torch import Tensor
 
+from realuid_lightning.callbacks.lock import RunLock
 from realuid_lightning.callbacks.monitors import check_monitors
 from realuid_lightning.checkpoints.runs import best_scores
 from realuid_lightning.errors import Faults, UserError
@@ -18,7 +19,8 @@ from realuid_lightning.errors import Faults, UserError
 class RunCheckpoint(ModelCheckpoint):
     """Keeps the newest state as ``last.ckpt`` and the best ones by one metric; the final step is always saved.
 
-    Checkpoints are written after each validation, into ``checkpoints`` in the run folder.
+    Checkpoints are written after each validation, into ``checkpoints`` in the run folder, which no other run may use
+    meanwhile (see ``RunLock``).
 
     Args:
         monitor: Metric to choose by, such as ``fid/ema_0.999``; only ``last.ckpt`` is kept when None.
@@ -48,6 +50,7 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
         )
         self.every = every
+        self._lock = RunLock()
 
     @property
     def state_key(self) -> str:
@@ -61,6 +64,7 @@ class RunCheckpoint(ModelCheckpoint):
             "monitor": self.monitor,
             "mode": self.mode,
             "best_model_path": Path(self.best_model_path).name,
+            "best_model_score": self.best_model_score,
             "best_k_models": names,
         }
 
@@ -88,11 +92,26 @@ class RunCheckpoint(ModelCheckpoint):
             self.best_model_score, self.kth_value = known[by_score[0]], known[by_score[-1]]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Settle on the run folder, whatever the logger; that it is in use is for ``on_fit_start`` to judge."""
+        """Settle on the run folder, whatever the logger; that it was used before is for ``on_fit_start`` to judge.
+
+        Raises:
+            UserError: If another run is using it.
+        """
+        self._lock.setup(trainer, pl_module, stage)
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let others use the run folder."""
+        super().teardown(trainer, pl_module, stage)
+        self._lock.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let others use the run folder."""
+        super().on_exception(trainer, pl_module, exception)
+        self._lock.release()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to begin a new run where another one's checkpoints are (the trainer knows only now what it resumes).

@@ -30,6 +30,7 @@ from realuid_lightning.callbacks import (
     PredictionWriter,
     Preemption,
     RunCheckpoint,
+    RunLock,
     SampleGrid,
 )
 from realuid_lightning.checkpoints import AtomicCheckpointIO, find_checkpoint
@@ -167,7 +168,7 @@ class RealUIDCLI(LightningCLI):
         """Give the trainer our callbacks, but for those that the config switches off."""
         callbacks = [*callbacks, FidelityCallback(), Diagnostics(), FailureNotice(), Preemption()]
         if config["enable_checkpointing"] is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+            callbacks = [RunLock() if isinstance(callback, RunCheckpoint) else callback for callback in callbacks]
         if config["enable_progress_bar"] is not False:
             callbacks = [*callbacks, MatchingProgressBar()]
         return super()._instantiate_trainer(config, callbacks)

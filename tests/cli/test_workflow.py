@@ -1,5 +1,6 @@
 """From images to a one-step generator, as a user types it."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -268,6 +269,19 @@ def test_progress_and_checkpoints_can_be_switched_off(demo, realuid):
     assert code == 0, written
     assert "Updates" not in written
     assert not (demo / "runs" / "bare" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("checkpoints", ["true", "false"])
+def test_a_run_folder_that_is_in_use_is_refused(demo, realuid, monkeypatch, checkpoints):
+    def held(*_):
+        raise BlockingIOError(errno.EAGAIN, "held by another")
+
+    monkeypatch.setattr("realuid_lightning.locks.PATIENCE", 0.0)
+    monkeypatch.setattr("realuid_lightning.locks.fcntl.lockf", held)
+    words = ["--config", CONFIGS / "teacher.yaml", *SMALL, "--trainer.default_root_dir=runs/used"]
+    code, written = realuid("fit", *words, f"--trainer.enable_checkpointing={checkpoints}")
+    assert code == 2
+    assert "runs/used is in use by another process" in written
 
 
 def test_evaluation_without_a_checkpoint_says_so(realuid, caplog):

@@ -1,0 +1,161 @@
+"""Two runs do not meet in one folder; a dead one is in nobody's way."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from realuid_lightning import locks
+from realuid_lightning.callbacks import RunCheckpoint, RunLock
+from realuid_lightning.errors import UserError
+from realuid_lightning.locks import FolderLock
+
+pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from realuid_lightning.locks import FolderLock
+held = FolderLock(Path(sys.argv[1]))
+held.take()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def another_process(folder):
+    """Let another process hold the lock of ``folder``."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+class Counting(LightningModule):
+    """Its weight is the number of steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, _):
+        return -self.weight * batch.mean()
+
+    def predict_step(self, batch, _):
+        return batch
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1.0)
+
+
+def fit(folder, **options):
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_steps=2,
+        callbacks=[RunCheckpoint()],
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        **options,
+    )
+    trainer.fit(Counting(), DataLoader(torch.ones(4)))
+
+
+def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    with another_process(tmp_path) as first:
+        with pytest.raises(UserError) as caught:
+            fit(tmp_path)
+        assert f"{tmp_path} is in use by process {first.pid} on {socket.gethostname()} since 2" in str(caught.value)
+        assert "--trainer.default_root_dir" in str(caught.value)
+        assert not (tmp_path / "checkpoints").exists()
+        monkeypatch.setattr(locks, "PATIENCE", 60.0)
+        first.send_signal(signal.SIGKILL)  # and the next one waits for its end
+        fit(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_dead_holder_s_file_is_taken_over(tmp_path):
+    (tmp_path / ".lock").write_text(f"process {os.getpid()} on another-host since 2020-01-01\n")
+    held = FolderLock(tmp_path)
+    held.take()
+    assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on {socket.gethostname()} since ")
+    held.release()
+    held.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_may_run_again_after_a_failure(tmp_path):
+    """As in a notebook, whose process lives on."""
+
+    class Failing(RunCheckpoint):
+        def on_train_start(self, *_):
+            raise RuntimeError("fails")
+
+    with pytest.raises(RuntimeError, match="fails"):
+        Trainer(accelerator="cpu", logger=False, callbacks=[Failing()], default_root_dir=tmp_path, max_steps=1).fit(
+            Counting(), DataLoader(torch.ones(4))
+        )
+    assert not (tmp_path / ".lock").exists()
+    fit(tmp_path)
+
+
+def test_what_writes_no_run_takes_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    with another_process(tmp_path):
+        fit(tmp_path, fast_dev_run=True)
+        trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RunCheckpoint()], default_root_dir=tmp_path)
+        trainer.predict(Counting(), DataLoader(torch.ones(1)), return_predictions=False)
+
+
+def test_of_many_processes_only_the_first_holds_it_and_all_are_told(tmp_path, monkeypatch):
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    monkeypatch.setattr(trainer.strategy, "broadcast", lambda failure: failure or "what process 0 met")
+    with pytest.raises(UserError, match="what process 0 met"):
+        RunLock().setup(trainer, Counting(), "fit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_that_leaves_at_the_same_moment_is_no_holder(tmp_path, monkeypatch):
+    """The file that was locked is no longer the one of this name: its holder had removed it."""
+    one = FolderLock(tmp_path)
+    takes = iter([True, False])
+    lockf = locks.fcntl.lockf
+
+    def removed_before(handle, how):
+        if next(takes, False):
+            (tmp_path / ".lock").unlink()
+        lockf(handle, how)
+
+    monkeypatch.setattr(locks.fcntl, "lockf", removed_before)
+    one.take()
+    assert (tmp_path / ".lock").exists()
+    one.release()
+
+
+def test_a_file_system_without_locks_costs_a_warning(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(locks.errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "lockf", fail)
+    with pytest.warns(UserWarning, match="no lock is held"):
+        FolderLock(tmp_path).take()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/run: Not a directory"):
+        FolderLock(tmp_path / "file" / "run").take()
