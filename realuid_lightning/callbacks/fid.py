@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from realuid_lightning.callbacks.figures import record
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.sharing import by_one
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.fingerprint import NoFingerprintError
@@ -91,7 +92,9 @@ class FIDCallback(Callback):
         if type(self.features) not in (InceptionFeatures, RawFeatures):
             device = trainer.strategy.root_device
             self.features.to(device)
-            real = data.on_after_batch_transfer(MatchingBatch(x1=data.reference.get(torch.arange(2))[0].to(device)), 0)
+            real = data.on_after_batch_transfer(
+                MatchingBatch(x1=samples_at(data.reference, torch.arange(2))[0].to(device)), 0
+            )
             with torch.no_grad():
                 self._finite(self._checked(real.x1).sum())
         width, fewest = self._checked.num_features, min(len(data.reference), data.eval_samples)

@@ -29,8 +29,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-PART = 4096
-"""Files handed to threads at once."""
+PART = 1024
+"""Files handed to a thread at once."""
 
 PATIENCE = 10.0
 """Seconds of silence while many files are gone through."""
@@ -145,27 +145,31 @@ def content_hashes(root: Path, names: Sequence[str]) -> Iterator[bytes]:
     learned = array("Q")
     began = time.time()
 
-    def one(name: str) -> tuple[bytes, int | None]:
-        path = os.path.join(folder, name)
-        found = os.stat(path)
-        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        digest = blake2b(os.fsencode(path) + repr(identity).encode(), digest_size=8)
-        key = int.from_bytes(digest.digest(), sys.byteorder)
-        row = int(np.searchsorted(keys, np.uint64(key)))
-        if row < len(keys) and int(keys[row]) == key:
-            return known[row, 1:].tobytes(), None
-        with regular(path) as file:
-            content = file_digest(file, lambda: blake2b(digest_size=16)).digest()
-        return content, key if max(found.st_mtime, found.st_ctime) + SETTLED < began else None
+    def contents(some: list[str]) -> list[bytes]:
+        found = []
+        for name in some:
+            path = os.path.join(folder, name)
+            state = os.stat(path)
+            times = (state.st_mtime_ns, state.st_ctime_ns)
+            identity = f"{path}\0{state.st_dev} {state.st_ino} {state.st_size} {times}"
+            digest = blake2b(identity.encode(errors="surrogateescape"), digest_size=8).digest()
+            key = int.from_bytes(digest, sys.byteorder)
+            row = int(np.searchsorted(keys, np.uint64(key)))
+            if row < len(keys) and int(keys[row]) == key:
+                content = known[row, 1:].tobytes()
+            else:
+                with regular(path) as file:
+                    content = file_digest(file, lambda: blake2b(digest_size=16)).digest()
+                if max(times) / 1e9 + SETTLED < began:
+                    learned.extend([key, *np.frombuffer(content, np.uint64).tolist()])
+            found.append(content)
+        return found
 
     try:
         with ThreadPoolExecutor() as threads:
-            parts = range(0, len(names), PART)
-            for first in reported(parts, f"files in {root} are known by their contents", len(names), PART):
-                for content, key in threads.map(one, names[first : first + PART]):
-                    if key is not None:
-                        learned.extend([key, *np.frombuffer(content, np.uint64).tolist()])
-                    yield content
+            parts = threads.map(contents, (names[i : i + PART] for i in range(0, len(names), PART)))
+            for part in reported(parts, f"files in {root} are known by their contents", len(names), PART):
+                yield from part
     finally:  # what has been read need not be read again, even if a file was broken
         if learned:
             _write_table(table, np.concatenate([known, np.array(learned, np.uint64).reshape(-1, 3)]))

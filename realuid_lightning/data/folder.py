@@ -17,7 +17,7 @@ from torch import Tensor
 
 from realuid_lightning.data.files import EXTENSIONS, PART, Names, content_hashes, images_below, opened, reported
 from realuid_lightning.data.folders import folder_at
-from realuid_lightning.data.memory import host_memory
+from realuid_lightning.data.memory import lacking
 from realuid_lightning.data.sharing import by_one
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.errors import Faults, UserError
@@ -153,11 +153,11 @@ class ImageFiles(Source):
         )
 
     def _room(self, count: int) -> UInt8[Tensor, "n c h w"]:
-        needed = count * math.prod(self.shape)
-        if needed > host_memory():
+        lack = lacking(count * math.prod(self.shape))
+        if lack:
             raise UserError(
-                f"{type(self).__name__}: in_memory: true takes {needed / 2**30:.1f} GiB for {count} images of shape "
-                f"{self.shape}, but this machine has {host_memory() / 2**30:.1f} GiB of memory: set in_memory: false"
+                f"{type(self).__name__}: in_memory is true, and {count} images of shape {self.shape} {lack}: set "
+                "in_memory: false"
             )
         return torch.empty(count, *self.shape, dtype=torch.uint8)
 
@@ -173,14 +173,16 @@ class ImageFiles(Source):
                 images[i] = pixels
             return ""
 
+        def faults(start: int) -> list[tuple[int, str]]:
+            part = range(start, min(start + PART, len(names)))
+            return [(i, told) for i, told in zip(part, map(fault, part), strict=True) if told]
+
         bad, first = [], ""
-        parts = reported(range(0, len(names), PART), f"images in {self.root} are decoded", len(names), PART)
         with ThreadPoolExecutor() as threads:  # decoders release the interpreter lock
-            for start in parts:
-                for i, told in enumerate(threads.map(fault, range(start, min(start + PART, len(names)))), start):
-                    if told:
-                        bad.append(i)
-                        first = first or told
+            parts = threads.map(faults, range(0, len(names), PART))
+            for part in reported(parts, f"images in {self.root} are decoded", len(names), PART):
+                bad += [i for i, _ in part]
+                first = first or next((told for _, told in part), "")
         return torch.tensor(bad, dtype=torch.int64), first
 
     def _sift(self, names: Names, bad: Int64[Tensor, "bad"], first: str) -> Int64[Tensor, "good"]:

@@ -14,3 +14,10 @@ def host_memory() -> float:
         return min(installed, float(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):  # no container, or "max"
         return installed
+
+
+def lacking(needed: int) -> str:
+    """Return what speaks against ``needed`` bytes, to follow what needs them; nothing if the machine has as many."""
+    if needed <= host_memory():
+        return ""
+    return f"take {needed / 2**30:.1f} GiB, but this machine has {host_memory() / 2**30:.1f} GiB of memory"

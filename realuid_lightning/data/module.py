@@ -1,5 +1,6 @@
 """The LightningDataModule: one source, or two for bridges; four loaders, each sharded by hand."""
 
+import math
 import warnings
 from typing import Any, Literal
 
@@ -12,9 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from realuid_lightning.data.batch import MatchingBatch, to_floats
+from realuid_lightning.data.checks import set_up, shape_of, told
+from realuid_lightning.data.memory import host_memory, lacking
 from realuid_lightning.data.resident import CodedBatch, Resident
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.data.stream import (
+    MOST_INDICES,
     LatentDataset,
     PairStream,
     RealSequence,
@@ -47,7 +51,7 @@ class MatchingDataModule(LightningDataModule):
         eval_batch_size: Samples per batch and process in evaluation and prediction; ``batch_size`` unless given. It
             does not change results.
         eval_labels: Labels of generated samples: ``balanced`` (index modulo classes) or ``sampled`` from the real ones.
-        predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
+        predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``, or one alone.
         reference: Data set that evaluation compares with; ``source`` unless given.
         origin: Data set of the source ends ``x0`` of a translating framework (bridges); None: Gaussian noise.
         paired: Sample i of ``origin`` belongs to sample i of ``source``: they come together and are flipped together.
@@ -73,7 +77,7 @@ class MatchingDataModule(LightningDataModule):
         eval_samples: int = 50_000,
         eval_batch_size: int | None = None,
         eval_labels: Literal["balanced", "sampled"] = "balanced",
-        predict_seeds: str = "0-63",
+        predict_seeds: str | int = "0-63",
         reference: Source | None = None,
         origin: Source | None = None,
         paired: bool = True,
@@ -85,16 +89,22 @@ class MatchingDataModule(LightningDataModule):
         self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
         self.labels, self.flip, self.num_workers = labels, flip, num_workers
-        self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
+        self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, str(predict_seeds)
         self.on_device = on_device
         self._resident: Resident | None = None
         self._check()
 
     def _check(self) -> None:
         faults = Faults("MatchingDataModule")
-        faults.unless(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
-        faults.unless(self.eval_batch_size >= 1, f"eval_batch_size must be at least 1, got {self.eval_batch_size}")
-        faults.unless(self.eval_samples >= 1, f"eval_samples must be at least 1, got {self.eval_samples}")
+        for option in ("batch_size", "eval_batch_size"):
+            size = getattr(self, option)
+            faults.unless(size >= 1, f"{option} must be at least 1, got {size}")
+            each = 4 * math.prod(shape_of(self.source)) + 8  # as floats, and a position
+            lack = lacking(size * each)
+            many = f"{option} is {size}, and so many samples of shape {self.shape} {lack}"
+            faults.unless(not lack, f"{many}: {int(host_memory() // each)} would fill it")
+        few = 1 <= self.eval_samples <= MOST_INDICES
+        faults.unless(few, f"eval_samples must be 1 to {MOST_INDICES}, got {self.eval_samples}")
         faults.unless(self.num_workers >= 0, f"num_workers must not be negative, got {self.num_workers}")
         faults.unless(self.image or not self.flip, f"flip: true needs images, but samples have shape {self.shape}")
         sampling = self.eval_labels in ("balanced", "sampled")
@@ -102,7 +112,7 @@ class MatchingDataModule(LightningDataModule):
         for option in ("reference", "origin", "eval_origin"):
             other: Source | None = getattr(self, option)
             if other is not None and (option != "eval_origin" or other is not self.origin):  # told once
-                same = other.shape == self.shape
+                same = shape_of(other) == self.shape
                 faults.unless(same, f"{option} must have samples of shape {self.shape} as source, got {other.shape}")
         for option in ("source", "origin") if self.on_device else ():
             held: Source | None = getattr(self, option)
@@ -141,7 +151,8 @@ class MatchingDataModule(LightningDataModule):
     @property
     def reference_fingerprint(self) -> str:
         """A short text that changes when the reference data change."""
-        return self.reference.fingerprint()
+        with told(self.reference, "fingerprint"):
+            return self.reference.fingerprint()
 
     def prepare_data(self) -> None:
         """Download what is missing, where asked to; prediction needs source ends, and data whose labels it samples."""
@@ -153,7 +164,8 @@ class MatchingDataModule(LightningDataModule):
             needed.append(self.source)
         for source in dict.fromkeys(needed):  # once if they are one
             if source is not None:
-                source.prepare()
+                with told(source, "prepare"):
+                    source.prepare()
 
     def setup(self, stage: str = "fit") -> None:
         """Read what this stage needs (prediction: source ends) and check that labels are there if wanted.
@@ -166,13 +178,14 @@ class MatchingDataModule(LightningDataModule):
             self._check_classes()
         if stage == "fit":
             self._check_end()
-            self.source.setup()
+            set_up(self.source, self.labels)
             self._setup_origin()
             self._resident = Resident(self._stream(), self._device) if self.on_device else None
-        if stage != "predict":
-            self.reference.setup()
-        if self.eval_origin is not None:
-            self.eval_origin.setup()
+        ready = [self.source, self.origin] if stage == "fit" else []
+        if stage != "predict" and self.reference not in ready:
+            set_up(self.reference)
+        if self.eval_origin is not None and (self._origin_classes is not None or self.eval_origin not in ready):
+            set_up(self.eval_origin, self._origin_classes is not None)
         self._hush()
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002
@@ -182,7 +195,7 @@ class MatchingDataModule(LightningDataModule):
     def _setup_origin(self) -> None:
         if self.origin is None:
             return
-        self.origin.setup()
+        set_up(self.origin)
         if self.paired and len(self.origin) != len(self.source):
             raise UserError(
                 f"MatchingDataModule: origin must have as many samples as source ({len(self.source)}), whose sample i "

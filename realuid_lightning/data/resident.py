@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.source import Labels, Samples, Source
 from realuid_lightning.data.stream import Codes, Order, PairStream, Positions, RealStream, decoded
 from realuid_lightning.errors import UserError
@@ -92,7 +93,7 @@ class _Held:
 
 def _on(device: torch.device, source: Source) -> Tensor:
     """Return all samples of ``source`` on ``device``."""
-    one, _ = source.get(torch.tensor([0]))
+    one, _ = samples_at(source, torch.tensor([0]))
     try:
         held = one.new_empty(len(source), *one.shape[1:], device=device)
     except torch.OutOfMemoryError:
@@ -103,5 +104,5 @@ def _on(device: torch.device, source: Source) -> Tensor:
         ) from None
     for first in range(0, len(source), PART):
         index = torch.arange(first, min(first + PART, len(source)))
-        held[first : first + PART] = source.get(index)[0]
+        held[first : first + PART] = samples_at(source, index)[0]
     return held

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.source import Samples, Source
 from realuid_lightning.errors import UserError
 from realuid_lightning.seeding import keyed_generator, mix, mix_array
@@ -23,6 +24,9 @@ FLIP = 0xF11B
 LATENT = 0x1A7E27
 LABEL = 0x1ABE1
 ORIGIN = 0x0416E
+
+MOST_INDICES = 10**8
+"""Samples of one evaluation or prediction: their indices alone take eight bytes each, and again to be sorted."""
 
 Positions = Int64[np.ndarray, "b"]
 Codes = Int64[Tensor, "b"]
@@ -89,7 +93,7 @@ class RealStream(Dataset[MatchingBatch]):
     def __getitems__(self, positions: Positions | Sequence[int]) -> MatchingBatch:
         """Return the samples at ``positions`` as one batch: ``x1`` as the source gives it, ``y`` if asked for."""
         index, mirrored = decoded(self.order.codes(positions))
-        x, y = self.source.get(index)
+        x, y = samples_at(self.source, index, self.labels)
         if self.order.flip:
             x = _flipped(x, mirrored)
         return MatchingBatch(x1=x, y=y if self.labels else None)
@@ -177,7 +181,7 @@ class RealSequence(Dataset[MatchingBatch]):
     def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
         """Return the samples at ``places`` of this rank's share, with labels where there are any."""
         index = self.indices.start + torch.tensor(places)
-        x, y = self.source.get(index)
+        x, y = samples_at(self.source, index)
         return MatchingBatch(x1=x, y=y, index=index)
 
 
@@ -225,7 +229,7 @@ def _flipped(x: Samples, which: Bool[Tensor, "b"]) -> Samples:
 
 def _around(source: Source | None, index: Int64[Tensor, "b"]) -> Tensor | None:
     """Return the samples at ``index`` of a source that begins anew after its end."""
-    return None if source is None else source.get(index % len(source))[0]
+    return None if source is None else samples_at(source, index % len(source))[0]
 
 
 def share(count: int, rank: int, world_size: int) -> range:
@@ -248,15 +252,22 @@ def parse_indices(text: str) -> Int64[Tensor, "n"]:
     """Parse sample indices such as ``"0-63,100,200-299"`` (ranges include both ends), in the order given.
 
     Raises:
-        UserError: If the text is malformed, has a range that runs backwards, or names an index twice.
+        UserError: If the text is malformed, has a range that runs backwards, names an index twice, or names more than
+            10^8 or one of more than 18 digits.
     """
     ranges: list[range] = []
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         numbers = [first, last] if dash else [first, first]
-        if not all(number.isascii() and number.isdigit() for number in numbers) or int(numbers[1]) < int(first):
+        digits = all(number.isascii() and number.isdigit() for number in numbers)
+        if digits and any(len(number.lstrip("0")) > 18 for number in numbers):
+            raise UserError(f"indices may have at most 18 digits, got {part.strip()[:60]!r}")
+        if not digits or int(numbers[1]) < int(first):
             raise UserError(f"expected indices such as 0-63,100,200-299, got {part.strip()!r} in {text!r}")
         ranges.append(range(int(first), int(numbers[1]) + 1))
+    count = sum(map(len, ranges))
+    if count > MOST_INDICES:
+        raise UserError(f"at most {MOST_INDICES} samples can be asked for at once, but {text!r} names {count}")
     indices = torch.cat([torch.arange(r.start, r.stop) for r in ranges])
     ordered = indices.sort().values
     twice = ordered[1:][ordered[1:] == ordered[:-1]]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Generator, Tensor
 
+from realuid_lightning.data.memory import lacking
 from realuid_lightning.data.source import Labels, MemorySource
 from realuid_lightning.errors import Faults
 from realuid_lightning.seeding import keyed_generator
@@ -37,8 +38,11 @@ class Gaussian(MemorySource):
         faults = Faults("Gaussian")
         faults.unless(len(mean) > 0, "mean must have at least one number, got an empty list")
         faults.unless(len(std) == len(mean), f"std must have as many numbers as mean ({len(mean)}), got {len(std)}")
-        faults.unless(all(s > 0 for s in std), f"std must be positive, got {std}")
+        faults.unless(all(map(math.isfinite, mean)), f"mean must be finite, got {mean}")
+        faults.unless(all(0 < s < math.inf for s in std), f"std must be positive and finite, got {std}")
         faults.unless(size >= 1, f"size must be at least 1, got {size}")
+        lack = lacking(4 * size * len(mean))
+        faults.unless(not lack, f"size is {size}, and so many samples {lack}")
         faults.raise_any()
         self.mean, self.std, self.size = mean, std, size
 
@@ -72,6 +76,8 @@ class Toy2D(MemorySource):
         faults = Faults("Toy2D")
         faults.unless(name in _TOYS, f"name must be one of {', '.join(_TOYS)}, got {name!r}")
         faults.unless(size >= 1, f"size must be at least 1, got {size}")
+        lack = lacking(8 * size)
+        faults.unless(not lack, f"size is {size}, and so many samples {lack}")
         faults.raise_any()
         self.name, self.size = name, size
 

@@ -199,7 +199,7 @@ def test_samples_are_held_once_from_setup_to_teardown(tmp_path):
     trainer(tmp_path, 4, limit_val_batches=0).fit(model, data)
     assert len(set(map(id, model.held))) == 1
     assert isinstance(model.held[0], Resident)
-    assert source.asked == 2  # for the type of a sample, and for all of them
+    assert source.asked == 3  # to look at a sample, for the type of one, and for all of them
     assert data._resident is None
 
 
