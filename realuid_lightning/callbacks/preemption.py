@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -33,13 +34,13 @@ class Stopped(SystemExit):
 
 
 class Preemption(Callback):
-    """Stops ``fit`` on SIGUSR1, SIGTERM or SIGINT at the end of a step, with ``last.ckpt`` written by all together.
+    """Stops a run on SIGUSR1, SIGTERM or SIGINT, all processes together: ``fit`` with ``last.ckpt`` written.
 
     A handler only notes the signal: one that saved by itself would wait for ever for a process that is in the middle of
-    an all-reduce. At the end of every training step (and of every validation batch) all processes compare notes, and
-    leave together. The note travels through the CPU (gloo) while the next step computes, and is read a step later: no
-    process waits for it, and the device is never asked. It takes the place of Lightning's own exchange, which reads a
-    number from the device at every step.
+    an all-reduce. At the end of every training step (and of every batch of an evaluation) all processes compare notes,
+    and leave together. The note travels through the CPU (gloo) while the next step computes, and is read a step later:
+    no process waits for it, and the device is never asked. It takes the place of Lightning's own exchange, which reads
+    a number from the device at every step. ``validate``, ``test`` and ``predict`` have nothing to save.
 
     Under SLURM the job is put back into the queue after SIGUSR1 (``sbatch --signal=USR1@120``), and after SIGTERM
     unless the job is being cancelled or has run out of time. Before training has begun, and once the last step is
@@ -79,13 +80,12 @@ class Preemption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take over the signals, and make the line to the other processes."""
-        del pl_module
-        if stage == "fit":
-            self.arm(trainer)
-            if self._former and trainer.world_size > 1 and distributed.is_initialized():
-                group = distributed.new_group(backend="gloo")
-                assert isinstance(group, distributed.ProcessGroup)
-                self._group = group
+        del pl_module, stage
+        self.arm(trainer)
+        if self._former and trainer.world_size > 1 and distributed.is_initialized():
+            group = distributed.new_group(backend="gloo")
+            assert isinstance(group, distributed.ProcessGroup)
+            self._group = group
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Leave if a signal has come before the first step."""
@@ -102,25 +102,46 @@ class Preemption(Callback):
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         """Leave if a signal has come; otherwise find out how many batches every process has."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            batches = int(min(sum(trainer.num_val_batches), 2**31))
-            known, self._shared_batches = self._settle(batches)
-            if resumable(trainer):
-                self._stop_if(trainer, known)
-            else:
-                self._shared_batches = 0
+        if not trainer.sanity_checking:
+            self._begin_batches(trainer, trainer.num_val_batches)
+
+    def on_test_start(self, trainer: Trainer, *_: Any) -> None:
+        """Do so, too."""
+        self._begin_batches(trainer, trainer.num_test_batches)
+
+    def on_predict_start(self, trainer: Trainer, *_: Any) -> None:
+        """Do so, too."""
+        self._begin_batches(trainer, trainer.num_predict_batches)
+
+    def _begin_batches(self, trainer: Trainer, batches: Sequence[int | float]) -> None:
+        self._begun = True
+        known, self._shared_batches = self._settle(int(min(sum(batches), 2**31)))
+        if trainer.state.fn != "fit" or resumable(trainer):
+            self._stop_if(trainer, known)
+        else:
+            self._shared_batches = 0
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        """Leave if a signal has come, with the state in which validation began; it will be made again."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._shared_batches > 0:
+        """Leave if a signal has come; ``fit`` with the state in which validation began, which will be made again."""
+        if not trainer.sanity_checking and self._shared_batches > 0:
             self._shared_batches -= 1
             self._stop_if(trainer, self._beat())
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_train_end(self, *_: Any) -> None:
         """Wait for the last note: whatever it says, the run is finished."""
         if self._sent is not None:
             self._sent[0].wait()
             self._sent = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do so where nothing follows."""
+        del pl_module
+        if trainer.state.fn != "fit":
+            self.on_train_end()
+
+    on_test_end = on_predict_end = on_validation_end
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Give the signals back."""
@@ -144,7 +165,7 @@ class Preemption(Callback):
             self._leave(self._trainer, number)
         if number == signal.SIGINT and self._trainer.is_global_zero:
             # Not by print: the signal may have come in the middle of another one.
-            os.write(2, b"\nstopping at the end of this step; once more stops at once\n")
+            os.write(2, b"\nstopping at the end of this step or batch; once more stops at once\n")
 
     def _stop_at_once(self) -> None:
         assert self._trainer is not None
@@ -185,6 +206,10 @@ class Preemption(Callback):
         if not known:
             return
         self._read()
+        if trainer.state.fn != "fit":
+            command = "" if trainer.state.fn is None else trainer.state.fn.value
+            rank_zero_info(f"{signal.Signals(known).name}: stopped in {command}, before its end")
+            self._leave(trainer, known)
         saver = next((each for each in trainer.callbacks if isinstance(each, RunCheckpoint)), None)  # type: ignore[attr-defined]
         if saver is not None:
             saver.save_here(trainer)

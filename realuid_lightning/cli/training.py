@@ -179,6 +179,8 @@ class RealUIDCLI(LightningCLI):
             if isinstance(callback, Preemption):
                 callback.arm(self.trainer)
 
+    before_validate = before_test = before_predict = before_fit
+
     def _set_seed(self) -> None:
         try:
             super()._set_seed()

@@ -30,7 +30,8 @@ def workshop(demo):
     (demo / "damaged" / "checkpoints").mkdir(parents=True)
     (demo / "damaged" / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 3])
     (demo / "broken").mkdir()
-    (demo / "broken" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    for name in ("bad", "worse"):
+        (demo / "broken" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     return demo
 
 

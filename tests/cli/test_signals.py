@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,18 +22,32 @@ TINY = [
 TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true"]
 
 
-class Run:
-    """``realuid fit`` as a process in a group of its own."""
+@pytest.fixture(autouse=True)
+def no_survivors():
+    """End what a failed test has left."""
+    yield
+    for run in Run.started:
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.process.wait()
+    Run.started.clear()
 
-    def __init__(self, folder, *words):
+
+class Run:
+    """``realuid fit``, or another command, as a process in a group of its own."""
+
+    started: ClassVar = []
+
+    def __init__(self, folder, *words, command="fit", checkpoint="resume"):
         self.last = folder / "checkpoints" / "last.ckpt"
         self.log = folder.with_suffix(".log")
-        words = ["fit", *TINY, *words, f"--trainer.default_root_dir={folder}", "--ckpt_path=resume"]
+        words = [command, *TINY, *words, f"--trainer.default_root_dir={folder}", f"--ckpt_path={checkpoint}"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with self.log.open("a") as log:
             command = [Path(sys.executable).with_name("realuid"), *words]
             options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
             self.process = subprocess.Popen(list(map(str, command)), env=environment, **options)
+        self.started.append(self)
 
     def progress(self):
         """Wait until it has written a checkpoint of its own."""
@@ -104,6 +119,29 @@ def test_two_processes_stop_together_whichever_is_told(tmp_path):
     for name in ("stopped", "whole"):
         assert Run(tmp_path / name, *TWO).end() == 0
     assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "code"), [("predict", signal.SIGTERM, 143), ("validate", signal.SIGINT, 130)]
+)
+def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, number, code):
+    run = tmp_path / "run"
+    assert realuid("fit", *TINY, f"--trainer.default_root_dir={run}", "--trainer.max_steps=1")[0] == 0
+    words = ["--data.num_workers=1", "--data.eval_batch_size=64", "--data.eval_samples=1000000"]
+    words += ["--data.predict_seeds=0-999999", f"--writer.folder={tmp_path / 'samples'}", "--grid.count=1"]
+    words += ["--model.sampling_steps=[1]", "--model.evaluate=null"]
+    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last")
+    end = time.monotonic() + 90
+    while not (tmp_path / "samples").is_dir() and "computing statistics" not in evaluation.log.read_text():
+        assert evaluation.process.poll() is None, evaluation.log.read_text()
+        assert time.monotonic() < end, evaluation.log.read_text()
+        time.sleep(0.05)
+    if command == "predict":
+        os.kill(evaluation.child(), number)
+    else:
+        os.killpg(evaluation.process.pid, number)  # as Ctrl-C: loaders' processes, too
+    assert evaluation.end() == code, evaluation.log.read_text()
+    assert f"{signal.Signals(number).name}: stopped in {command}" in evaluation.log.read_text()
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

@@ -85,7 +85,7 @@ CASES = {
             "--data.source.size=8",
             "--data.source.channels=1",
         ),
-        ["bad.png"],
+        [".png"],
     ),
     "missing CIFAR-10": (
         (*TEACHER, "--trainer.max_steps=1", "--data.source=CIFAR10", "--model.network.shape=[3,32,32]"),

@@ -38,6 +38,13 @@ class Counting(LightningModule):
         self.log("figure", self.weight + batch.mean())
         self.validated.append((self.global_step, index))
 
+    def test_step(self, batch, batch_idx):
+        self.validated.append(batch_idx)
+
+    def predict_step(self, batch, batch_idx):
+        self.validated.append(batch_idx)
+        return batch
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 1.0)
 
@@ -80,6 +87,41 @@ def train(folder, callbacks, steps, resume=False, **options):
     last = folder / "checkpoints" / "last.ckpt" if resume else None
     trainer.fit(module, DataLoader(torch.ones(100)), DataLoader(torch.ones(3)), ckpt_path=last)
     return module
+
+
+def evaluate(folder, command, *callbacks):
+    module = Counting()
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    trainer = Trainer(accelerator="cpu", callbacks=[*callbacks, Preemption()], default_root_dir=folder, **options)
+    getattr(trainer, command)(module, DataLoader(torch.ones(4)))
+    return module
+
+
+HOOKS = {"validate": "validation", "test": "test", "predict": "predict"}
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize("command", HOOKS)
+def test_an_evaluation_stops_after_the_batch(tmp_path, command, number):
+    seen = Sending(f"on_{HOOKS[command]}_batch_start", 2, number)
+    after = Sending(f"on_{HOOKS[command]}_batch_end", 3)
+    with pytest.raises(SystemExit) as left:
+        evaluate(tmp_path, command, seen, after)
+    assert left.value.code == CODES[number]
+    assert after.count == 1  # of the second batch, and of no other
+
+
+@pytest.mark.parametrize("command", HOOKS)
+def test_an_evaluation_that_has_seen_all_batches_is_finished(tmp_path, command):
+    last = Sending(f"on_{HOOKS[command]}_epoch_end", 1, signal.SIGTERM)
+    assert len(evaluate(tmp_path, command, last).validated) == 4
+
+
+@pytest.mark.parametrize("command", HOOKS)
+def test_an_evaluation_that_has_not_begun_leaves_at_once(tmp_path, command):
+    with pytest.raises(SystemExit) as left:
+        evaluate(tmp_path, command, Sending(f"on_{HOOKS[command]}_start", 1, signal.SIGINT))
+    assert left.value.code == 130
 
 
 def saved(folder, name="last.ckpt"):
