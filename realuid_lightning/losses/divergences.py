@@ -130,8 +130,8 @@ def l2_generator_loss(
 def dmd_generator_loss(x1: Batch, teacher_x1: Batch, fake_x1: Batch, *, weight: PerSample | None = None) -> Scalar:
     """Return ``0.5 E |g - stopgrad(g + w (f*_x1 - f_x1))|^2``, whose gradient in ``g`` is ``w (f_x1 - f*_x1) / B``.
 
-    With ``xt = a g + b x0`` and ``w = a^2 / b^2`` that is the gradient of ``KL(generated || teacher)`` at ``t``, by
-    Tweedie's formula (DMD, arXiv 2311.18828, eq. 7).
+    Where ``w`` is the signal-to-noise ratio of ``xt``, ``a^2 / b^2`` for ``xt = a g + b x0``, that is the gradient of
+    ``KL(generated || teacher)`` at ``t``, by Tweedie's formula (DMD, arXiv 2311.18828, eq. 7).
 
     Args:
         x1: Generated samples ``g``; they alone get a gradient.
@@ -177,6 +177,7 @@ class GeneratorStep(NamedTuple):
         denoise: Turns a prediction at ``(t, xt)`` into a guess of ``x1``.
         weight: The path's time weight ``w_t``, ``(B,)``; None stands for 1.
         logits: Discriminator at ``xt``, ``(B,)``: log of the density ratio real / generated; None without one.
+        signal_to_noise: Signal-to-noise ratio of ``xt``, ``(B,)``; None where the divergence does not ask for it.
     """
 
     x1: Tensor
@@ -186,6 +187,18 @@ class GeneratorStep(NamedTuple):
     denoise: Callable[[Tensor], Tensor]
     weight: Tensor | None
     logits: Tensor | None = None
+    signal_to_noise: Tensor | None = None
+
+    def as_guesses(self) -> "GeneratorStep":
+        """Return the step with target and predictions in units of ``x1``: times ``dx1 / df``.
+
+        Each is its guess of ``x1`` less that of a prediction of zero, so differences are those of the guesses. What is
+        zero must stay so: with ``beta != alpha`` the losses are no functions of differences alone. On a path whose
+        target is ``x1`` nothing changes.
+        """
+        origin = self.denoise(torch.zeros_like(self.teacher))
+        target, teacher, fake = (self.denoise(each) - origin for each in (self.target, self.teacher, self.fake))
+        return self._replace(target=target, teacher=teacher, fake=fake)
 
 
 class Divergence(ABC):
@@ -195,10 +208,12 @@ class Divergence(ABC):
         through_networks: Whether gradients flow through ``f*`` and ``f`` to ``xt``. If not, both may be called without
             a graph, which saves most of the memory of a generator step.
         needs_logits: Whether ``loss`` needs ``step.logits``.
+        needs_signal_to_noise: Whether ``loss`` needs ``step.signal_to_noise``, which not every path has.
     """
 
     through_networks: bool = True
     needs_logits: bool = False
+    needs_signal_to_noise: bool = False
 
     @abstractmethod
     def loss(self, step: GeneratorStep, *, alpha: float, beta: float) -> Scalar:
@@ -224,7 +239,9 @@ class SiD(Divergence):
 
     Args:
         alpha_sid: SiD's alpha, any real number; 1.0 and 1.2 are usual, 0.5 is the squared distance.
-        normalise: Whether SiD's ``normalising_weight`` takes the place of the path's weight.
+        normalise: Whether to weigh by SiD's ``normalising_weight``, which belongs to inner products of guesses of
+            ``x1``: those it then takes on every path, whatever a network predicts there. Without it, the predictions
+            themselves are compared, by the path's weight.
     """
 
     def __init__(self, alpha_sid: float = 1.0, normalise: bool = True) -> None:
@@ -233,9 +250,11 @@ class SiD(Divergence):
 
     def loss(self, step: GeneratorStep, *, alpha: float, beta: float) -> Scalar:
         """Return ``sid_generator_loss``."""
-        weight = normalising_weight(step.x1, step.denoise(step.teacher)) if self.normalise else step.weight
+        if self.normalise:
+            weight = normalising_weight(step.x1, step.denoise(step.teacher))
+            step = step.as_guesses()._replace(weight=weight)
         return sid_generator_loss(
-            step.teacher, step.fake, step.target, alpha=alpha, beta=beta, alpha_sid=self.alpha_sid, weight=weight
+            step.teacher, step.fake, step.target, alpha=alpha, beta=beta, alpha_sid=self.alpha_sid, weight=step.weight
         )
 
 
@@ -290,7 +309,9 @@ class DMD(Divergence):
     the softened reverse KL, with no discriminator.
 
     Args:
-        normalise: Whether DMD's ``normalising_weight`` takes the place of the path's weight.
+        normalise: Whether to weigh by DMD's ``normalising_weight``. Without it the weight is the signal-to-noise ratio
+            of the path, and the gradient that of the divergence itself, averaged over the times of the generator's
+            steps; it grows towards the data end, where ``xt`` has hardly any noise. The path's weight has no part.
         f: The divergence. All but ``reverse_kl`` need a discriminator and multiply by its ``f_divergence_weight``,
             whose mean is taken over the local batch: under DDP each process scales by its own.
     """
@@ -304,20 +325,23 @@ class DMD(Divergence):
         self.normalise = normalise
         self.f: FDivergence = f
         self.needs_logits = f != "reverse_kl"
+        self.needs_signal_to_noise = not normalise
 
     def loss(self, step: GeneratorStep, *, alpha: float, beta: float) -> Scalar:
         """Return ``dmd_generator_loss``.
 
         Raises:
-            ValueError: If the divergence needs a density ratio and ``step.logits`` is None.
+            ValueError: If ``step`` lacks the logits or the signal-to-noise ratio that the settings need.
         """
         del alpha, beta
-        weight = normalising_weight(step.x1, step.denoise(step.teacher)) if self.normalise else step.weight
+        teacher, fake = step.denoise(step.teacher), step.denoise(step.fake)
+        weight = normalising_weight(step.x1, teacher) if self.normalise else step.signal_to_noise
+        if weight is None:
+            raise ValueError("DMD with normalise: false weighs by step.signal_to_noise, got None")
         if self.needs_logits:
             if step.logits is None:
                 raise ValueError(
                     f"DMD with f: {self.f} needs the density ratio of a discriminator: set the module's gan"
                 )
-            ratio_weight = f_divergence_weight(step.logits, self.f)
-            weight = ratio_weight if weight is None else weight * ratio_weight
-        return dmd_generator_loss(step.x1, step.denoise(step.teacher), step.denoise(step.fake), weight=weight)
+            weight = weight * f_divergence_weight(step.logits, self.f)
+        return dmd_generator_loss(step.x1, teacher, fake, weight=weight)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from realuid_lightning.data import MatchingBatch
-from realuid_lightning.errors import Faults, gathering_faults
+from realuid_lightning.errors import Faults, UserError, gathering_faults
 from realuid_lightning.losses import (
     GAN,
     Divergence,
@@ -82,6 +82,11 @@ class RealUIDModule(DistillationModule):
             f"divergence {name} reads density ratios off a discriminator that has learnt them at all times: set "
             "gan to GAN with t_range [0, 1]",
         )
+        if self.divergence.needs_signal_to_noise:
+            try:
+                self.path.signal_to_noise(torch.tensor([self.path.generator_start]))
+            except UserError as error:
+                faults.unless(False, str(error))
         faults.raise_any()
 
     @property
@@ -214,7 +219,8 @@ class RealUIDModule(DistillationModule):
             def denoise(prediction: Tensor) -> Tensor:
                 return self.path.denoise(sample.t, sample.xt, prediction, self.source(batch))
 
-            step = GeneratorStep(x1, sample.target, teacher, fake, denoise, weight, logits)
+            ratio = self.path.signal_to_noise(sample.t) if self.divergence.needs_signal_to_noise else None
+            step = GeneratorStep(x1, sample.target, teacher, fake, denoise, weight, logits, ratio)
             loss = self.divergence.loss(step, alpha=self.alpha, beta=self.beta)
         if self.gan is None:
             return loss

@@ -74,6 +74,11 @@ class AffinePath(MatchingPath):
         a, b, _, _ = self.schedule(t)
         return a * x1 + b * x0
 
+    def signal_to_noise(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Return ``a^2 / b^2``."""
+        a, b, _, _ = self.schedule(t)
+        return (a / b) ** 2
+
     @abstractmethod
     def denoise(self, t: Float[Tensor, " b"], xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
         """Turn the prediction into ``E[x1 | xt]``."""

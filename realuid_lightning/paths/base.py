@@ -127,6 +127,20 @@ class MatchingPath(Recorded, ABC):
         del t
         return None
 
+    def signal_to_noise(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Return ``(a / s)^2``, where ``xt`` given ``x1``, and ``x0`` if the network sees it, is ``a x1 + s n`` + known.
+
+        DMD without its own normalisation weighs by it: then a difference of guesses of ``x1`` is one of scores.
+
+        Raises:
+            UserError: If there is no such ratio, or the path does not give it, as here.
+        """
+        del t
+        raise UserError(
+            f"{type(self).__name__} gives no signal_to_noise, which DMD with normalise: false weighs by: set normalise "
+            "to true, or add that method if xt is normal given what the network sees and x1"
+        )
+
     # ------------------------------------------------------------------------------------------------ prediction
 
     def inputs(

@@ -65,6 +65,14 @@ class BridgePath(MatchingPath):
         xt = self.mean(t, x0, x1) + self.std(t) * eps
         return xt, x1 if self.target == "x1" else (x1 - xt) / (1 - t)
 
+    def signal_to_noise(self, t: Times) -> Times:
+        """Return ``t / (eps^2 (1-t))``.
+
+        Raises:
+            UserError: If the network does not know ``x0``, of which the law need not be normal.
+        """
+        return t / (self.eps**2 * (1 - t)) if self.condition else super().signal_to_noise(t)
+
     # ------------------------------------------------------------------------------------------------ prediction
 
     def inputs(

@@ -70,6 +70,18 @@ class InterpolantPath(MatchingPath):
         """Return ``gamma``."""
         return self._noise(t)[0]
 
+    def signal_to_noise(self, t: Times) -> Times:
+        """Return ``a^2 / (b^2 + gamma^2)``; ``(a / gamma)^2`` where the network sees ``x0``.
+
+        Raises:
+            UserError: If ``x0`` is of a source domain and not shown: its law need not be normal.
+        """
+        if self.translates and not self.conditions:
+            return super().signal_to_noise(t)
+        a, _, _, _ = self.schedule(t)
+        spread = self.std(t) if self.translates else self._affine(t).b
+        return (a / spread) ** 2
+
     @property
     def noisy(self) -> bool:
         """Whether there is any noise."""

@@ -23,6 +23,7 @@ from realuid_lightning.losses import (
     PseudoHuber,
     SiD,
     SquaredDistance,
+    dmd_generator_loss,
     f_divergence_weight,
     generator_loss,
     normalising_weight,
@@ -40,7 +41,7 @@ ALL = {
 }
 every = pytest.mark.parametrize("divergence", ALL.values(), ids=ALL)
 THROUGH = [name for name, divergence in ALL.items() if divergence.through_networks]
-BY_PATH_WEIGHT = ["squared", "sid_plain", "pseudo_huber", "l2", "dmd_plain"]
+BY_PATH_WEIGHT = ["squared", "sid_plain", "pseudo_huber", "l2"]
 F_DIVERGENCES = {
     "reverse_kl": lambda r: -torch.log(r),
     "softened_reverse_kl": lambda r: (r + 1) * torch.log(1 / 2 + 1 / (2 * r)),
@@ -68,6 +69,7 @@ def linear_step(seed=0, shape=(5, 3, 2), weight=None, logits=None, same=False, d
         denoise=lambda prediction: xt + 0.3 * prediction,
         weight=weight,
         logits=draw(shape[0]) if logits is None else logits,
+        signal_to_noise=torch.linspace(0.3, 3.0, shape[0], dtype=dtype),
     )
 
 
@@ -137,11 +139,23 @@ def test_eps_is_the_least_norm_that_is_divided_by():
     assert abs(floored - L2().loss(step, alpha=0.9, beta=0.86)) > 1e-3
 
 
-def test_sid_normalises_by_the_teachers_guess_without_gradient():
+def test_sid_normalises_inner_products_of_guesses_by_the_teachers_guess_without_gradient():
     step = linear_step(weight=torch.full((5,), 7.0, dtype=torch.float64))
     weight = 1 / (step.x1 - step.denoise(step.teacher)).abs().mean((1, 2)).detach()
-    expected = SiD(normalise=False).loss(step._replace(weight=weight), alpha=0.9, beta=0.86)
+    plain = SiD(normalise=False)
+    expected = 0.3**2 * plain.loss(step._replace(weight=weight), alpha=0.9, beta=0.86)  # of denoise, 0.3 is the slope
     same_loss(SiD().loss(step, alpha=0.9, beta=0.86), expected, step)
+
+
+@pytest.mark.parametrize("alpha_sid", [0.5, 1.0, 1.2])
+def test_with_equal_coefficients_sid_is_told_in_the_guesses_themselves(alpha_sid):
+    """As in SiD, arXiv 2404.04057, equation 23, on a path of which the network predicts something else."""
+    step = linear_step()
+    teacher, fake, x1 = (step.denoise(each) for each in (step.teacher, step.fake, step.target))
+    weight = normalising_weight(step.x1, teacher)[:, None, None]
+    gap = teacher - fake
+    expected = (weight * (2 * gap * (teacher - x1) - 2 * alpha_sid * gap**2)).sum((1, 2)).mean()
+    same_loss(SiD(alpha_sid).loss(step, alpha=1.0, beta=1.0), expected, step)
 
 
 def test_normalising_weight_is_floored():
@@ -153,11 +167,10 @@ def test_normalising_weight_is_floored():
 
 
 def test_dmd_moves_the_samples_along_the_difference_of_the_guesses():
-    weight = torch.linspace(0.5, 2.0, 5, dtype=torch.float64)
-    step = linear_step(weight=weight)
+    step = linear_step(weight=torch.full((5,), 7.0, dtype=torch.float64))
     move = (step.denoise(step.teacher) - step.denoise(step.fake)).detach()
     for normalise, factor in [
-        (False, weight),
+        (False, step.signal_to_noise),
         (True, 1 / (step.x1 - step.denoise(step.teacher)).abs().mean((1, 2)).detach()),
     ]:
         loss = DMD(normalise=normalise).loss(step, alpha=1.0, beta=1.0)
@@ -166,7 +179,7 @@ def test_dmd_moves_the_samples_along_the_difference_of_the_guesses():
         torch.testing.assert_close(loss, 0.5 * scaled.square().sum((1, 2)).mean())
         goal = (step.x1 + scaled).detach()
         torch.testing.assert_close(loss, 0.5 * (step.x1 - goal).square().sum((1, 2)).mean())
-    bare = DMD(normalise=False).loss(step._replace(weight=None), alpha=1.0, beta=1.0)
+    bare = dmd_generator_loss(step.x1, step.denoise(step.teacher), step.denoise(step.fake))
     torch.testing.assert_close(gradient(bare, step), -move / 5)
 
 
@@ -179,9 +192,8 @@ def test_dmd_ignores_the_coefficients_and_leaves_networks_and_discriminator_alon
 
 def test_dmd_keeps_moves_that_are_small_beside_the_sample():
     x1 = torch.full((1, 4), 1000.0, requires_grad=True)
-    step = GeneratorStep(x1, x1, torch.full((1, 4), 1e-6), torch.zeros(1, 4), lambda prediction: prediction, None)
-    loss = DMD(normalise=False).loss(step, alpha=1.0, beta=1.0)
-    torch.testing.assert_close(gradient(loss, step), torch.full((1, 4), -1e-6), rtol=1e-5, atol=0.0)
+    loss = dmd_generator_loss(x1, torch.full((1, 4), 1e-6), torch.zeros(1, 4))
+    torch.testing.assert_close(torch.autograd.grad(loss, x1)[0], torch.full((1, 4), -1e-6), rtol=1e-5, atol=0.0)
 
 
 @pytest.mark.parametrize("name", F_DIVERGENCES)
@@ -222,6 +234,9 @@ def test_what_a_divergence_asks_of_the_module():
     with pytest.raises(ValueError, match=r"jensen_shannon needs the density ratio of a discriminator: set .* gan"):
         DMD(f="jensen_shannon").loss(without, alpha=1.0, beta=1.0)
     assert DMD().loss(without, alpha=1.0, beta=1.0) > 0
+    assert [name for name, divergence in ALL.items() if divergence.needs_signal_to_noise] == ["dmd_plain"]
+    with pytest.raises(ValueError, match=r"normalise: false weighs by step.signal_to_noise, got None"):
+        DMD(normalise=False).loss(without._replace(signal_to_noise=None), alpha=1.0, beta=1.0)
 
 
 @pytest.mark.parametrize("make", [partial(PseudoHuber, 0.0), partial(PseudoHuber, -1.0), partial(L2, 0.0)])
@@ -249,10 +264,9 @@ def test_no_gradient_where_the_fake_model_is_the_teacher(divergence, alpha, beta
 @given(order=st.permutations(range(5)), seed=st.integers(0, 3))
 def test_order_of_the_batch_does_not_matter(divergence, order, seed):
     step = linear_step(seed, weight=torch.linspace(0.5, 2.0, 5, dtype=torch.float64))
-    guesses = torch.stack([step.teacher, step.fake])
-    denoised = torch.stack([step.denoise(guess) for guess in guesses])[:, order]
-    fields = {name: getattr(step, name)[order] for name in ("x1", "target", "teacher", "fake", "weight", "logits")}
-    shuffled = GeneratorStep(**fields, denoise=lambda prediction: denoised[0 if prediction is fields["teacher"] else 1])
+    fields = {name: field[order] for name, field in step._asdict().items() if name != "denoise"}
+    point = step.denoise(torch.zeros_like(step.teacher))[order]
+    shuffled = GeneratorStep(**fields, denoise=lambda prediction: point + 0.3 * prediction)
     left, right = (divergence.loss(each, alpha=0.9, beta=0.86) for each in (step, shuffled))
     torch.testing.assert_close(left, right)
 
@@ -280,7 +294,8 @@ def test_half_precision_is_summed_in_float32(divergence):
     def step(dtype):
         full = partial(torch.full, (2, 4096), dtype=dtype)
         return GeneratorStep(
-            full(1.0), full(0.25), full(1.5), full(0.5), lambda prediction: prediction, None, torch.zeros(2)
+            *(full(1.0), full(0.25), full(1.5), full(0.5)),
+            *(lambda prediction: prediction, None, torch.zeros(2), torch.ones(2)),
         )
 
     whole = divergence.loss(step(torch.float64), alpha=1.0, beta=1.0)
@@ -291,13 +306,13 @@ def test_half_precision_is_summed_in_float32(divergence):
 
 
 @pytest.mark.parametrize("name", THROUGH)
-def test_gradients_reach_all_three(name):
-    step = linear_step()._replace(denoise=lambda prediction: prediction)
-    fixed = step.x1.detach()
+def test_gradients_reach_all_three(name, monkeypatch):
+    """The normalising weight has no gradient by design, so it is held."""
+    monkeypatch.setattr("realuid_lightning.losses.divergences.normalising_weight", lambda *_: torch.linspace(1, 2, 5))
+    step = linear_step()._replace(denoise=lambda prediction: 0.3 * prediction)
 
     def loss(teacher, fake, target):
-        # The normalising weight has no gradient by design, so it must not see what is varied.
-        each = step._replace(x1=fixed, teacher=teacher, fake=fake, target=target, denoise=lambda _: fixed + 0.5)
+        each = step._replace(teacher=teacher, fake=fake, target=target)
         return ALL[name].loss(each, alpha=0.92, beta=0.94)
 
     tensors = [tensor.detach().requires_grad_() for tensor in (step.teacher, step.fake, step.target)]
@@ -342,7 +357,7 @@ def descent_of(functional):
     return torch.stack(torch.autograd.grad((functional(x, parameters)).sum() * (x[1] - x[0]), parameters))
 
 
-def descent_by(divergence, alpha=1.0, beta=1.0, weight=1.0, fake=None, ratio=False):
+def descent_by(divergence, alpha=1.0, beta=1.0, ratio=False):
     """The gradient in (mu, s) of a loss with the exact fake model, and the logits there.
 
     The batch is a grid in ``xt`` (fine enough for the jump of a direction) by three Gauss-Hermite nodes in the part of
@@ -358,14 +373,15 @@ def descent_by(divergence, alpha=1.0, beta=1.0, weight=1.0, fake=None, ratio=Fal
     z, x0 = cos * seen + sin * unseen, sin * seen - cos * unseen
     x1 = mu + s * z
     xt = (1 - T) * x0 + T * x1
-    fake = exact_fake(xt, GENERATED, alpha, beta) if fake is None else fake(xt)
+    fake = exact_fake(xt, GENERATED, alpha, beta)
     step = GeneratorStep(
         x1=x1[:, None],
         target=(x1 - x0)[:, None],
         teacher=velocity(xt, *REAL)[:, None],
         fake=fake[:, None],
         denoise=lambda prediction: xt[:, None] + (1 - T) * prediction,
-        weight=weight * shares * len(xt),
+        weight=shares * len(xt),
+        signal_to_noise=T**2 / (1 - T) ** 2 * shares * len(xt),
         logits=torch.log(density(xt, *REAL) / density(xt, *GENERATED)) if ratio else None,
     )
     loss = divergence.loss(step, alpha=alpha, beta=beta)
@@ -463,13 +479,10 @@ def kl_between(p, q):
     return 0.5 * (ratio - 1 - ratio.log() + (p_mean - q_mean) ** 2 / q_var)
 
 
-TWEEDIE = T**2 / (1 - T) ** 2
-
-
 def test_dmd_descends_the_kl():
     parameters = leaves()
     expected = torch.stack(torch.autograd.grad(kl_between(parameters, REAL), parameters))
-    got, _, _ = descent_by(DMD(normalise=False), weight=TWEEDIE)
+    got, _, _ = descent_by(DMD(normalise=False))
     check(got, expected)
 
 
@@ -482,7 +495,7 @@ def test_f_distill_descends_its_divergence(name, monkeypatch):
         return generated_density * F_DIVERGENCES[name](density(x, *REAL) / generated_density)
 
     expected = descent_of(functional)
-    got, _, step = descent_by(DMD(normalise=False, f=name), weight=TWEEDIE, ratio=True)
+    got, _, step = descent_by(DMD(normalise=False, f=name), ratio=True)
     r = step.logits.exp().detach()
     normalisation = {
         "reverse_kl": 1.0,
@@ -509,5 +522,5 @@ def test_real_data_in_the_fake_model_softens_dmds_reverse_kl(alpha):
         k = (1 - alpha) / alpha
         return p_g * (1 + k * r) * torch.log((1 + k * r) / r)  # r^2 f''(r) = 1 / (1 + k r)
 
-    got, _, _ = descent_by(DMD(normalise=False), alpha, alpha, weight=TWEEDIE)
+    got, _, _ = descent_by(DMD(normalise=False), alpha, alpha)
     check(got, descent_of(functional), rtol=1e-6)
