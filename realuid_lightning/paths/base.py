@@ -128,9 +128,9 @@ class MatchingPath(Recorded, ABC):
         return None
 
     def signal_to_noise(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Return ``(a / s)^2``, where ``xt`` given ``x1``, and ``x0`` if the network sees it, is ``a x1 + s n`` + known.
+        """Return ``(a / s)^2`` where ``xt = a x1 + s n``, ``n`` normal, but for what a network that sees ``x0`` knows.
 
-        DMD without its own normalisation weighs by it: then a difference of guesses of ``x1`` is one of scores.
+        DMD without its own normalisation weighs by it: so differences of guesses of ``x1`` become those of scores.
 
         Raises:
             UserError: If there is no such ratio, or the path does not give it, as here.
