@@ -232,13 +232,13 @@ def _devices(setting: Setting, made: Plan) -> Table:
 
 
 def _work(setting: Setting, made: Plan) -> Table:
-    steps = setting.trainer.max_steps
+    steps = setting.steps
     table = _table("Work of all devices, FLOPs", "what", "times", "forward, each", "with backward, each", "in the run")
     whole = 0
     for kind, step in made.steps.items():
-        times = setting.updates_per_step[kind] * setting.devices * max(steps, 0)
+        times = setting.updates_per_step[kind] * setting.devices * (steps or 0)
         whole += times * step.flops
-        run = count(times * step.flops) if steps >= 0 else "no end"
+        run = count(times * step.flops) if steps is not None else "no end"
         table.add_row(f"{kind} update", f"{times:,}", count(step.forward), count(step.flops), run)
     evaluation = made.evaluation
     if evaluation is not None:
@@ -252,7 +252,7 @@ def _work(setting: Setting, made: Plan) -> Table:
             passes = f"{evaluation.passes * validations:,}"
             table.caption = f"Validations make {passes} network passes of one sample in the run."
     table.add_section()
-    table.add_row("all", "", "", "", count(whole) if steps >= 0 else "no end")
+    table.add_row("all", "", "", "", count(whole) if steps is not None else "no end")
     return table
 
 

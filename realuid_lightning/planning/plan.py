@@ -14,6 +14,7 @@ from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import share
 from realuid_lightning.modules import DistillationModule, MatchingModule
+from realuid_lightning.planning.duration import training_steps, validation_count
 from realuid_lightning.planning.simulation import Context, Inputs, Simulation, Step, network_calls, updates
 from realuid_lightning.planning.sizes import NetworkSize, checkpoint_size, network_sizes, size_of
 
@@ -38,6 +39,11 @@ class Setting(NamedTuple):
     def simulation(self, context: Context | None = None) -> Simulation:
         """Return the module without memory, at the chosen precision or in another context."""
         return Simulation(self.module, self.data, context or self.trainer.precision_plugin.forward_context, self.gpu)
+
+    @property
+    def steps(self) -> int | None:
+        """Training steps of the run; None if it has no known end."""
+        return training_steps(self.trainer)
 
     @property
     def batch_size(self) -> int:
@@ -126,7 +132,7 @@ def make_plan(setting: Setting) -> Plan:
     module, trainer = setting.module, setting.trainer
     networks = network_sizes(module)
     simulation = setting.simulation()
-    validations = _validations(trainer)
+    validations = validation_count(trainer)
     files, writes = _files(trainer, validations)
     return Plan(
         networks=networks,
@@ -159,17 +165,6 @@ def _views(trainer: Trainer) -> bool:
     return isinstance(strategy, DDPStrategy) and bool(strategy._ddp_kwargs.get("gradient_as_bucket_view"))
 
 
-def _validations(trainer: Trainer) -> int | None:
-    if not trainer.limit_val_batches:
-        return 0
-    interval: Any = trainer.val_check_interval
-    if not isinstance(interval, int) or interval == 0:
-        return 0  # a share of an epoch, which never ends
-    if trainer.max_steps < 0:
-        return None
-    return trainer.max_steps * trainer.accumulate_grad_batches // interval
-
-
 def _files(trainer: Trainer, validations: int | None) -> tuple[int | None, int | None]:
     callbacks = trainer.checkpoint_callbacks
     callback = next((one for one in callbacks if isinstance(one, RunCheckpoint)), None)
@@ -178,7 +173,7 @@ def _files(trainer: Trainer, validations: int | None) -> tuple[int | None, int |
     best = callback.save_top_k
     if validations is None:
         return None if best == -1 else best + 2, None
-    every = trainer.max_steps // callback.every if callback.every else 0
+    every = (training_steps(trainer) or 0) // callback.every if callback.every else 0
     files = (validations if best == -1 else min(best, validations)) + 2
     return files, validations * (1 + (best != 0)) + every + 1
 

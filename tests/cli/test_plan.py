@@ -71,6 +71,17 @@ def test_the_plan_of_a_run_that_has_begun(demo, realuid, monkeypatch):
     assert realuid("plan", "--config", "runs/demo/distil/config.yaml")[0] == 0
 
 
+def test_a_run_that_epochs_limit_has_work(realuid):
+    words = ["--trainer.max_steps=-1", "--trainer.max_epochs=3", "--trainer.limit_train_batches=40"]
+    words += ["--trainer.val_check_interval=1.0", "--trainer.check_val_every_n_epoch=1"]
+    code, written = realuid("plan", "--config", DISTIL, *words)
+    assert code == 0, written
+    rows = {cells[1].strip(): cells[2].strip() for line in written.splitlines() if len(cells := line.split("│")) > 3}
+    assert rows["fake update"] == "600"
+    assert rows["generator update"] == "120"
+    assert "no end" not in written
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
