@@ -1,5 +1,6 @@
 """What a checkpoint or an export says of itself, checked before anything of it is used."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ FORMAT = 1
 
 _DEPTH, _SIZE = 20, 10_000
 """Most levels and most values of a sound record: one that refers to itself, or doubles at each level, has more."""
-
-_UNLESS_WEIGHTS_ONLY = {"callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
 
 
 def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
@@ -43,26 +42,30 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
         raise UserError(
             f"{source}: expected a record of format {FORMAT}, got {number}, of a later version; update this package"
         )
-    faults = [f"{name} must be {wanted}, got {_shown(record, name)}" for name, wanted in _wrong(record)]
-    if faults:
-        raise UserError(f"{source}: its record is malformed: {'; '.join(faults)}. Get the file anew from its origin")
-    return {"sampling_steps": 1, **record}
-
-
-def _wrong(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the fields that are not what they must be, and what that is."""
     network, path, ema = record.get("network", ""), record.get("path"), record.get("ema")
+    steps = record.get("sampling_steps", 1)
     sound = {
-        ("format", f"{FORMAT}"): type(record.get("format")) is int and record["format"] == FORMAT,
+        ("format", f"{FORMAT}"): type(number) is int and number == FORMAT,
         ("role", "teacher or generator"): str(record.get("role")) in ("teacher", "generator"),
         ("network", "a class_path with plain init_args, or null"): network is None or _is_plain_record(network),
         ("path", "a class_path with plain init_args"): _is_plain_record(path),
         ("ema", "a list of decays in [0, 1)"): isinstance(ema, list)
         and all(type(decay) in (int, float) and 0 <= decay < 1 for decay in ema),
-        ("sampling_steps", "at least 1"): type(record.get("sampling_steps", 1)) is int
-        and record.get("sampling_steps", 1) >= 1,
+        ("sampling_steps", "at least 1"): type(steps) is int and steps >= 1,
     }
-    return [field for field, is_sound in sound.items() if not is_sound]
+    _refuse_unless(sound, record, f"{source}: its record is malformed")
+    return {**record, "sampling_steps": steps}
+
+
+def _refuse_unless(sound: Mapping[tuple[str, str], bool], holder: Mapping[str, Any], what: str) -> None:
+    """Tell all fields that are not sound in one message: ``sound`` by the name of a field and what it must be."""
+    faults = [
+        f"{name} must be {wanted}, got {_shown(holder, name)}"
+        for (name, wanted), is_sound in sound.items()
+        if not is_sound
+    ]
+    if faults:
+        raise UserError(f"{what}: {'; '.join(faults)}. Get the file anew from its origin")
 
 
 def _is_plain_record(value: Any) -> bool:
@@ -107,6 +110,18 @@ def state_of(checkpoint: Mapping[str, Any], field: str, source: str | Path) -> d
     return state
 
 
+def _are_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+_LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?(\+[\w.]+)?")
+_OTHERS = {
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), ("a list of dictionaries", _are_dicts)),
+    **dict.fromkeys(("callbacks", "guard", "batch"), ("a dictionary", lambda value: isinstance(value, dict))),
+}
+
+
 def check_run(checkpoint: Mapping[str, Any], source: str | Path) -> None:
     """Refuse what is not the whole state of a run, which training can go on from.
 
@@ -120,16 +135,17 @@ def check_run(checkpoint: Mapping[str, Any], source: str | Path) -> None:
             ".ckpt that it was made from, or load_generator it"
         )
     state_of(checkpoint, "state_dict", source)
-    # Optimizers and callbacks are absent where weights alone were saved; Lightning tells those who need them.
-    kinds = {"global_step": int, "epoch": int, "loops": dict, "pytorch-lightning_version": str}
-    kinds |= {name: kind for name, kind in _UNLESS_WEIGHTS_ONLY.items() if name in checkpoint}
-    faults = [
-        f"{name} must be of type {kind.__name__}, got {_shown(checkpoint, name)}"
-        for name, kind in kinds.items()
-        if not isinstance(checkpoint.get(name), kind)
-    ]
-    if faults:
-        raise UserError(f"{source}: cannot be resumed: {'; '.join(faults)}. Get the file anew from its origin")
+    loops, version = checkpoint.get("loops"), checkpoint.get("pytorch-lightning_version")
+    sound = {
+        ("global_step", "an integer"): type(checkpoint.get("global_step")) is int,
+        ("epoch", "an integer"): type(checkpoint.get("epoch")) is int,
+        ("loops", f"a dictionary with {', '.join(_LOOPS)}"): isinstance(loops, dict)
+        and all(isinstance(loops.get(name), dict) for name in _LOOPS),
+        ("pytorch-lightning_version", "a version"): isinstance(version, str) and bool(_VERSION.fullmatch(version)),
+    }
+    # Lightning leaves the others out where it saves weights alone.
+    sound |= {(name, kind): name not in checkpoint or test(checkpoint[name]) for name, (kind, test) in _OTHERS.items()}
+    _refuse_unless(sound, checkpoint, f"{source}: the state of its run is malformed")
 
 
 def check_path_record(

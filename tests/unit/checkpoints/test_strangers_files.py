@@ -29,11 +29,14 @@ from realuid_lightning.recorded import Recorded
 NETWORK = {"class_path": "realuid_lightning.networks.MLP", "init_args": {"shape": [2], "width": 8, "depth": 1}}
 
 
+LOOPS = {name: {} for name in ("fit_loop", "validate_loop", "test_loop", "predict_loop")}
+
+
 def content(role="generator", path=None):
     """What the trainer would write, without a run."""
     network = MLP([2], width=8, depth=1)
     module = RealUIDModule(network, None, path=path) if role == "generator" else TeacherModule(network, path=path)
-    whole = {"state_dict": module.state_dict(), "global_step": 0, "epoch": 0, "loops": {}}
+    whole = {"state_dict": module.state_dict(), "global_step": 0, "epoch": 0, "loops": LOOPS}
     whole["pytorch-lightning_version"] = "2.6.0"
     module.on_save_checkpoint(whole)
     return whole
@@ -281,13 +284,19 @@ def test_a_checkpoint_without_weights_is_told(tmp_path, state):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("global_step", "7"), ("global_step", None), ("loops", []), ("callbacks", [1]), ("optimizer_states", {})],
+    [
+        *(("global_step", "7"), ("global_step", None), ("epoch", None), ("pytorch-lightning_version", "x")),
+        *(("loops", []), ("loops", {}), ("loops", {**LOOPS, "fit_loop": 3}), ("callbacks", [1]), ("guard", 3)),
+        *(("optimizer_states", {}), ("lr_schedulers", [1]), ("batch", "x")),
+    ],
 )
 def test_a_checkpoint_that_cannot_be_resumed_says_why(tmp_path, name, value):
-    whole = {**content(), name: value}
-    torch.save(whole, tmp_path / "file.ckpt")
-    with pytest.raises(UserError, match=f"cannot be resumed: {name} must be of type"):
-        AtomicCheckpointIO().load_checkpoint(tmp_path / "file.ckpt")
+    file = tmp_path / "file.ckpt"
+    torch.save(content(), file)
+    assert AtomicCheckpointIO().load_checkpoint(file)["global_step"] == 0
+    torch.save({**content(), name: value}, file)
+    with pytest.raises(UserError, match=f"the state of its run is malformed: {name} must be a"):
+        AtomicCheckpointIO().load_checkpoint(file)
 
 
 # ------------------------------------------------------------------------------------------- exports are no state dicts
