@@ -20,6 +20,7 @@ import torch
 
 Cycle = dict[str, float]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux names the instructions of x86 and Arm
 
 
 def apart(function: Callable[..., Any], *args: Any) -> Any:
@@ -135,6 +136,22 @@ def exact(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+
+
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor multiplies bf16; without, torch does so by way of float32, and slower.
+
+    Not so ``torch.backends.mkldnn``, which also says so of processors that make it up. Where Linux does not tell, no.
+
+    Args:
+        cpuinfo: What Linux tells of the processor.
+    """
+    try:
+        told = cpuinfo.read_text()
+    except OSError:
+        return False
+    features = re.findall(r"^(?:flags|Features)\s*:(.*)$", told, re.MULTILINE)
+    return bool(features) and all(BF16 & set(words.split()) for words in features)
 
 
 def matrix_rates(kind: str, width: int, dtypes: list[str]) -> dict[str, float]:

@@ -56,6 +56,46 @@ def test_a_table_of_the_training_step(tmp_path):
         assert words in written
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 avx512_vnni", True),
+        ("flags\t\t: fpu amx_tile amx_bf16", True),
+        ("Features\t: fp asimd i8mm bf16", True),
+        ("flags\t\t: fpu avx2 avx512f avx512bw", False),
+        ("model name\t: Zen with avx512_bf16", False),
+        ("flags\t\t: fpu avx512_bf16\n\nflags\t\t: fpu avx2", False),
+        (None, False),
+    ],
+)
+def test_processors_that_multiply_bf16_are_known(told, expected, tmp_path):
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{told}\n")
+    apart(know, tmp_path / "cpuinfo", expected)
+
+
+def know(file, expected):
+    (measure,) = parts("measure")
+    assert measure.has_bf16(file) is expected
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_on_a_cpu_bf16_has_a_row_where_there_are_instructions_for_it(able):
+    apart(plan_rows, able)
+
+
+def plan_rows(able):
+    parts("measure")
+    step = importlib.import_module("step")
+    step.has_bf16, asked = lambda: able, []
+    step.tables = lambda _, options: asked.append(options.settings)
+    sys.argv = ["step.py", "--device=cpu", "--tiny"]
+    with pytest.raises(SystemExit):
+        step.main()
+    assert ("bf16" in asked[0]) is able
+    assert "compile" not in asked[0]
+
+
 def test_a_row_that_fails_is_told():
     code, written = script("step.py", "--sizes", "demo", "--rounds=1", "--batch=-1", "--settings", "fp32")
     assert code == 1
