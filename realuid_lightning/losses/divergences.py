@@ -261,6 +261,8 @@ class SiD(Divergence):
 class PseudoHuber(Divergence):
     """Score implicit matching: ``pseudo_huber_generator_loss`` (SIM, arXiv 2410.16794).
 
+    It compares what the networks predict, in the units of the path (velocities or samples), by the path's weight.
+
     Args:
         h: Norm ``|f* - f|`` of a whole sample at which the squared distance turns into the norm, above 0. None stands
             for ``0.00054 sqrt(dimensions)``, 0.03 on CIFAR-10, with which consistency models use this distance
@@ -283,6 +285,8 @@ class PseudoHuber(Divergence):
 
 class L2(Divergence):
     """The norm in place of its square: ``l2_generator_loss`` (RealUID, arXiv 2509.22459).
+
+    It compares what the networks predict, in the units of the path (velocities or samples), by the path's weight.
 
     Args:
         eps: Least norm ``|f* - f|`` that is divided by, above 0.
@@ -307,6 +311,9 @@ class DMD(Divergence):
     ``alpha`` and ``beta`` act in the fake model alone. With an exact one, ``alpha = beta < 1`` multiplies the reverse
     KL's gradient by ``alpha / (alpha + (1-alpha) r)``, ``r = p_r / p_g``, when the teacher is exact too: at 0.5 it is
     the softened reverse KL, with no discriminator.
+
+    Between two domains the divergence is that of laws given ``x0``, which the network must see for it. Where it does
+    not, differences of guesses are none of scores: the normalised move is a rule, not the descent of a divergence.
 
     Args:
         normalise: Whether to weigh by DMD's ``normalising_weight``. Without it the weight is the signal-to-noise ratio
