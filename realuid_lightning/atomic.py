@@ -40,7 +40,10 @@ def replacing(target: str | Path) -> Iterator[Path]:
 
 def _flush_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the file system can."""
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written to, but not listed
+        return
     try:
         os.fsync(handle)
     except OSError as error:
