@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 
 def shard(networks: Iterable[nn.Module], mesh: DeviceMesh) -> None:
-    """Divide networks among the processes of a mesh, the elements of their ``ModuleList``s one by one, then the rest.
+    """Divide networks among processes, the elements of ``ModuleList``s and ``ModuleDict``s one by one, then the rest.
 
     A network, or such an element, is whole from the beginning to the end of its call, and must be called as a module.
 
@@ -25,9 +25,9 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh) -> None:
 
 
 def _stages(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield the elements of the outermost lists of modules."""
+    """Yield the elements of the outermost lists and dictionaries of modules."""
     for child in network.children():
-        yield from child if isinstance(child, nn.ModuleList) else _stages(child)
+        yield from child.children() if isinstance(child, (nn.ModuleList, nn.ModuleDict)) else _stages(child)
 
 
 def own_part(tensor: Tensor) -> Tensor:

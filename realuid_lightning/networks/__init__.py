@@ -1,10 +1,29 @@
 """Networks: what predicts the matching target, and how it is kept from training."""
 
 from realuid_lightning.networks.blocks import Encoding
+from realuid_lightning.networks.dit import DiT
+from realuid_lightning.networks.edm import DhariwalUNet, SongUNet
+from realuid_lightning.networks.edm2 import EDM2UNet
 from realuid_lightning.networks.frozen import Frozen, frozen_weights
 from realuid_lightning.networks.generator import OneStepGenerator
 from realuid_lightning.networks.headed import HeadedNetwork
 from realuid_lightning.networks.mlp import MLP
+from realuid_lightning.networks.preconditioned import DDPMNetwork, VENetwork, VPNetwork
 from realuid_lightning.networks.unet import UNet
 
-__all__ = ["MLP", "Encoding", "Frozen", "HeadedNetwork", "OneStepGenerator", "UNet", "frozen_weights"]
+__all__ = [
+    "MLP",
+    "DDPMNetwork",
+    "DhariwalUNet",
+    "DiT",
+    "EDM2UNet",
+    "Encoding",
+    "Frozen",
+    "HeadedNetwork",
+    "OneStepGenerator",
+    "SongUNet",
+    "UNet",
+    "VENetwork",
+    "VPNetwork",
+    "frozen_weights",
+]

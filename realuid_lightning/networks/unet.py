@@ -1,12 +1,11 @@
 """The UNet of the published experiments (Dhariwal and Nichol 2021, arXiv 2105.05233, without its scale-shift norm)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils import checkpoint as checkpointing
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import (
@@ -22,16 +21,8 @@ from realuid_lightning.networks.blocks import (
 )
 from realuid_lightning.networks.convolution import Convolution
 from realuid_lightning.networks.inputs import check_inputs
+from realuid_lightning.networks.recomputation import run
 from realuid_lightning.recorded import Recorded
-
-_PRODUCTS = [
-    getattr(torch.ops.aten, name).default
-    for name in (
-        *("convolution", "addmm", "mm", "bmm"),
-        *(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn")),
-        "_scaled_dot_product_flash_attention_for_cpu",
-    )
-]
 
 
 class UNet(Recorded, nn.Module):
@@ -196,19 +187,7 @@ class UNet(Recorded, nn.Module):
 
     def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
         """Run one stage, keeping for the backward pass what ``checkpoint`` says."""
-        if self.checkpoint is False or not torch.is_grad_enabled():
-            plain: Tensor = stage(*inputs)
-            return plain
-        how: dict[str, Any] = {"context_fn": _keep_products} if self.checkpoint == "cheap" else {}
-        recomputed: Tensor = checkpointing.checkpoint(
-            stage, *inputs, use_reentrant=False, preserve_rng_state=self.dropout > 0, **how
-        )
-        return recomputed
-
-
-def _keep_products() -> Any:
-    """Return contexts in which ``checkpoint`` keeps what products return, which take most of the time."""
-    return checkpointing.create_selective_checkpoint_contexts(_PRODUCTS)  # type: ignore[no-untyped-call]
+        return run(stage, *inputs, keep_less=self.checkpoint, random=self.dropout > 0)
 
 
 def _check_counts(faults: Faults, **counts: int) -> None:
