@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64
@@ -27,7 +28,7 @@ def told(source: Source, method: str) -> Iterator[None]:
         last = traceback.extract_tb(error.__traceback__)[-1]
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{type(source).__name__}.{method} raised {reason} ({last.filename}, line {last.lineno}): mend the source, "
+            f"{type(source).__name__}.{method} raised {reason} ({Path(last.filename).name}, line {last.lineno}): mend the source, "
             "or name another one"
         ) from error
 

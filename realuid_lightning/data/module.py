@@ -51,7 +51,7 @@ class MatchingDataModule(LightningDataModule):
         eval_batch_size: Samples per batch and process in evaluation and prediction; ``batch_size`` unless given. It
             does not change results.
         eval_labels: Labels of generated samples: ``balanced`` (index modulo classes) or ``sampled`` from the real ones.
-        predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``, or one alone.
+        predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
         reference: Data set that evaluation compares with; ``source`` unless given.
         origin: Data set of the source ends ``x0`` of a translating framework (bridges); None: Gaussian noise.
         paired: Sample i of ``origin`` belongs to sample i of ``source``: they come together and are flipped together.
@@ -77,7 +77,7 @@ class MatchingDataModule(LightningDataModule):
         eval_samples: int = 50_000,
         eval_batch_size: int | None = None,
         eval_labels: Literal["balanced", "sampled"] = "balanced",
-        predict_seeds: str | int = "0-63",
+        predict_seeds: str = "0-63",
         reference: Source | None = None,
         origin: Source | None = None,
         paired: bool = True,
@@ -89,17 +89,27 @@ class MatchingDataModule(LightningDataModule):
         self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
         self.labels, self.flip, self.num_workers = labels, flip, num_workers
-        self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, str(predict_seeds)
+        self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
         self.on_device = on_device
         self._resident: Resident | None = None
         self._check()
 
     def _check(self) -> None:
         faults = Faults("MatchingDataModule")
+        for source in dict.fromkeys([self.source, self.reference, self.origin, self.eval_origin]):
+            if source is None:
+                continue
+            try:
+                shape_of(source)
+            except UserError as error:
+                faults.unless(False, str(error))
+        if faults.found:  # all else speaks of shapes
+            faults.raise_any()
+            return
         for option in ("batch_size", "eval_batch_size"):
             size = getattr(self, option)
             faults.unless(size >= 1, f"{option} must be at least 1, got {size}")
-            each = 4 * math.prod(shape_of(self.source)) + 8  # as floats, and a position
+            each = 4 * math.prod(self.shape) + 8  # as floats, and a position
             lack = lacking(size * each)
             many = f"{option} is {size}, and so many samples of shape {self.shape} {lack}"
             faults.unless(not lack, f"{many}: {int(host_memory() // each)} would fill it")
@@ -112,7 +122,7 @@ class MatchingDataModule(LightningDataModule):
         for option in ("reference", "origin", "eval_origin"):
             other: Source | None = getattr(self, option)
             if other is not None and (option != "eval_origin" or other is not self.origin):  # told once
-                same = shape_of(other) == self.shape
+                same = other.shape == self.shape
                 faults.unless(same, f"{option} must have samples of shape {self.shape} as source, got {other.shape}")
         for option in ("source", "origin") if self.on_device else ():
             held: Source | None = getattr(self, option)

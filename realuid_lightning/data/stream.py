@@ -255,6 +255,8 @@ def parse_indices(text: str) -> Int64[Tensor, "n"]:
         UserError: If the text is malformed, has a range that runs backwards, names an index twice, or names more than
             10^8 or one of more than 18 digits.
     """
+    if not isinstance(text, str):
+        raise UserError(f"expected text such as '0-63,100,200-299', got {text!r}: put it in quotes")
     ranges: list[range] = []
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))

@@ -29,6 +29,8 @@ def workshop(demo):
     (demo / "hollow").mkdir()
     (demo / "damaged" / "checkpoints").mkdir(parents=True)
     (demo / "damaged" / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 3])
+    (demo / "drawn").mkdir()
+    (demo / "drawn" / "figure.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
     (demo / "broken").mkdir()
     for name in ("bad", "worse"):
         (demo / "broken" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")

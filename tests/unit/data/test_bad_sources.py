@@ -237,11 +237,10 @@ def test_large_indices_have_latents_of_their_own():
     assert indices.tolist() == [10**12, 10**18 - 1, 7]
 
 
-def test_a_number_is_one_sample():
-    data = MatchingDataModule(Digits(), predict_seeds=5)
-    data.setup("predict")
-    (batch,) = data.predict_dataloader()
-    assert batch.index.tolist() == [5]
+@pytest.mark.parametrize("seeds", [5, None, [0, 5]])
+def test_seeds_are_a_text(seeds):
+    with pytest.raises(UserError, match=r"predict_seeds: expected text such as '0-63,100,200-299', got"):
+        MatchingDataModule(Digits(), predict_seeds=seeds)
 
 
 @pytest.mark.parametrize("kind", [CIFAR10, FashionMNIST, CelebA])
