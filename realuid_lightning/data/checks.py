@@ -26,10 +26,10 @@ def told(source: Source, method: str) -> Iterator[None]:
         raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        line = f"{Path(last.filename).name}, line {last.lineno}"
         raise UserError(
-            f"{type(source).__name__}.{method} raised {reason} ({Path(last.filename).name}, line {last.lineno}): mend the source, "
-            "or name another one"
+            f"{type(source).__name__}.{method} raised {reason} ({line}): mend the source, or name another one"
         ) from error
 
 
