@@ -10,9 +10,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.paths import MatchingPath, Network
+from realuid_lightning.paths import MatchingPath, Network, expand
 
 Noise = Callable[[int], Tensor]
+
+NOTHING = 1e-6  # what rounding leaves of the source at a path's end
 
 
 class Dynamics(NamedTuple):
@@ -36,13 +38,30 @@ class Dynamics(NamedTuple):
         """Return the prediction at ``(t, x)``."""
         return self.path.predict(self.network, t.expand(len(x)), x, self.y, self.x0)
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
-        """Return the velocity of the ODE at ``(t, x)``."""
-        return self.path.velocity(t.expand(len(x)), x, self.predict(t, x), self.x0)
+    def slope(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return the slope of the ODE at ``(t, x)``, in the path's own variable."""
+        return self.path.slope(t.expand(len(x)), x, self.predict(t, x), self.x0)
+
+    def guess(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return the guess of ``x1`` at ``(t, x)``."""
+        return self.path.denoise(t.expand(len(x)), x, self.predict(t, x), self.x0)
+
+    def ends_in_noise(self, x: Tensor) -> bool:
+        """Tell whether samples like ``x`` hold noise at the end of ``t_range`` that ``denoise`` can take away."""
+        if type(self.path).denoise is MatchingPath.denoise:
+            return False  # a straight step to the end, which is none from there
+        zero = torch.zeros_like(x[:1])
+        t = expand(x.new_full((1,), self.path.t_range[1]), zero)
+        left = self.path.mean(t, zero + 1, zero).abs() + self.path.std(t)
+        return bool((left > NOTHING).any())
 
 
 class Solver(ABC):
-    """A sampler of equal steps in time; a subclass says how one step is made."""
+    """A sampler of equal steps in time; a subclass says how one step is made.
+
+    Where a path ends in noise, as diffusion does at its least ``sigma`` and a bridge just before the data, the last
+    step is the network's guess of ``x1`` there, as in EDM (arXiv 2206.00364, alg. 1, whose last level is 0).
+    """
 
     @abstractmethod
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
@@ -52,10 +71,6 @@ class Solver(ABC):
         """Return why this solver can not sample ``path``, or None if it can."""
         del path
         return None
-
-    def finish(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
-        """Make the last step, like any other unless overridden."""
-        return self.step(dynamics, t, s, x, number)
 
     @torch.no_grad()
     def sample(
@@ -71,7 +86,7 @@ class Solver(ABC):
         """Carry latents, or source-domain samples, to the data end.
 
         Args:
-            path: The framework; its ``t_range`` is divided into equal steps.
+            path: The framework; its ``t_range`` is divided into equal steps, one fewer where the last is a guess.
             network: The teacher.
             z: Standard normal latents.
             y: Labels or None.
@@ -91,12 +106,12 @@ class Solver(ABC):
         if fault is not None:
             raise UserError(fault)
         dynamics = Dynamics(path, network, y, x0, noise or _no_noise)
-        grid = torch.linspace(*path.t_range, steps + 1, dtype=z.dtype, device=z.device)
+        guesses = dynamics.ends_in_noise(z)
+        grid = torch.linspace(*path.t_range, steps + (not guesses), dtype=z.dtype, device=z.device)
         x = path.noised(grid[0].expand(len(z)), z, torch.zeros_like(z), x0)
-        *most, last = pairwise(grid)
-        for number, (t, s) in enumerate(most, 1):
+        for number, (t, s) in enumerate(pairwise(grid), 1):
             x = self.step(dynamics, t, s, x, number)
-        return self.finish(dynamics, *last, x, steps)
+        return dynamics.guess(grid[-1], x) if guesses else x
 
 
 class Euler(Solver):
@@ -117,7 +132,11 @@ class Euler(Solver):
 
 
 class Heun(Solver):
-    """Second order, two network calls a step (arXiv 2206.00364, alg. 1, with a correction of the last step, too)."""
+    """Second order, two network calls a step, in the path's own variable: on diffusion that is EDM's algorithm 1.
+
+    There (arXiv 2206.00364) the trapezoid is taken in ``sigma``, or in the time of a variance-preserving schedule. On
+    paths that end in noise 18 steps are 35 network calls.
+    """
 
     def fault(self, path: MatchingPath) -> str | None:
         """Return why this solver can not sample ``path``, or None if it can."""
@@ -129,12 +148,13 @@ class Heun(Solver):
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
         """Advance by the mean of the slopes at the start and at Euler's end."""
         del number
-        slope = dynamics.velocity(t, x)
-        return x + (s - t) / 2 * (slope + dynamics.velocity(s, x + (s - t) * slope))
+        times, slope = (t.expand(len(x)), s.expand(len(x))), dynamics.slope(t, x)
+        ahead = dynamics.path.advance(*times, x, slope)
+        return dynamics.path.advance(*times, x, (slope + dynamics.slope(s, ahead)) / 2)
 
 
 class Ancestral(Solver):
-    """Stochastic: draws every point given the one before, one network call a step; the last one is the guess itself.
+    """Stochastic: draws every point given the one before, one network call a step.
 
     On diffusion and flow paths this is ancestral sampling (DDPM, arXiv 2006.11239), on bridges it follows the bridge's
     own stochastic differential equation (arXiv 2302.05872).
@@ -148,11 +168,6 @@ class Ancestral(Solver):
         """Draw the next point from the path's transition."""
         times, prediction = t.expand(len(x)), dynamics.predict(t, x)
         return dynamics.path.transition(times, s.expand(len(x)), x, prediction, dynamics.noise(number))
-
-    def finish(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
-        """Return the guess of ``x1``: the noise of a last draw would stay in the sample."""
-        del s, number
-        return dynamics.path.denoise(t.expand(len(x)), x, dynamics.predict(t, x), dynamics.x0)
 
 
 def _name(path: MatchingPath) -> str:

@@ -223,8 +223,28 @@ class MatchingPath(Recorded, ABC):
         prediction: Float[Tensor, "b *d"],
         x0: Float[Tensor, "b *d"] | None = None,
     ) -> Float[Tensor, "b *d"]:
-        """Carry ``xt`` from ``t`` to ``s`` along the ODE with the prediction held, here by Euler's straight step."""
-        return xt + (expand(s, xt) - expand(t, xt)) * self.velocity(t, xt, prediction, x0)
+        """Carry ``xt`` from ``t`` to ``s`` along the ODE with the prediction held: Euler's step."""
+        return self.advance(t, s, xt, self.slope(t, xt, prediction, x0))
+
+    def slope(
+        self,
+        t: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        prediction: Float[Tensor, "b *d"],
+        x0: Float[Tensor, "b *d"] | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Return the slope of the ODE at ``(t, xt)`` in the variable that its solvers step in, here that by time."""
+        return self.velocity(t, xt, prediction, x0)
+
+    def advance(
+        self,
+        t: Float[Tensor, " b"],
+        s: Float[Tensor, " b"],
+        xt: Float[Tensor, "b *d"],
+        slope: Float[Tensor, "b *d"],
+    ) -> Float[Tensor, "b *d"]:
+        """Carry ``xt`` from ``t`` to ``s`` along a given ``slope``, straight in the variable that it belongs to."""
+        return xt + (expand(s, xt) - expand(t, xt)) * slope
 
     def transition(
         self,

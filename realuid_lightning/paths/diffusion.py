@@ -51,6 +51,7 @@ class DiffusionPath(AffinePath):
         ends = torch.tensor(self.t_range, dtype=torch.float64)
         self.schedule.time(ends)  # refuses a schedule that can not tell
         self.sigma_max, self.sigma_min = self.sigma(ends).tolist()
+        self._explodes = not self.schedule(ends).da.any()  # the data keep their scale, noise is added
         faults = Faults("DiffusionPath")
         faults.unless(sigma_data > 0, f"sigma_data must be above 0, got {sigma_data}")
         faults.unless(log_sigma_std > 0, f"log_sigma_std must be above 0, got {log_sigma_std}")
@@ -117,10 +118,25 @@ class DiffusionPath(AffinePath):
         return velocity_from_denoised(self.schedule(expand(t, xt)), xt, prediction)
 
     def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
-        """Return the point at ``s`` of the same data end and noise: a straight step in the noise level."""
+        """Return the point at ``s`` of the same data end and noise: a straight step in the noise level (DDIM)."""
         del x0
         now, then = self.schedule(expand(t, xt)), self.schedule(expand(s, xt))
         return then.a * prediction + then.b * noise_from_denoised(now, xt, prediction)
+
+    def slope(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+        """Return the derivative of ``xt`` by the time of EDM's algorithm 1 (arXiv 2206.00364, table 1).
+
+        That is ``sigma`` where the variance explodes, and the derivative the noise; else the time of the schedule.
+        """
+        if not self._explodes:
+            return super().slope(t, xt, prediction, x0)
+        return noise_from_denoised(self.schedule(expand(t, xt)), xt, prediction)
+
+    def advance(self, t: Times, s: Times, xt: Batch, slope: Batch) -> Batch:
+        """Carry ``xt`` from ``t`` to ``s`` by a straight step in that time."""
+        if not self._explodes:
+            return super().advance(t, s, xt, slope)
+        return xt + (self.schedule(expand(s, xt)).b - self.schedule(expand(t, xt)).b) * slope
 
     def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
         """Return the prediction, which is the denoised sample."""

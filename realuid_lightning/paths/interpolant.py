@@ -16,6 +16,8 @@ Batch = Float[Tensor, "b *d"]
 Times = Float[Tensor, " b"]
 
 EDGE = 1e-3  # the noise may grow infinitely fast at both ends; at this distance 4% of it are left
+START = 1e-5  # nearest to the source end
+REVEALED = 0.05  # how much of x1, in units of the noise, xt may hold where sampling begins from noise alone
 
 
 class InterpolantPath(MatchingPath):
@@ -26,7 +28,10 @@ class InterpolantPath(MatchingPath):
             ``EncoderDecoderSchedule``, which passes through pure noise at half time.
         gamma: The noise: ``sqrt``, ``sqrt(2 t (1-t))``; ``sin2``, ``sin(pi t)^2``; or ``none``.
         translates: Whether ``x0`` is a sample of a source domain, which the data must give; otherwise it is Gaussian.
-            The network is then shown ``x0`` beside ``xt``: only so is the law of ``xt`` known.
+            With gamma ``sqrt`` the network is shown ``x0`` beside ``xt``, and the ODE draws from the law of ``x1``
+            given ``x0``. ``sin2`` and ``none`` grow more slowly than ``a``, so the two together would reveal ``x1``
+            where sampling begins and knows nothing of it: there the network sees ``xt`` alone, and the ODE carries
+            every ``x0`` to one ``x1``, the law of the source domain to that of the data.
         noise: Factor of gamma, above 0. At 1 the data are half hidden until late, which small networks learn poorly.
 
     Raises:
@@ -55,9 +60,13 @@ class InterpolantPath(MatchingPath):
         )
         faults.raise_any()
         self.gamma, self.noise, self.translates = gamma, noise, translates
-        self.conditions = int(translates)
         start, end = self.schedule.t_range
-        self.t_range = (start, end) if gamma == "none" else (max(start, EDGE), min(end, 1 - EDGE))
+        if gamma != "none":
+            # The less noise, the nearer to the source must a path begin that is to start from noise alone.
+            nearest = max(START, EDGE * min(1.0, noise) ** 2) if translates else EDGE
+            start, end = max(start, nearest), min(end, 1 - EDGE)
+        self.t_range = (start, end)
+        self.conditions = int(translates and self._starts_from_noise())
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -96,6 +105,11 @@ class InterpolantPath(MatchingPath):
             return self.noise * torch.sin(math.pi * t) ** 2, self.noise * math.pi * torch.sin(2 * math.pi * t)
         return torch.zeros_like(t), torch.zeros_like(t)
 
+    def _starts_from_noise(self) -> bool:
+        """Whether ``xt`` at the start is, but for what ``x0`` explains, noise and hardly anything of ``x1``."""
+        start = torch.tensor(self.t_range[0], dtype=torch.float64)
+        return bool(self.schedule(start).a < REVEALED * self.std(start))
+
     def _point(self, t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
         a, b, da, db = self.schedule(t)
         xt, target = a * x1 + b * x0, da * x1 + db * x0
@@ -113,26 +127,28 @@ class InterpolantPath(MatchingPath):
     def inputs(
         self, t: Times, xt: Batch, x0: Batch | None = None, z: Batch | None = None
     ) -> tuple[Times, Float[Tensor, "b ..."]]:
-        """Return ``t`` and ``xt``, joined by ``x0`` along the first dimension of a sample when translating.
+        """Return ``t`` and ``xt``, joined by ``x0`` along the first dimension of a sample where the network sees it.
 
         Raises:
             ValueError: If ``x0`` is wanted and missing.
         """
         del z
-        return (t, torch.cat([xt, self._known(x0)], 1)) if self.translates else (t, xt)
+        return (t, torch.cat([xt, self._known(x0)], 1)) if self.conditions else (t, xt)
 
     def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
         """Turn the velocity into the conditional mean of ``x1``.
 
         With Gaussian ``x0`` both noises are one of variance ``b^2 + gamma^2``; it is zero before half time where the
-        schedule has forgotten everything by then. A translating path subtracts what it knows of ``x0`` first.
+        schedule has forgotten everything by then. A path whose network sees ``x0`` subtracts what is known of it first.
+        Between two domains without that, ``sin2`` leaves three unknowns to one velocity: what is returned is the mean
+        at both ends, and holds some of the noise in between.
         """
         time = expand(t, xt)
-        if self.translates and self.noisy:
+        if self.conditions:
             (a, b, da, db), (gamma, slope), source = self.schedule(time), self._noise(time), self._known(x0)
             rest = Coefficients(a, gamma, da, slope)
             return denoised_from_velocity(rest, xt - b * source, prediction - db * source)
-        c = self._affine(time)
+        c = self.schedule(time) if self.translates else self._affine(time)
         if not self.schedule.through_noise:
             return denoised_from_velocity(c, xt, prediction)
         share = c.b * c.da - c.a * c.db
@@ -140,12 +156,12 @@ class InterpolantPath(MatchingPath):
 
     @property
     def ode(self) -> Literal["any", "own steps"]:
-        """Any solver; between two domains with noise its own steps alone: there the velocity is singular."""
-        return "own steps" if self.translates and self.noisy else "any"
+        """Any solver; its own steps alone where the network sees ``x0``: there the velocity is singular."""
+        return "own steps" if self.conditions else "any"
 
     def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
-        """Make Euler's step; between two domains return the point at ``s`` of the same ends and noise."""
-        if self.ode == "any":
+        """Make Euler's step; where the network sees ``x0`` return the point at ``s`` of the same ends and noise."""
+        if not self.conditions:
             return super().flow_step(t, s, xt, prediction, x0)
         now, then, source = expand(t, xt), expand(s, xt), self._known(x0)
         x1 = self.denoise(t, xt, prediction, source)
