@@ -58,15 +58,23 @@ class InterpolantPath(MatchingPath):
             f"{type(self.schedule).__name__} forgets x0 at half time, so the generator could not translate it: set "
             "translates to false or choose another schedule",
         )
-        faults.raise_any()
         self.gamma, self.noise, self.translates = gamma, noise, translates
+        self.conditions = int(translates and gamma == "sqrt")
         start, end = self.schedule.t_range
         if gamma != "none":
             # The less noise, the nearer to the source must a path begin that is to start from noise alone.
-            nearest = max(START, EDGE * min(1.0, noise) ** 2) if translates else EDGE
+            nearest = max(START, EDGE * min(1.0, noise) ** 2) if self.conditions else EDGE
             start, end = max(start, nearest), min(end, 1 - EDGE)
         self.t_range = (start, end)
-        self.conditions = int(translates and self._starts_from_noise())
+        if self.conditions and noise > 0:
+            holds, among = (float(of) for of in self._start())
+            faults.unless(
+                holds <= REVEALED * among,
+                f"at the source end xt holds {holds:.2g} of x1 beside noise of {among:.2g}, which must be twenty times as "
+                "much to hide it, since the network is shown x0: choose LinearSchedule, CosineSchedule, more noise, or "
+                "gamma 'none'",
+            )
+        faults.raise_any()
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -105,10 +113,10 @@ class InterpolantPath(MatchingPath):
             return self.noise * torch.sin(math.pi * t) ** 2, self.noise * math.pi * torch.sin(2 * math.pi * t)
         return torch.zeros_like(t), torch.zeros_like(t)
 
-    def _starts_from_noise(self) -> bool:
-        """Whether ``xt`` at the start is, but for what ``x0`` explains, noise and hardly anything of ``x1``."""
+    def _start(self) -> tuple[Tensor, Tensor]:
+        """Return ``a`` and ``gamma`` where sampling begins."""
         start = torch.tensor(self.t_range[0], dtype=torch.float64)
-        return bool(self.schedule(start).a < REVEALED * self.std(start))
+        return self.schedule(start).a, self.std(start)
 
     def _point(self, t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
         a, b, da, db = self.schedule(t)
@@ -140,7 +148,7 @@ class InterpolantPath(MatchingPath):
 
         With Gaussian ``x0`` both noises are one of variance ``b^2 + gamma^2``; it is zero before half time where the
         schedule has forgotten everything by then. A path whose network sees ``x0`` subtracts what is known of it first.
-        Between two domains without that, ``sin2`` leaves three unknowns to one velocity: what is returned is the mean
+        Between two domains without that, ``sin2`` leaves one velocity three unknowns: what is returned is that mean
         at both ends, and holds some of the noise in between.
         """
         time = expand(t, xt)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from realuid_lightning.paths import DiffusionPath, expand
+from realuid_lightning.paths import DiffusionPath, MatchingPath
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,15 @@ class Law:
 
 GAUSSIAN = Law()
 MODES = Law((-1.0, 1.2), (0.3, 0.2), (0.3, 0.7))
-GAUSSIAN_PAIRS = Law(slope=-0.6, source_mean=0.3, source_std=0.8)
+GAUSSIAN_PAIRS = Law(slope=1.5, source_mean=0.3, source_std=0.8)
 PAIRED_MODES = Law((-1.0, 1.2), (0.3, 0.2), (0.3, 0.7), slope=0.5, source_mean=0.3, source_std=0.8)
 
 
 def coefficients(path, t):
-    """Return what ``xt`` and the target hold of ``x1``, ``x0`` and the noise, ``(B, 1)`` each: by a unit of each."""
-    zero = torch.zeros(len(t), 1, dtype=t.dtype)
-    units = [(zero, zero + 1, zero), (zero + 1, zero, zero), (zero, zero, zero + 1)]
-    made = [path.sample(t, *unit) for unit in units]
-    return [unit.xt for unit in made], [unit.target for unit in made]
+    """Return what ``xt`` and the target hold of ``x1``, ``x0`` and the noise at one time: by a unit of each."""
+    x1, x0, noise = torch.eye(3, dtype=t.dtype)[..., None]
+    _, point, target = path.sample(t.expand(3), x0, x1, noise)
+    return point.unbind(), target.unbind()
 
 
 def shown(path):
@@ -49,13 +48,9 @@ def shown(path):
     return path.translates and path.conditions > getattr(path, "latent", False)
 
 
-def expected(path, law, t, xt, x0, of):
-    """Return ``E[of | xt]``, or ``E[of | xt, x0]`` where ``x0`` is given, by conditioning every Gaussian.
-
-    Args:
-        of: What to expect: coefficients of ``x1``, ``x0`` and the noise.
-    """
-    (a, b, g), (p, q, r) = coefficients(path, t)[0], of
+def expected_target(path, law, t, xt, x0):
+    """Return ``E[c | xt]``, or ``E[c | xt, x0]`` where ``x0`` is given, by conditioning every Gaussian; one time."""
+    (a, b, g), (p, q, r) = coefficients(path, t)
     centre, spread = (law.source_mean, law.source_std) if x0 is None else (x0, 0.0)
     # In units of three independent standard normal draws: those of x0, of x1 given x0, and the noise.
     by_source = (a * law.slope + b, p * law.slope + q)
@@ -79,26 +74,22 @@ def teacher(path, law):
         t, xt = time, point[:, :1]
         if isinstance(path, DiffusionPath):
             t = path.schedule.time((4 * time).exp())
-            xt = point / path.inputs(t, torch.ones_like(point))[1]
+            xt = point / path.inputs(t[:1], torch.ones_like(point[:1]))[1]
         x0 = point[:, 1:2] if shown(path) else None
-        target = expected(path, law, t, xt, x0, coefficients(path, t)[1])
+        target = expected_target(path, law, t[:1], xt, x0)
+        if type(path).output is MatchingPath.output:
+            return target
         none, one = (path.output(t, xt, torch.full_like(xt, raw)) for raw in (0.0, 1.0))
         return (target - none) / (one - none)
 
     return network
 
 
-def guess(path, law, t, xt, x0):
-    """Return ``E[x1 | xt]``, given ``x0`` where the network is shown it."""
-    return expected(path, law, t, xt, x0 if shown(path) else None, (1.0, 0.0, 0.0))
-
-
 def carried(path, law, start, x0):
     """Return where the exact ODE of a Gaussian takes ``start``: every point stays at its quantile."""
     ends = []
     for time in path.t_range:
-        t = torch.full((len(start),), time, dtype=start.dtype)
-        a, b, g = coefficients(path, t)[0]
+        a, b, g = coefficients(path, torch.tensor([time], dtype=start.dtype))[0]
         known, rest = (x0, 0.0) if shown(path) else (law.source_mean, law.source_std)
         by_source = a * law.slope + b
         mean = by_source * known + a * law.means[0]
@@ -110,19 +101,3 @@ def carried(path, law, start, x0):
 def began(path, z, x0):
     """Return where samplers begin."""
     return path.noised(torch.full((len(z),), path.t_range[0], dtype=z.dtype), z, torch.zeros_like(z), x0)
-
-
-__all__ = [
-    "GAUSSIAN",
-    "GAUSSIAN_PAIRS",
-    "MODES",
-    "PAIRED_MODES",
-    "Law",
-    "began",
-    "carried",
-    "coefficients",
-    "expand",
-    "guess",
-    "shown",
-    "teacher",
-]
