@@ -59,9 +59,9 @@ class Dynamics(NamedTuple):
 class Solver(ABC):
     """A sampler of equal steps in time; a subclass says how one step is made.
 
-    The last step is the network's guess of ``x1``, as in EDM (arXiv 2206.00364, alg. 1, whose last level is 0): no noise
-    stays in the samples. Where a path ends in noise, as diffusion does at its least ``sigma`` and a bridge just before
-    the data, the guess is made at the end of its ``t_range``.
+    The last step is the network's guess of ``x1``, as in EDM (arXiv 2206.00364, alg. 1, whose last level is 0), so that
+    no noise stays in the samples. Where a path ends in noise, as diffusion does at its least ``sigma`` and a bridge
+    just before the data, the guess is made at the end of its ``t_range``.
     """
 
     @abstractmethod

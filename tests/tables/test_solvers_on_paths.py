@@ -6,7 +6,7 @@ A new solver, path, schedule or option of a path has no row here and is asked fo
 import inspect
 import math
 from copy import copy
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -233,13 +233,13 @@ STEPS = (2, 5, 18)
 
 
 def edm_heun(denoise, sigma, scale, slopes, times, x):
-    """EDM's algorithm 1 (arXiv 2206.00364), word for word: any ``sigma(t)`` and scale ``s(t)``, last step to 0 noise."""
+    """EDM's algorithm 1 (arXiv 2206.00364), word for word, with any ``sigma(t)`` and scale ``s(t)``; at last to 0."""
 
     def slope(x, t):
         (dsigma, dscale), (now, s) = slopes(t), (sigma(t), scale(t))
         return (dsigma / now + dscale / s) * x - dsigma * s / now * denoise(x / s, now)
 
-    for t, then in zip(times, times[1:], strict=False):
+    for t, then in pairwise(times):
         d = slope(x, t)
         ahead = x + (then - t) * d
         x = x + (then - t) * (d / 2 + slope(ahead, then) / 2)
@@ -291,7 +291,7 @@ def test_euler_on_diffusion_is_ddim(name, steps):
     path, x = PATHS[name], torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
     z, times = x, torch.linspace(*path.t_range, steps, dtype=torch.float64)
     x = path.schedule(times[0]).b * z
-    for t, then in zip(times, times[1:], strict=False):
+    for t, then in pairwise(times):
         (a, b, *_), (later_a, later_b, *_) = path.schedule(t), path.schedule(then)
         clean = of_gaussian(x / a, b / a)
         x = later_a * clean + later_b * (x - a * clean) / b
@@ -328,7 +328,7 @@ def test_ancestral_sampling_of_diffusion_is_ddpm(steps):
     path, z, noise = PATHS["diffusion vp"], torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None], drawn()
     times = torch.linspace(*path.t_range, steps, dtype=torch.float64)
     x = path.schedule(times[0]).b * z
-    for number, (t, then) in enumerate(zip(times, times[1:], strict=False), 1):
+    for number, (t, then) in enumerate(pairwise(times), 1):
         total, earlier = path.schedule(t).a ** 2, path.schedule(then).a ** 2  # alpha bar of t and t - 1
         alpha, clean = total / earlier, of_gaussian(x / total.sqrt(), ((1 - total) / total).sqrt())
         mean = (earlier.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - earlier) * x) / (1 - total)
@@ -352,7 +352,7 @@ def test_ancestral_sampling_of_a_bridge_is_euler_maruyamas_exact_step(target, st
         return mean + t * std**2 / spread * (x - (1 - t) * x0 - t * mean)
 
     x = (1 - times[0]) * x0 + 0.5 * (times[0] * (1 - times[0])).sqrt() * z
-    for number, (t, then) in enumerate(zip(times, times[1:], strict=False), 1):
+    for number, (t, then) in enumerate(pairwise(times), 1):
         pull = (then - t) / (1 - t)
         x = x + pull * (guess(t, x) - x) + 0.5 * (pull * (1 - then)).sqrt() * noise(number)
     made = Ancestral().sample(path, teacher(path, law), z, None, steps, x0, noise)

@@ -288,6 +288,29 @@ class LateStep(Stochastic):
         return super().transition(t, s, xt, prediction, noise) / (s - s).reshape(-1, 1, 1, 1)
 
 
+class Revealing(Conditioned):
+    """Near t = 0 it holds more of x1 than noise, and shows x0 beside: the two together tell x1."""
+
+    def std(self, t):
+        return 0.5 * t * (1 - t)
+
+
+class Noiseless(Curved):
+    translates, conditions = True, 1
+
+    def inputs(self, t, xt, x0=None, z=None):
+        return t, torch.cat([xt, x0], 1)
+
+
+class Subtracting(Noiseless):
+    """Shows x0 without a block of its own."""
+
+    conditions = 0
+
+    def inputs(self, t, xt, x0=None, z=None):
+        return t, xt - x0
+
+
 def forgetful():
     path = Forgetful()
     path.power = 3.0
@@ -351,6 +374,9 @@ def forgetful():
         (WideStep(), ["solving: transition must have shape (8, 3, 2, 2), got (8, 6, 2, 2)"]),
         (NarrowStep(), ["solving: transition must have shape (8, 3, 2, 2), got (8, 1, 2, 2)"]),
         (LateStep(), ["solving: transition must be finite"]),
+        (Revealing(1.0), ["start: the network is shown x0, and with it xt tells x1", "leave x0 out of inputs"]),
+        (Noiseless(1.0), ["start: the network is shown x0", "xt holds 0 of x1 beside noise of 0"]),
+        (Subtracting(), ["start: the network is shown x0"]),
         (Crashing(), ["expected no error, got RuntimeError: no weight at all"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MatchingPath) else "",
@@ -380,6 +406,8 @@ def test_broken_paths_are_told_what_is_wrong(path, words):
         (Motionless(), 2),
         (WideStep(), 1),
         (NarrowStep(), 1),
+        (Revealing(1.0), 1),
+        (Noiseless(1.0), 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MatchingPath) else "",
 )

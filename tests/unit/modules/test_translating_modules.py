@@ -28,7 +28,8 @@ BRIDGES = {
 PATHS = {
     **BRIDGES,
     "interpolant": lambda: InterpolantPath(gamma="none", translates=True),
-    "noisy-interpolant": lambda: InterpolantPath(translates=True),
+    "smooth-interpolant": lambda: InterpolantPath(gamma="sin2", translates=True),
+    "shown-interpolant": lambda: InterpolantPath(translates=True),
 }
 
 
