@@ -27,7 +27,7 @@ demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw
 	@echo "pictures: runs/demo/teacher/samples, runs/demo/distil/samples"
 
 # Every framework on images and in the plane: configs/frameworks; docs/frameworks.md has the table.
-ROWS := $(foreach row,edm vp bridge interpolant,$(row)/digits $(row)/moons)
+ROWS := $(foreach row,edm vp bridge interpolant,$(row)/digits $(row)/moons) translating/moons
 frameworks: export OMP_NUM_THREADS ?= 1
 frameworks: .venv/installed  ## Train and distil all frameworks, and print their distances (half an hour on a CPU)
 	rm -rf runs/frameworks

@@ -70,9 +70,8 @@ class InterpolantPath(MatchingPath):
             holds, among = (float(of) for of in self._start())
             faults.unless(
                 holds <= REVEALED * among,
-                f"at the source end xt holds {holds:.2g} of x1 beside noise of {among:.2g}, which must be 20 times that "
-                "to hide it from a network that is shown x0: choose LinearSchedule or CosineSchedule, more noise, or "
-                "gamma 'none'",
+                f"at the source end xt holds {holds:.2g} of x1 beside noise of {among:.2g}, too little to hide it from "
+                "a network that is shown x0: choose LinearSchedule or CosineSchedule, more noise, or gamma 'none'",
             )
         faults.raise_any()
 
