@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401 - here, not in a test: its loggers keep the stderr that they find
 import pytest
 
 from realuid_lightning.cli import main
