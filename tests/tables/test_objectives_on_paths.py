@@ -50,6 +50,7 @@ PATHS: dict[str, MatchingPath] = {
     "interpolant, encoder-decoder": InterpolantPath(EncoderDecoderSchedule(), gamma="sin2"),
     "between domains": InterpolantPath(translates=True),
     "between domains, sin2": InterpolantPath(gamma="sin2", translates=True),
+    "between domains, none": InterpolantPath(gamma="none", translates=True),
 }
 PLACES = (0.15, 0.5, 0.85)  # draws u, of which the path makes the times of generator steps
 
