@@ -1,4 +1,4 @@
-.PHONY: help setup demo frameworks test lint types bench kills clean
+.PHONY: help setup demo frameworks test check fast kernels lint types bench kills clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,9 +35,22 @@ frameworks: .venv/installed  ## Train and distil all frameworks, and print their
 		$(BIN)/realuid fit --config configs/frameworks/$$row/$$part.yaml; done; done
 	$(BIN)/realuid report runs/frameworks
 
-# A file at a time on each of a few processes; every process brings a whole torch.
+# A file at a time on each of a few processes, in the order of their names: whole runs before units. Every process brings
+# a whole torch; one more of them than cores, for tests that wait. Their bytecode is kept even where Python is told to
+# write none: the checks that are built into signatures and asserts take longer to compile than most files to run.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: .venv/developing  ## Run all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+fast: .venv/developing  ## Run the fast tests: no processes, no commands
+	$(PYTEST) -m "not slow" tests/unit tests/reference
+
+check: .venv/developing  ## Check style, format and types, and run the fast tests, all at once
+	$(MAKE) --jobs 3 --output-sync=target lint types fast
+
+kernels: .venv/developing  ## Run the tests of numbers with the kernels of other processors, on 1, 2 and 4 threads
+	tests/kernels.sh
 
 bench: .venv/installed  ## Time training, inference and evaluation, on a GPU where there is one (half an hour on a CPU)
 	$(BIN)/python benchmarks/step.py

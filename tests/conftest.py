@@ -1,3 +1,6 @@
+import gc
+import os
+
 import jaxtyping
 
 # Shapes and types in signatures are checked under test only, so before anything of the package is imported. Networks
@@ -21,10 +24,21 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))  # see kernels.sh
 # The same examples at every run, in as much time as a busy machine needs.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items):
+    """A cluster is waited for more than it computes: begin with it, and end with the many short tests."""
+    items.sort(key=lambda item: "tests/slurm/" not in item.nodeid)
+
+
+def pytest_collection_finish():
+    """What imports have made stays: no collection of garbage need look at its millions of objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import processes
 import pytest
 import torch
 
@@ -38,15 +39,19 @@ class Run:
 
     started: ClassVar = []
 
-    def __init__(self, folder, *words, command="fit", checkpoint="resume"):
+    def __init__(self, folder, *words, command="fit", checkpoint="resume", fresh=False):
         self.last = folder / "checkpoints" / "last.ckpt"
         self.log = folder.with_suffix(".log")
+        self.log.touch()
         words = [command, *TINY, *words, f"--trainer.default_root_dir={folder}", f"--ckpt_path={checkpoint}"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with self.log.open("a") as log:
-            command = [Path(sys.executable).with_name("realuid"), *words]
-            options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
-            self.process = subprocess.Popen(list(map(str, command)), env=environment, **options)
+        script = Path(sys.executable).with_name("realuid")
+        if fresh:  # as in a shell, from the first import on
+            with self.log.open("a") as log:
+                options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
+                self.process = subprocess.Popen(list(map(str, [script, *words])), env=environment, **options)
+        else:
+            self.process = processes.Process(script, words, environment, folder.parent, self.log, self.log)
         self.started.append(self)
 
     def progress(self):
@@ -110,14 +115,14 @@ def test_each_signal_stops_a_run_and_the_resumed_one_ends_the_same(tmp_path, rea
 
 
 def test_two_processes_stop_together_whichever_is_told(tmp_path):
-    run = Run(tmp_path / "stopped", *TWO).progress()
+    run = Run(tmp_path / "stopped", *TWO, fresh=True).progress()
     os.kill(run.child(), signal.SIGTERM)
     assert run.end() == 143, run.log.read_text()
-    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1").progress()
+    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1", fresh=True).progress()
     os.killpg(run.process.pid, signal.SIGUSR1)  # loaders' processes, too, as SLURM does
     assert run.end() == 138, run.log.read_text()
     for name in ("stopped", "whole"):
-        assert Run(tmp_path / name, *TWO).end() == 0
+        assert Run(tmp_path / name, *TWO, fresh=True).end() == 0
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
@@ -130,7 +135,7 @@ def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, 
     words = ["--data.num_workers=1", "--data.eval_batch_size=64", "--data.eval_samples=1000000"]
     words += ["--data.predict_seeds=0-999999", f"--writer.folder={tmp_path / 'samples'}", "--grid.count=1"]
     words += ["--model.sampling_steps=[1]", "--model.evaluate=null"]
-    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last")
+    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last", fresh=True)
     end = time.monotonic() + 90
     while not (tmp_path / "samples").is_dir() and "computing statistics" not in evaluation.log.read_text():
         assert evaluation.process.poll() is None, evaluation.log.read_text()
@@ -156,7 +161,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 
 def test_before_it_has_begun_a_run_leaves_with_the_same_codes(tmp_path):
     for number, codes in ((signal.SIGINT, {130}), (signal.SIGTERM, {143, -signal.SIGTERM})):
-        run = Run(tmp_path / "early")
+        run = Run(tmp_path / "early", fresh=True)
         time.sleep(1.5)
         run.process.send_signal(number)
         assert run.end() in codes

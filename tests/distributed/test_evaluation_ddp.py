@@ -1,11 +1,8 @@
 """Evaluation and prediction by two or three processes must give what one gives; one alone looks at the files."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
+import processes
 import pytest
 from PIL import Image
 
@@ -24,6 +21,7 @@ from realuid_lightning.metrics import RawFeatures
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
 
+warnings.simplefilter("error", UserWarning)
 torch.set_num_threads(1)
 devices, folder = int(sys.argv[1]), sys.argv[2]
 torch.manual_seed(1)
@@ -85,17 +83,8 @@ def run(folder, devices):
     (images / "bad.png").touch()
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error::UserWarning", str(script), str(devices), str(folder)]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:  # processes that wait for each other
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, errors[-3000:]
+    done = processes.run(script, devices, folder, count=devices, XDG_CACHE_HOME=str(folder / "cache"))
+    assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in (folder / "fid.jsonl").read_text().splitlines()]
 
 

@@ -1,12 +1,10 @@
 """Networks divided between two processes train as whole ones do in one, and share checkpoints with them."""
 
-import os
 import runpy
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -30,20 +28,8 @@ def divided(alone, tmp_path_factory):
     """What two processes make."""
     folder = tmp_path_factory.mktemp("two")
     last = alone / "half" / "checkpoints" / "last.ckpt"
-    process = subprocess.Popen(
-        [sys.executable, str(RUNS), str(folder), "2", "fsdp_per_network", str(last)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:  # processes that wait for each other
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, errors[-3000:]
+    done = processes.run(RUNS, folder, 2, "fsdp_per_network", last, count=2)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 

@@ -1,12 +1,10 @@
 """DDP of each network on its own: two processes train what one trains, and send the gradients of one network."""
 
-import os
 import runpy
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
@@ -25,20 +23,8 @@ OURS, SEARCHING = "ddp_per_network", "ddp_find_unused_parameters_true"
 def folder(tmp_path_factory):
     """What two processes have made."""
     folder = tmp_path_factory.mktemp("two")
-    process = subprocess.Popen(
-        [sys.executable, str(RUNS), str(folder), "2"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=180)
-    except subprocess.TimeoutExpired:  # processes that wait for each other
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, errors[-3000:]
+    done = processes.run(RUNS, folder, 2, count=2)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
@@ -149,9 +135,7 @@ def test_it_is_chosen_by_its_short_name():
 
 
 def test_compiled_networks_train_alike():
-    script = [sys.executable, str(Path(__file__).with_name("compiled_runs.py"))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = processes.run(Path(__file__).with_name("compiled_runs.py"), count=2)
     assert done.stdout.splitlines()[-1:] == ["[] True {}"], done.stderr[-3000:]
 
 

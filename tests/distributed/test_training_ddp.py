@@ -1,10 +1,9 @@
 """Distillation by two processes: they stay one model, and what can not work is refused."""
 
-import os
 import runpy
-import subprocess
 import sys
 
+import processes
 import torch
 
 SCRIPT = """
@@ -99,9 +98,7 @@ torch.save(model.state_dict(), f"{folder}/rank{trainer.global_rank}.pt")
 def run(folder, strategy, text=SCRIPT):
     script = folder / "script.py"
     script.write_text(text)
-    command = [sys.executable, str(script), strategy, str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return processes.run(script, strategy, folder, count=2)
 
 
 def test_two_processes_train_one_model(tmp_path):

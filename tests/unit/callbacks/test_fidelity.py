@@ -1,10 +1,8 @@
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 
+import processes
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -237,7 +235,9 @@ def test_the_report_shows_what_was_measured(tmp_path, capsys, monkeypatch):
 
 SCRIPT = """
 import sys
+import warnings
 
+warnings.simplefilter("error", UserWarning)
 sys.path.insert(0, sys.argv[1])
 from test_fidelity import Fixed, FidelityCallback, data, trainer
 
@@ -262,23 +262,12 @@ def run(folder):
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error::UserWarning", str(script), os.path.dirname(__file__), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:  # processes that wait for each other
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, errors[-3000:]
+    done = processes.run(script, os.path.dirname(__file__), folder, count=2)
+    assert done.returncode == 0, done.stderr[-3000:]
     return rows(folder)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_measures(tmp_path):
     together = run(tmp_path / "two")
     for samples in (51, 25):  # the first process has those below 25, the second the rest

@@ -1,10 +1,9 @@
 """UpdateGuard: a skipped update leaves everything as it was, is counted, and too many end the run."""
 
 import copy
-import subprocess
-import sys
 from functools import partial
 
+import processes
 import pytest
 import torch
 from lightning import LightningModule, Trainer
@@ -165,7 +164,7 @@ import torch, torch.distributed as dist
 from torch import nn
 from realuid_lightning.modules.guard import UpdateGuard
 from realuid_lightning.modules.sharding import gradient_norm
-rank, folder = int(sys.argv[1]), sys.argv[2]
+rank, folder = int(os.environ["LOCAL_RANK"]), sys.argv[1]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 torch.manual_seed(0)
 network = nn.parallel.DistributedDataParallel(nn.Linear(3, 2))
@@ -188,13 +187,11 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_all_processes_come_to_one_verdict(tmp_path):
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", RANKS, str(rank), str(tmp_path)], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        _, written = rank.communicate(timeout=120)
-        assert rank.returncode == 0, written.decode()
+    script = tmp_path / "script.py"
+    script.write_text(RANKS)
+    done = processes.run(script, tmp_path, count=2)
+    assert done.returncode == 0, done.stderr
     left, right = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert_equal(left, right)

@@ -16,8 +16,11 @@ from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import MLP, UNet
 from realuid_lightning.planning.sizes import refilled
 
-# Dynamo looks at every attribute of its inputs.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+pytestmark = [
+    pytest.mark.slow,
+    # Dynamo looks at every attribute of its inputs.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
 
 
 @pytest.fixture

@@ -141,6 +141,7 @@ def test_precisions(make: Callable[[], nn.Module]) -> None:
         assert (rough - logits).norm() < 0.05 * logits.norm()
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks() -> None:
     headed = lively(unet(8, (1, 2)))
     t, x, _ = inputs(headed)

@@ -160,6 +160,7 @@ def test_channels_last_survives_every_block() -> None:
         assert h.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_compiles_without_graph_breaks(checkpoint: bool) -> None:
     network = small(num_classes=3, checkpoint=checkpoint)
