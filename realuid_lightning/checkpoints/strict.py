@@ -19,7 +19,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> 
 
     Args:
         network: The network to fill, which may be divided among devices; it is left untouched unless everything fits.
-        state: Tensors by name; they are cast to the types of the network's own.
+        state: Tensors by name; they are cast to the types of the network's own. A single value may have one dimension
+            or none.
         source: Where the weights come from, for the message: a file name.
 
     Raises:
@@ -27,10 +28,14 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> 
             examples and a hint.
     """
     check_state(network, state, source)
+    own = network.state_dict()
+    fitting = {
+        key: value.reshape(own[key].shape) if isinstance(value, Tensor) else value for key, value in state.items()
+    }
     if any(isinstance(weight, DTensor) for weight in network.parameters()):
-        set_model_state_dict(network, dict(state), options=StateDictOptions(full_state_dict=True))
+        set_model_state_dict(network, fitting, options=StateDictOptions(full_state_dict=True))
     else:
-        network.load_state_dict(state, strict=True)
+        network.load_state_dict(fitting, strict=True)
 
 
 def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
@@ -80,7 +85,8 @@ def _differ(one: Any, other: Any) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...] | str:
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    """Return the shape of a tensor, or what else it is; a single value without dimensions is as good as with one."""
+    return tuple(value.shape) or (1,) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _examples(kind: str, keys: list[str], total: int) -> list[str]:

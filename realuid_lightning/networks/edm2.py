@@ -26,7 +26,8 @@ class EDM2UNet(NamedUNet):
     ``unet.*`` are ours without that prefix, its ``logvar_*`` are ours if ``logvar_channels`` is set. Every layer
     divides its weights by their magnitude. The original also writes the quotient back before each training step, which
     moves no output but keeps the steps of the optimizer from shrinking in effect; here weights are left to the
-    optimizer.
+    optimizer. Gains, which the original stores without dimensions, have one here, for FSDP divides nothing else;
+    ``load_strictly`` takes both.
 
     Args:
         image_size: Height and width, in pixels (the original's ``img_resolution``).
@@ -97,7 +98,7 @@ class EDM2UNet(NamedUNet):
 
         first = _Layer(in_channels + condition_channels + 1, widths[0], 3)
         last = self._build(first, block, widths, num_blocks, lambda size, *_: size in attn_resolutions)
-        self.out_gain = nn.Parameter(torch.zeros([]))
+        self.out_gain = nn.Parameter(torch.zeros(1))
         self.out_conv = _Layer(last, in_channels, 3)
 
     def log_variance(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -138,7 +139,7 @@ class _Block(nn.Module):
         super().__init__()
         self.encodes, self.way, self.dropout = place.half == "enc", place.way, dropout
         self.heads = outputs // head_channels if place.attends else 0
-        self.emb_gain = nn.Parameter(torch.zeros([]))
+        self.emb_gain = nn.Parameter(torch.zeros(1))
         self.conv_res0 = _Layer(outputs if self.encodes else inputs, outputs, 3)
         self.emb_linear = _Layer(embedding_width, outputs)
         self.conv_res1 = _Layer(outputs, outputs, 3)

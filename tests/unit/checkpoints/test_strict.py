@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from realuid_lightning.checkpoints import load_strictly
 from realuid_lightning.errors import UserError
@@ -64,3 +64,11 @@ def test_a_discriminator_on_one_side_alone_is_told(headed_first: bool) -> None:
     source, target = networks if headed_first else networks[::-1]
     with pytest.raises(UserError, match=r"has a discriminator \(fake.head\): set model.gan"):
         load_strictly(target, source.state_dict(), "a.ckpt")
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [((1,), ()), ((), (1,))])
+def test_a_single_value_fits_with_and_without_a_dimension(mine, theirs) -> None:
+    network = nn.Module()
+    network.gain = nn.Parameter(torch.zeros(mine))
+    load_strictly(network, {"gain": torch.full(theirs, 2.0)}, "a file")
+    assert network.gain.item() == 2

@@ -207,6 +207,7 @@ def test_fsdp_divides_block_by_block(make: Maker) -> None:
     network = make()
     blocks = [*network.blocks] if make is dit else [*network.enc.values(), *network.dec.values()]
     assert list(_stages(network)) == blocks
+    assert all(parameter.ndim for parameter in network.parameters())  # fully_shard refuses others
 
 
 def test_all_faulty_arguments_are_told_at_once() -> None:
