@@ -184,6 +184,8 @@ class MatchingDataModule(LightningDataModule):
             UserError: If data are missing or do not fit, labels are wanted that are not there, or training has no end.
         """
         self._resident = None  # what an interrupted run has left
+        if self.trainer is not None:  # its samplers would share out anew what these loaders have shared out
+            self.trainer._accelerator_connector.use_distributed_sampler = False
         if self.labels:
             self._check_classes()
         if stage == "fit":

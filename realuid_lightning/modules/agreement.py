@@ -1,7 +1,8 @@
 """Whether a network, a path, data and precision go together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from lightning import Trainer
 from torch import nn
 
 from realuid_lightning.data import MatchingDataModule
@@ -63,3 +64,26 @@ def precision_faults(precision: str) -> Iterator[str]:
         yield f"trainer.precision is {precision}, {why}: use bf16-mixed or 32-true"
     if precision == "bf16-true":
         yield "trainer.precision is bf16-true, in which times of a path fall together: use bf16-mixed or 32-true"
+
+
+def accumulation_faults(trainer: Trainer) -> Iterator[str]:
+    """Yield what keeps every update from being made of as many batches."""
+    accumulated, limit = trainer.accumulate_grad_batches, trainer.limit_train_batches
+    if trainer.state.fn == "fit" and isinstance(limit, int) and limit % accumulated:
+        yield (
+            f"trainer.limit_train_batches must be a multiple of accumulate_grad_batches {accumulated}, for an epoch "
+            f"ends with an update, got {limit}"
+        )
+
+
+def tie_faults(networks: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Yield which networks have weights of several names, which cannot be divided among devices and resumed."""
+    for name, network in networks.items():
+        first: dict[int, str] = {}
+        for key, weight in network.named_parameters(remove_duplicate=False):
+            if first.setdefault(id(weight), key) != key:
+                yield (
+                    f"trainer.strategy divides networks among devices, which tied weights do not survive: in {name}, "
+                    f"{key} is {first[id(weight)]}; use ddp_per_network, or let each have weights of its own"
+                )
+                break

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from lightning import LightningModule
 from lightning.pytorch.overrides.distributed import _sync_module_states
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -14,12 +15,26 @@ from torch.distributed.tensor import DTensor
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.modules.agreement import disagreements, precision_faults, share_faults
+from realuid_lightning.modules.agreement import (
+    accumulation_faults,
+    disagreements,
+    precision_faults,
+    share_faults,
+    tie_faults,
+)
 from realuid_lightning.modules.compiling import compile_in_place
 from realuid_lightning.modules.ema import EMA, ema_faults
 from realuid_lightning.modules.guard import UpdateGuard
-from realuid_lightning.modules.resuming import lay_as_weights, tell_changes, whole_batch
-from realuid_lightning.modules.sharding import shard
+from realuid_lightning.modules.resuming import (
+    end_at_update,
+    families,
+    fit_averages,
+    fit_optimizers,
+    lay_as_weights,
+    stream_changes,
+    stream_of,
+)
+from realuid_lightning.modules.sharding import shard, share_buffers
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix
@@ -51,9 +66,13 @@ class MatchingModule(LightningModule):
         compile: Compile every network by ``torch.compile``, for the sizes that batches have. It takes minutes at the
             beginning; checkpoints are the same.
         channels_last: Keep the weights of convolutions in the order that tensor cores take them in.
+        fresh_optimizers: On resuming, begin the moments of an optimizer anew where the checkpoint's is of another class
+            (or lacks the moments of ``amsgrad`` or ``centered``), instead of refusing it.
     """
 
     ema: EMA
+    averaged: ClassVar[str | None] = None
+    """Name of the network that the averages follow; without it, a resumed run cannot add one."""
     role: ClassVar[str]
     """What a checkpoint of this class holds: ``teacher`` or ``generator``."""
 
@@ -67,6 +86,7 @@ class MatchingModule(LightningModule):
         max_skips: int = 10,
         compile: bool = False,  # noqa: A002 - what the user calls it
         channels_last: bool = False,
+        fresh_optimizers: bool = False,
     ) -> None:
         super().__init__()
         faults = Faults(type(self).__name__)
@@ -81,7 +101,9 @@ class MatchingModule(LightningModule):
         self.sampling_chunk = sampling_chunk
         self.guard = UpdateGuard(max_skips)
         self.compiled, self.channels_last = compile, channels_last
+        self.fresh_optimizers = fresh_optimizers
         self._loaded_steps = 0
+        self._resumed: tuple[dict[str, Any], list[str]] | None = None
 
     # ------------------------------------------------------------------------------------------------ randomness
 
@@ -220,6 +242,10 @@ class MatchingModule(LightningModule):
                 not (wanted and self._is_divided),
                 f"{fast}: true does not go with networks that are divided among devices: set it to false",
             )
+        for fault in tie_faults(self.networks) if self._is_divided else ():
+            faults.unless(False, fault)
+        for fault in accumulation_faults(self.trainer):
+            faults.unless(False, fault)
         self._check_sampling(faults)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, MatchingDataModule):
@@ -282,6 +308,24 @@ class MatchingModule(LightningModule):
         """
         if isinstance(self.trainer.strategy, DDPStrategy):
             _sync_module_states(self)
+        if self._resumed is not None:
+            self._resume(*self._resumed)
+            self._resumed = None
+
+    def _resume(self, checkpoint: dict[str, Any], changes: list[str]) -> None:
+        """Let the options of this run hold for what the trainer is about to restore, and tell what is new."""
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        options = {id(weight): name for name, part in self.trained.items() for weight in part.parameters()}
+        names = [options.get(id(each.param_groups[0]["params"][0]), "further") for each in self.trainer.optimizers]
+        now = stream_of(self)
+        streamed = stream_changes(checkpoint.get("batch", {}), now)
+        set_anew = fit_optimizers(checkpoint, names, self.trainer.optimizers, schedules, self.fresh_optimizers)
+        if told := [*streamed, *set_anew, *changes]:
+            others = "; draws, and which samples come when, are others from here on" if streamed else ""
+            rank_zero_info(
+                f"resuming with {', '.join(told)}: weights, moments, averages and counts of updates go on, the "
+                f"options of this run hold{others}"
+            )
 
     def on_train_start(self) -> None:
         """Fit what a checkpoint has restored to the order in memory that weights have by now."""
@@ -306,7 +350,10 @@ class MatchingModule(LightningModule):
         checkpoint[RECORD] = self._record()
         checkpoint["guard"] = self.guard.state_dict()
         if self._trainer is not None:  # as in a run; a module alone can be saved too
-            checkpoint["batch"] = whole_batch(self.trainer)
+            checkpoint["batch"] = stream_of(self)
+            checkpoint["optimizers"] = families(self.trainer.optimizers)
+            if "loops" in checkpoint:
+                end_at_update(checkpoint, self.trainer.accumulate_grad_batches)
 
     def _record(self) -> dict[str, Any]:
         network = self.architecture
@@ -326,9 +373,12 @@ class MatchingModule(LightningModule):
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
             )
         check_path_record(record, self.path, "ckpt_path")
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        follows = self.averaged if fitting else None  # what has never been averaged is not measured
+        averages = fit_averages(checkpoint["state_dict"], record["ema"], self.ema_decays, follows)
         check_state(self, checkpoint["state_dict"], "ckpt_path")
         if "guard" in checkpoint:  # as in all but those of earlier versions
             self.guard.load_state_dict(checkpoint["guard"])
         self._loaded_steps = checkpoint["global_step"]
-        if self._trainer is not None and self.trainer.state.fn == "fit":
-            tell_changes(checkpoint.get("batch", {}), whole_batch(self.trainer))
+        if fitting:
+            self._resumed = checkpoint, averages

@@ -20,8 +20,8 @@ from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.optimizing import optimizer_faults
 from realuid_lightning.modules.schedules import RecipeAdam, Warmup
-from realuid_lightning.modules.sharding import clip_gradients
-from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights
+from realuid_lightning.modules.sharding import clip_gradients, share_buffers
+from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights, trainable
 from realuid_lightning.paths import MatchingPath
 
 
@@ -55,6 +55,7 @@ class DistillationModule(MatchingModule):
     """
 
     role: ClassVar[Literal["generator"]] = "generator"
+    averaged: ClassVar[str | None] = "generator"
     fake: nn.Module
 
     def __init__(
@@ -98,9 +99,10 @@ class DistillationModule(MatchingModule):
         self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule
         self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
         self.clip = clip
+        network = trainable(copy.deepcopy(network))  # a teacher that has been evaluated may be frozen
         self.teacher = Frozen(copy.deepcopy(network))
         self.fake = copy.deepcopy(network)
-        self.generator = OneStepGenerator(copy.deepcopy(network), self.path, max(sampling_steps, 1))
+        self.generator = OneStepGenerator(network, self.path, max(sampling_steps, 1))
         self.ema = EMA(self.generator, self.ema_decays)
         self._started = False
         for fault in (
@@ -247,6 +249,7 @@ class DistillationModule(MatchingModule):
         with frozen_weights(self.fake):
             loss = self.generator_loss(self.draw(generator_batch, rng, self.path.generator_t))
             generator_norm = self._update(generator_optimizer, generator_schedule, loss, self.generator)
+        share_buffers(self.trained.values())
         self.ema.update(self.generator)
         self.log_dict({"train/generator_loss": loss.detach(), "train/fake_loss": fake_loss}, prog_bar=True)
         self.log_dict({"grad_norm/generator": generator_norm, "grad_norm/fake": fake_norm})

@@ -1,9 +1,9 @@
-"""Networks that are divided among devices (FSDP2)."""
+"""Networks that are divided among devices (FSDP2), and what all processes hold alike."""
 
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -51,3 +51,24 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> T
     """Scale gradients down to a norm of at most ``limit``, if there is one, and return the norm that they had."""
     norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
     return whole(norm)
+
+
+@torch.no_grad()
+def share_buffers(networks: Iterable[nn.Module]) -> None:
+    """Give every process the buffers of process 0, such as the running statistics of batch normalisation.
+
+    Forward passes move them, each process' by its own samples. Averages, checkpoints and evaluation then agree.
+
+    Args:
+        networks: The same on all processes; those without buffers cost nothing.
+    """
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return
+    alike: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in (own_part(buffer) for network in networks for buffer in network.buffers()):
+        alike.setdefault(buffer.dtype, []).append(buffer)
+    for buffers in alike.values():
+        sent = torch.cat([buffer.flatten() for buffer in buffers])
+        distributed.broadcast(sent, 0)
+        for buffer, part in zip(buffers, sent.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))

@@ -18,7 +18,8 @@ from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.optimizing import optimizer_faults
 from realuid_lightning.modules.schedules import Warmup
-from realuid_lightning.modules.sharding import gradient_norm
+from realuid_lightning.modules.sharding import gradient_norm, share_buffers
+from realuid_lightning.networks import trainable
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.solvers import Euler, Solver
 
@@ -37,6 +38,7 @@ class TeacherModule(MatchingModule):
     """
 
     role: ClassVar[Literal["teacher"]] = "teacher"
+    averaged: ClassVar[str | None] = "network"
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class TeacherModule(MatchingModule):
         for steps in sampling_steps:
             faults.unless(steps >= 1, f"sampling_steps must be at least 1, got {steps}")
         faults.raise_any()
-        self.network = network
+        self.network = network = trainable(network)
         self.ema = EMA(network, self.ema_decays)
         self.optimizer = optimizer
         self.schedule = schedule
@@ -109,6 +111,7 @@ class TeacherModule(MatchingModule):
     ) -> None:
         """Make one update and let the averages follow."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        share_buffers([self.network])
         self.ema.update(self.network)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -4,7 +4,7 @@ from realuid_lightning.networks.blocks import Encoding
 from realuid_lightning.networks.dit import DiT
 from realuid_lightning.networks.edm import DhariwalUNet, SongUNet
 from realuid_lightning.networks.edm2 import EDM2UNet
-from realuid_lightning.networks.frozen import Frozen, frozen_weights
+from realuid_lightning.networks.frozen import Frozen, frozen_weights, trainable
 from realuid_lightning.networks.generator import OneStepGenerator
 from realuid_lightning.networks.headed import HeadedNetwork
 from realuid_lightning.networks.mlp import MLP
@@ -26,4 +26,5 @@ __all__ = [
     "VENetwork",
     "VPNetwork",
     "frozen_weights",
+    "trainable",
 ]

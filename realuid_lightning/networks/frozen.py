@@ -48,3 +48,21 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, required in before:
             parameter.requires_grad_(required)
+
+
+def trainable(network: nn.Module) -> nn.Module:
+    """Let a network train that may have been made ready to evaluate, and return it; of a ``Frozen`` one, what it wraps.
+
+    From evaluation mode it goes to training mode, and if none of its weights train, all do. Where some parts train and
+    others do not, that is left as it is.
+
+    Args:
+        network: The network, changed in place.
+    """
+    made = network.network if isinstance(network, Frozen) else network
+    if not made.training:
+        made.train()
+    if not any(weight.requires_grad for weight in made.parameters()):
+        for weight in made.parameters():
+            weight.requires_grad_(weight.is_floating_point() or weight.is_complex())
+    return made

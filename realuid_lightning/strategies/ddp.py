@@ -29,7 +29,8 @@ class PerNetworkDDP(DDPStrategy):
 
     Args:
         kwargs: Arguments of Lightning's ``DDPStrategy`` and of ``DistributedDataParallel``, used for every network.
-            Gradients are views of what is sent, unless ``gradient_as_bucket_view`` says otherwise.
+            Gradients are views of what is sent, unless ``gradient_as_bucket_view`` says otherwise. Buffers are sent
+            once a training step by the module, not at every call, unless ``broadcast_buffers`` says so.
     """
 
     name: ClassVar[str] = "ddp_per_network"
@@ -39,6 +40,7 @@ class PerNetworkDDP(DDPStrategy):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._ddp_kwargs.setdefault("gradient_as_bucket_view", True)  # here jsonargparse still finds the options above
+        self._ddp_kwargs.setdefault("broadcast_buffers", False)
         if self._ddp_comm_state is not None:
             raise UserError(
                 f"trainer.strategy: ddp_comm_state belongs to one wrapper, but {self.name} has one for each network; "

@@ -1,0 +1,74 @@
+"""Networks that were made ready to evaluate train again, where they are asked to."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+
+from realuid_lightning.data import Gaussian, MatchingDataModule
+from realuid_lightning.modules import RealUIDModule, TeacherModule
+from realuid_lightning.networks import MLP, Frozen, trainable
+
+
+class Dropping(nn.Module):
+    """A network whose mode matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.inner = nn.BatchNorm1d(3), MLP([3], width=8, depth=1)
+        nn.init.normal_(self.inner.out[-1].weight, std=0.2)
+
+    def forward(self, t, x, y=None):
+        return self.inner(t, self.norm(x), y)
+
+
+HANDED = {
+    "as built": lambda network: network,
+    "in evaluation mode": lambda network: network.eval(),
+    "frozen": lambda network: network.requires_grad_(False),
+    "frozen, in evaluation mode": lambda network: network.eval().requires_grad_(False),
+    "an average": Frozen,
+}
+
+
+def fit(model, folder):
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(model, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4))
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("make", [lambda network: RealUIDModule(network, None, ema=[0.9]), TeacherModule])
+def test_a_network_trains_alike_however_it_is_handed_over(make, tmp_path):
+    ends = {}
+    for name, hand in HANDED.items():
+        torch.manual_seed(0)
+        ends[name] = fit(make(hand(Dropping())), tmp_path)
+    expected = ends.pop("as built")
+    for name, found in ends.items():
+        assert found.keys() == expected.keys(), name
+        assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+
+
+def test_a_network_that_is_handed_to_a_distillation_is_left_alone():
+    network = Dropping().eval().requires_grad_(False)
+    model = RealUIDModule(network, None)
+    assert not network.training
+    assert not any(weight.requires_grad for weight in network.parameters())
+    assert not model.teacher.network.training
+    assert model.fake.training
+    assert model.generator.network.norm.training
+
+
+def test_parts_that_are_frozen_among_others_stay_so():
+    network = Dropping()
+    network.norm.requires_grad_(False)
+    assert [weight.requires_grad for weight in trainable(network).norm.parameters()] == [False, False]
