@@ -7,8 +7,8 @@ from typing import Any, ClassVar, cast
 import torch
 from lightning import LightningModule
 from lightning.pytorch.overrides.distributed import _sync_module_states
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -34,7 +34,7 @@ from realuid_lightning.modules.resuming import (
     stream_changes,
     stream_of,
 )
-from realuid_lightning.modules.sharding import shard, share_buffers
+from realuid_lightning.modules.sharding import shard
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix

@@ -1,4 +1,4 @@
-"""Resuming with another config: what the config says holds, what the checkpoint has learnt stays, differences are told."""
+"""Resuming: what the config says holds, what the checkpoint has learnt stays, every difference is told."""
 
 import copy
 import logging
