@@ -180,7 +180,7 @@ def _misfit(name: str, state: dict[str, Any], optimizer: Optimizer, written: str
 
 def _configured(state: dict[str, Any], optimizer: Optimizer) -> Iterator[str]:
     """Give a state the settings of an optimizer, and yield those that are others now."""
-    told = set()
+    told: set[str] = set()
     for theirs, ours in zip(state.get("param_groups", []), optimizer.param_groups, strict=False):
         settings = {key: value for key, value in ours.items() if key not in ("params", "param_names")}
         changed = [key for key in settings if key in theirs and not _same(theirs[key], settings[key])]

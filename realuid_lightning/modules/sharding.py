@@ -70,5 +70,5 @@ def share_buffers(networks: Iterable[nn.Module]) -> None:
     for buffers in alike.values():
         sent = torch.cat([buffer.flatten() for buffer in buffers])
         distributed.broadcast(sent, 0)
-        for buffer, part in zip(buffers, sent.split([buffer.numel() for buffer in buffers]), strict=True):
+        for buffer, part in zip(buffers, torch.split(sent, [buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))

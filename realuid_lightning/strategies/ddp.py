@@ -1,7 +1,7 @@
 """DDP for networks that train in turn: each has a wrapper of its own, so that an idle one sends nothing."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +70,12 @@ class PerNetworkDDP(DDPStrategy):
         self._followed = {name: _Followed(self._setup_model(part)) for name, part in module.trained.items()}
         self._register_ddp_hooks()
 
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+        device_ids = self.determine_ddp_device_ids()
+        apart = nullcontext() if device_ids is None else torch.cuda.stream(torch.cuda.Stream(self.root_device))  # type: ignore[no-untyped-call]
+        with apart:
+            return _InFixedOrder(module=model, device_ids=device_ids, **self._ddp_kwargs)
+
     def _check(self, module: MatchingModule) -> None:
         """Refuse weights that no wrapper would keep alike on all processes."""
         known = {id(weight) for network in module.trained.values() for weight in network.parameters()}
@@ -119,6 +125,28 @@ class PerNetworkDDP(DDPStrategy):
         for followed in self._followed.values():
             followed.release()
         self._followed = {}
+
+
+class _InFixedOrder(DistributedDataParallel):
+    """DDP that sends gradients in the same order from the first backward pass on: last weights first.
+
+    DDP itself arranges them anew after the first backward pass. From three processes on, sums round otherwise then, so
+    a resumed run, whose first pass comes later, would not be the uninterrupted one bit for bit.
+
+    Args:
+        kwargs: Arguments of ``DistributedDataParallel``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reducer._push_all_rebuilt_params()  # as if they had arrived so; nothing with find_unused_parameters
+        self.reducer._rebuild_buckets()
+
+    def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
+        weights, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
+        if self.find_unused_parameters:  # which never arranges anew, and turns them round by itself
+            return weights, sparse
+        return weights[::-1], sparse[::-1]
 
 
 class _Followed:

@@ -1,0 +1,201 @@
+"""Every cell of the table of test_strategies.py: python strategy_runs.py FOLDER PROCESSES."""
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+
+import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
+from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.errors import UserError
+from realuid_lightning.losses import GAN
+from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.networks import MLP
+from realuid_lightning.seeding import mix
+
+STRATEGIES = ("ddp_per_network", "fsdp_per_network", "ddp_find_unused_parameters_true")
+SHARES, ROWS = 3, 4  # processes, of as many rows each; one process takes all of them
+
+
+class Together:
+    """Draws for all rows alike, of which each of W processes takes each W-th."""
+
+    def rng(self, batch_idx):
+        return torch.Generator().manual_seed(mix(self.global_step, batch_idx % self.trainer.accumulate_grad_batches))
+
+    def draw(self, batch, rng, sample_t=None):
+        processes, x1 = self.trainer.world_size, batch.x1
+        if processes == 1:  # the stream gives the rows of the first process, then those of the second, ...
+            x1 = x1.reshape(SHARES, ROWS, -1).transpose(0, 1).reshape(x1.shape)
+        drawn = super().draw(MatchingBatch(x1=torch.cat([x1] * processes)), rng, sample_t)
+        mine = torch.arange(self.global_rank, len(drawn.x1), processes)
+        fields = {name: field[mine] for name, field in drawn._asdict().items() if field is not None}
+        return drawn._replace(**fields | {"x1": x1.to(drawn.x1)})
+
+
+class Teaching(Together, TeacherModule):
+    pass
+
+
+class Distilling(Together, RealUIDModule):
+    pass
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.last.weight = self.first.weight
+
+    def forward(self, t, x, y=None):
+        return self.last(torch.tanh(self.first(x) + t[:, None]))
+
+
+class Normed(nn.Module):
+    """A network with running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.inner = nn.BatchNorm1d(3), mlp()
+
+    def forward(self, t, x, y=None):
+        return self.inner(t, self.norm(x), y)
+
+
+def mlp():
+    made = MLP([3], width=8, depth=2)
+    nn.init.normal_(made.out[-1].weight, std=0.2)
+    return made
+
+
+def partly_frozen():
+    made = mlp()
+    for weight in list(made.parameters())[1:3]:
+        weight.requires_grad_(False)
+    return made
+
+
+def sgd(weights):
+    return torch.optim.SGD(weights, 0.05, 0.9)
+
+
+def distilling(network=mlp, **options):
+    parts = {f"{name}_optimizer": sgd for name in ("fake", "generator")}
+    parts |= {f"{name}_schedule": lambda optimizer: Warmup(optimizer, 2) for name in ("fake", "generator")}
+    return Distilling(network(), None, alpha=0.9, beta=0.94, **({"fake_steps": 2, "ema": []} | parts | options))
+
+
+def teaching(network=mlp, **options):
+    return Teaching(network(), optimizer=sgd, sampling_steps=[1], **({"ema": []} | options))
+
+
+# Each row: how its module is made, and options of its trainer.
+CELLS = {
+    "distillation": (distilling, {}),
+    "teacher": (teaching, {}),
+    "accumulation": (teaching, {"accumulate_grad_batches": 2}),
+    "averages": (functools.partial(distilling, ema=[0.9, 0.5]), {}),
+    "averages of a teacher": (functools.partial(teaching, ema=[0.9, 0.5]), {"accumulate_grad_batches": 2}),
+    "clipping": (functools.partial(distilling, clip=0.05), {}),
+    "clipping of a teacher": (teaching, {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}),
+    "compile": (functools.partial(distilling, compile=True), {}),
+    "compile of a teacher": (functools.partial(teaching, compile=True), {}),
+    "channels_last": (functools.partial(distilling, channels_last=True), {}),
+    "several steps": (functools.partial(distilling, sampling_steps=2), {}),
+    "discriminator": (functools.partial(distilling, gan=GAN()), {}),
+    "frozen weights": (functools.partial(distilling, partly_frozen), {}),
+    "frozen weights of a teacher": (functools.partial(teaching, partly_frozen), {}),
+    "tied weights": (functools.partial(distilling, Tied, ema=[0.5]), {}),
+    "tied weights of a teacher": (functools.partial(teaching, Tied, ema=[0.5]), {"accumulate_grad_batches": 2}),
+}
+
+
+class Count(Callback):
+    """Keeps which samples validation makes, and the buffers it makes them with."""
+
+    def __init__(self):
+        self.index, self.buffers = [], {}
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.index += batch.index.tolist()
+        self.buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
+
+
+def fit(model, folder, strategy, processes, steps=2, ckpt=None, **options):
+    """Train with the sampler that Lightning would put in by default."""
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": processes,
+            "strategy": strategy if processes > 1 else "auto",
+            "precision": "64-true",
+            "max_steps": steps,
+            "limit_val_batches": 0,
+            "num_sanity_val_steps": 0,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": folder,
+            **options,
+        }
+    )
+    data = MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), SHARES * ROWS // processes, eval_samples=24)
+    trainer.fit(model, data, ckpt_path=ckpt)
+    return trainer
+
+
+def whole(state):
+    return {name: getattr(value, "full_tensor", lambda value=value: value)() for name, value in state.items()}
+
+
+def trained(name, folder, strategy, processes):
+    """Return the weights that a cell ends with, or why it is refused."""
+    make, options = CELLS[name]
+    torch.manual_seed(1)
+    try:
+        model = make()
+        fit(model, folder, strategy, processes, **options)
+    except UserError as error:
+        return str(error)
+    return whole(model.state_dict())
+
+
+def resumed(folder, strategy, processes):
+    """Return the weights of an uninterrupted run, and those of one that goes on from its middle, in float32."""
+    torch.manual_seed(1)
+    models, file = [distilling(ema=[0.5]) for _ in range(3)], folder / f"{strategy}.ckpt"
+    models[2].load_state_dict(models[0].state_dict())
+    models[1].load_state_dict(models[0].state_dict())
+    fit(models[0], folder, strategy, processes, 4, precision="32-true")
+    fit(models[1], folder, strategy, processes, 2, precision="32-true").save_checkpoint(file)
+    fit(models[2], folder, strategy, processes, 4, file, precision="32-true")
+    return [whole(models[i].state_dict()) for i in (0, 2)]
+
+
+def normed(folder, strategy, processes):
+    """Return what is evaluated, by which buffers, and what a checkpoint then holds."""
+    torch.manual_seed(1)
+    count, file = Count(), folder / f"normed.{strategy}.ckpt"
+    model = distilling(Normed, ema=[0.5])
+    options = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    fit(model, folder, strategy, processes, callbacks=[count], **options).save_checkpoint(file)
+    return count.index, count.buffers, torch.load(file, weights_only=True)["state_dict"]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    nn.Module.compile = functools.partialmethod(nn.Module.compile, backend="eager")
+    folder, processes = Path(sys.argv[1]), int(sys.argv[2])
+    found = {}
+    for strategy in STRATEGIES if processes > 1 else ["auto"]:
+        found[strategy] = {name: trained(name, folder, strategy, processes) for name in CELLS}
+        found[strategy]["resumed"] = resumed(folder, strategy, processes)
+        found[strategy]["normed"] = normed(folder, strategy, processes)
+    torch.save(found, folder / f"rank{os.environ.get('LOCAL_RANK', '0')}.pt")

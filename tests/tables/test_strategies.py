@@ -1,0 +1,131 @@
+"""Every strategy with every option that it may meet: what one process makes of the joined batch, or a clear refusal.
+
+All cells are made by one set of processes, of strategy_runs.py. A strategy or an option that is shipped needs a row.
+"""
+
+import inspect
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from realuid_lightning import strategies
+from realuid_lightning.modules import DistillationModule, MatchingModule, RealUIDModule, TeacherModule
+
+RUNS = Path(__file__).parent / "strategy_runs.py"
+TABLE = runpy.run_path(str(RUNS), run_name="table")
+STRATEGIES, CELLS, SHARES = TABLE["STRATEGIES"], TABLE["CELLS"], TABLE["SHARES"]
+
+REFUSED = {
+    ("fsdp_per_network", "compile"): "compile: true does not go with networks that are divided",
+    ("fsdp_per_network", "compile of a teacher"): "compile: true does not go with networks that are divided",
+    ("fsdp_per_network", "channels_last"): "channels_last: true does not go with networks that are divided",
+    ("fsdp_per_network", "tied weights"): "last.weight is first.weight; use ddp_per_network",
+    ("fsdp_per_network", "tied weights of a teacher"): "last.weight is first.weight; use ddp_per_network",
+}
+
+# Each option of the modules, and the row that tries it.
+ROW_OF = {
+    **dict.fromkeys(("network", "path", "teacher_ckpt", "fake_steps", "alpha", "beta"), "distillation"),
+    **dict.fromkeys(("generator_optimizer", "generator_schedule", "fake_optimizer", "fake_schedule"), "distillation"),
+    **dict.fromkeys(("optimizer", "schedule", "solver"), "teacher"),
+    **{"ema": "averages", "clip": "clipping", "compile": "compile", "channels_last": "channels_last"},
+    **{"sampling_steps": "several steps", "gan": "discriminator"},
+}
+# Those that change a formula, a start or an evaluation of one process, and send nothing.
+LOCAL = {"gamma", "divergence", "fake_init", "teacher_ema", "generator_ckpt", "generator_ema"}
+LOCAL |= {"evaluate", "predict_with", "sampling_chunk", "max_skips", "fresh_optimizers"}
+OPTIONS = {
+    name
+    for module in (MatchingModule, TeacherModule, DistillationModule, RealUIDModule)
+    for name, parameter in inspect.signature(module.__init__).parameters.items()
+    if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process makes of all rows."""
+    folder = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(RUNS), str(folder), "1"])
+        patch.setenv("LOCAL_RANK", "0")
+        patch.setattr(torch.nn.Module, "compile", torch.nn.Module.compile)  # given back afterwards
+        runpy.run_path(str(RUNS), run_name="__main__")
+    return torch.load(folder / "rank0.pt", weights_only=True)["auto"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """What several processes make, by each strategy; one entry a process."""
+    folder = tmp_path_factory.mktemp("several")
+    process = subprocess.Popen(
+        [sys.executable, str(RUNS), str(folder), str(SHARES)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:  # processes that wait for each other
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, errors[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(SHARES)]
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_processes_train_what_one_trains_on_the_joined_batch_or_refuse(strategy, cell, alone, shared):
+    found = [rank[strategy][cell] for rank in shared]
+    if (strategy, cell) in REFUSED:
+        assert all(REFUSED[strategy, cell] in text for text in found)
+        return
+    assert not isinstance(found[0], str), found[0]
+    assert all(same(found[0], other) for other in found[1:])
+    torch.testing.assert_close(found[0], alone[cell], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_resuming_is_exact(strategy, shared):
+    for rank in shared:
+        whole, resumed = rank[strategy]["resumed"]
+        assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_sample_is_evaluated_once_with_lightnings_default_sampler(strategy, shared):
+    assert sorted(index for rank in shared for index in rank[strategy]["normed"][0]) == list(range(24))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_running_statistics_are_alike_in_evaluation_and_checkpoint(strategy, shared):
+    saved = shared[0][strategy]["normed"][2]
+    for rank in shared:
+        buffers = rank[strategy]["normed"][1]
+        moved = [name for name in buffers if name.startswith("fake.") and name.endswith("running_mean")]
+        assert moved
+        assert all(buffers[name].abs().sum() > 0 for name in moved)
+        for name, buffer in buffers.items():
+            assert torch.equal(buffer, saved[name]), name
+
+
+def test_every_strategy_that_is_shipped_has_its_cells():
+    shipped = {getattr(strategies, name).name for name in strategies.__all__}
+    assert shipped - set(STRATEGIES) == set()
+
+
+@pytest.mark.parametrize("option", sorted(OPTIONS))
+def test_every_option_has_a_row_or_sends_nothing(option):
+    assert option in LOCAL or ROW_OF.get(option) in CELLS, f"{option} has no row"
