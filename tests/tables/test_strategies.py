@@ -49,36 +49,39 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What one process makes of all rows."""
-    folder = tmp_path_factory.mktemp("one")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(RUNS), str(folder), "1"])
-        patch.setenv("LOCAL_RANK", "0")
-        patch.setattr(torch.nn.Module, "compile", torch.nn.Module.compile)  # given back afterwards
-        runpy.run_path(str(RUNS), run_name="__main__")
-    return torch.load(folder / "rank0.pt", weights_only=True)["auto"]
+def made(tmp_path_factory):
+    """What one process makes of all rows, and what several make by each strategy, at the same time."""
+    folders = {1: tmp_path_factory.mktemp("one"), SHARES: tmp_path_factory.mktemp("several")}
+    runs = []
+    for processes, folder in folders.items():
+        with (folder / "errors").open("w") as errors:
+            command = [sys.executable, str(RUNS), str(folder), str(processes)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": errors}
+            runs.append(subprocess.Popen(command, env=environment, start_new_session=True, **quiet))
+    try:
+        ends = [run.wait(timeout=300) for run in runs]
+    finally:
+        for run in runs:
+            if run.poll() is None:  # processes that wait for each other
+                os.killpg(run.pid, signal.SIGKILL)
+    assert ends == [0, 0], [(folder / "errors").read_text()[-3000:] for folder in folders.values()]
+    return {
+        processes: [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+        for processes, folder in folders.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """What several processes make, by each strategy; one entry a process."""
-    folder = tmp_path_factory.mktemp("several")
-    process = subprocess.Popen(
-        [sys.executable, str(RUNS), str(folder), str(SHARES)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=400)
-    except subprocess.TimeoutExpired:  # processes that wait for each other
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, errors[-3000:]
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(SHARES)]
+def alone(made):
+    """What one process makes."""
+    return made[1][0]["auto"]
+
+
+@pytest.fixture(scope="module")
+def shared(made):
+    """What several processes make, one entry a process."""
+    return made[SHARES]
 
 
 def same(left, right):
