@@ -132,7 +132,7 @@ def test_default_h_grows_with_the_root_of_the_dimensions(shape):
 def test_eps_is_the_least_norm_that_is_divided_by():
     step = linear_step()
     norms = (step.teacher - step.fake).flatten(1).norm(dim=1)
-    eps = norms.median().item()
+    eps = norms.sort().values[2:4].mean().item()  # at a norm itself, rounding would decide on the gradient
     floored = L2(eps).loss(step, alpha=0.9, beta=0.86)
     products = ((step.teacher - step.fake) * (0.9 * step.teacher - 0.86 * step.target)).sum((1, 2))
     same_loss(floored, (products / norms.clamp(min=eps)).mean(), step)
