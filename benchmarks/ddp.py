@@ -103,7 +103,6 @@ def fit(strategy: str, cycles: int, profiled: bool, options: argparse.Namespace)
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
     )
     trainer.fit(model, MatchingDataModule(Digits(), batch_size=options.batch))
     return model.taken

@@ -41,6 +41,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Let what is left be taken away in order: libraries tell of objects that outlive them."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):
     """Keep a test away from the user's cache and from the seed of another test."""

@@ -187,7 +187,6 @@ def trainer_of(kind: str, steps: int, **options: Any) -> Trainer:
         accelerator="gpu" if kind == "cuda" else "cpu",
         max_steps=steps,
         log_every_n_steps=10**9,
-        use_distributed_sampler=False,
         **{"devices": 1, "limit_val_batches": 0, **quiet, **options},
     )
 

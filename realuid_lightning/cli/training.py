@@ -97,7 +97,6 @@ class RealUIDCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={
                 "default_root_dir": "runs/run",
-                "use_distributed_sampler": False,  # our loaders are sharded already
                 "num_sanity_val_steps": 0,
             },
             auto_configure_optimizers=False,  # modules have optimizers of their own

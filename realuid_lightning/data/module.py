@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from realuid_lightning.data.batch import MatchingBatch, to_floats
 from realuid_lightning.data.checks import set_up, shape_of, told
@@ -37,7 +38,7 @@ from realuid_lightning.signals import undisturbed
 class MatchingDataModule(LightningDataModule):
     """Real samples for training, latents for evaluation and prediction, and source ends where a framework translates.
 
-    Loaders are sharded by rank, so the trainer needs ``use_distributed_sampler=False``. The training loader is endless
+    Loaders are sharded by rank, whatever the trainer's ``use_distributed_sampler`` says. The training loader is endless
     and begins at the trainer's ``global_step``, which makes resuming exact with any number of workers.
 
     Args:
@@ -184,8 +185,6 @@ class MatchingDataModule(LightningDataModule):
             UserError: If data are missing or do not fit, labels are wanted that are not there, or training has no end.
         """
         self._resident = None  # what an interrupted run has left
-        if self.trainer is not None:  # its samplers would share out anew what these loaders have shared out
-            self.trainer._accelerator_connector.use_distributed_sampler = False
         if self.labels:
             self._check_classes()
         if stage == "fit":
@@ -245,8 +244,8 @@ class MatchingDataModule(LightningDataModule):
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
         sampler = StreamSampler(self.batch_size, micro_batches, *self._place(), self._batches_done)
         if self._resident is not None:  # codes cost less than passing them on
-            return self._loader(self._resident.codes, 0, batch_sampler=sampler)
-        return self._loader(self._stream(), self.num_workers, batch_sampler=sampler)
+            return self._loader(self._resident.codes, 0, batch_size=None, sampler=sampler)
+        return self._loader(self._stream(), self.num_workers, batch_size=None, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[MatchingBatch]:
         """Return this rank's share of latents 0 to ``eval_samples - 1``, with source ends and their truth if any."""
@@ -298,7 +297,9 @@ class MatchingDataModule(LightningDataModule):
         mine = indices[list(share(len(indices), rank, world_size))]
         dataset = LatentDataset(mine, self.shape, self._labels_of(mine), self.eval_origin, truth)
         workers = self.num_workers if self.translates else 0  # latents alone cost less than passing them on
-        return self._loader(dataset, workers, batch_size=self.eval_batch_size)
+        # All of this share in order: Lightning would share it out once more, but for a sampler of this kind.
+        in_order: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
+        return self._loader(dataset, workers, batch_size=self.eval_batch_size, sampler=in_order)
 
     @property
     def _origin_classes(self) -> int | None:

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from realuid_lightning.data.batch import MatchingBatch
 from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.source import Labels, Samples, Source
-from realuid_lightning.data.stream import Codes, Order, PairStream, Positions, RealStream, decoded
+from realuid_lightning.data.stream import Codes, Order, PairStream, Positions, RealStream, Stream, decoded
 from realuid_lightning.errors import UserError
 
 PART = 4096
@@ -29,7 +28,7 @@ class CodedBatch(NamedTuple):
     x0: Codes | None = None
 
 
-class CodeStream(Dataset[CodedBatch]):
+class CodeStream(Stream[CodedBatch]):
     """An endless stream of codes; it holds no samples, and is sent to loader processes in their place.
 
     Args:

@@ -4,13 +4,16 @@ The stream is addressed by position, and everything about a position (its sample
 and the position alone. Resuming is starting at a later position, and sharding is sharing the positions out.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from realuid_lightning.data.batch import MatchingBatch
 from realuid_lightning.data.checks import samples_at
@@ -30,6 +33,7 @@ MOST_INDICES = 10**8
 
 Positions = Int64[np.ndarray, "b"]
 Codes = Int64[Tensor, "b"]
+B = TypeVar("B")
 
 
 class Order:
@@ -77,7 +81,19 @@ def decoded(codes: Codes) -> tuple[Int64[Tensor, "b"], Bool[Tensor, "b"]]:
     return torch.where(mirrored, ~codes, codes), mirrored
 
 
-class RealStream(Dataset[MatchingBatch]):
+class Stream(Dataset[B], ABC):
+    """An endless stream, of which a loader without batches of its own takes as many positions at once as it wants."""
+
+    @abstractmethod
+    def __getitems__(self, positions: Positions | Sequence[int]) -> B:
+        """Return what is at ``positions``, as one batch."""
+
+    def __getitem__(self, positions: Positions | Sequence[int]) -> B:
+        """Return the same."""
+        return self.__getitems__(positions)
+
+
+class RealStream(Stream[MatchingBatch]):
     """An endless stream of real samples, in the order and with the flips of ``Order``.
 
     Args:
@@ -99,7 +115,7 @@ class RealStream(Dataset[MatchingBatch]):
         return MatchingBatch(x1=x, y=y if self.labels else None)
 
 
-class PairStream(Dataset[MatchingBatch]):
+class PairStream(Stream[MatchingBatch]):
     """An endless stream of both ends of a path: real samples ``x1``, and ``x0`` from a data set of source ends.
 
     Args:
@@ -124,12 +140,13 @@ class PairStream(Dataset[MatchingBatch]):
         return self.ends.__getitems__(positions)._replace(x0=self.origins.__getitems__(positions).x1)
 
 
-class StreamSampler(Sampler[Positions]):
+class StreamSampler(DistributedSampler[Positions]):
     """An endless sequence of batches of stream positions, shared out among processes without overlap.
 
     Batch ``k`` consists of micro-batches ``m = k * micro_batches + j``; of micro-batch ``m``, rank ``r`` of ``W`` takes
     positions ``(m * W + r) * batch_size + i``. So ``W`` processes see together, micro-batch by micro-batch, what one
-    process with ``W`` times the batch size sees.
+    process with ``W`` times the batch size sees. It is torch's ``DistributedSampler`` in kind alone: Lightning puts one
+    in the place of any other sampler.
 
     Args:
         batch_size: Samples in one micro-batch of one process.
@@ -149,6 +166,12 @@ class StreamSampler(Sampler[Positions]):
     ) -> None:
         self.batch_size, self.micro_batches = batch_size, micro_batches
         self.rank, self.world_size, self.start = rank, world_size, start
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the stream has no epochs."""
+
+    def __len__(self) -> int:
+        raise TypeError("the stream has no end")
 
     def __iter__(self) -> Iterator[Positions]:
         k = self.start() if callable(self.start) else self.start

@@ -22,7 +22,7 @@ def weights(compiled):
         nn.init.normal_(weight, std=0.05)
     module = RealUIDModule(network, None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.9], compile=compiled)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    options = {"max_steps": 2, "limit_val_batches": 0, "use_distributed_sampler": False, **quiet}
+    options = {"max_steps": 2, "limit_val_batches": 0, **quiet}
     trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_per_network", **options)
     trainer.fit(module, MatchingDataModule(Digits(), batch_size=4))
     return {name: value.clone() for name, value in module.state_dict().items()}

@@ -80,7 +80,6 @@ def fit(name, kind, steps, ckpt=None):
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=FOLDER / name,
         callbacks=[RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16)],
     )
@@ -127,7 +126,6 @@ def in_place(steps):
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=FOLDER / "in place",
         callbacks=[RunCheckpoint(), Diagnostics(16)],
     )

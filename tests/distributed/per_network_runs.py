@@ -123,7 +123,6 @@ def fit(model, data, strategy, steps=2, ckpt=None, precision="64-true", **option
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=FOLDER,
         **options,
     )

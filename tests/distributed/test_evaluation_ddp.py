@@ -34,7 +34,6 @@ trainer = Trainer(
     logger=False,
     enable_checkpointing=False,
     enable_progress_bar=False,
-    use_distributed_sampler=False,
     default_root_dir=folder,
     callbacks=[FIDCallback(RawFeatures([1, 8, 8])), SampleGrid(9), PredictionWriter(folder, "npz")],
 )

@@ -31,7 +31,6 @@ trainer = Trainer(
     enable_checkpointing=False,
     enable_progress_bar=False,
     enable_model_summary=False,
-    use_distributed_sampler=False,
     default_root_dir=folder,
 )
 model = RealUIDModule(network=network, teacher_ckpt=None, alpha=0.9, beta=0.94, fake_steps=2)
@@ -85,7 +84,6 @@ trainer = Trainer(
     enable_checkpointing=False,
     enable_progress_bar=False,
     enable_model_summary=False,
-    use_distributed_sampler=False,
     default_root_dir=folder,
 )
 optimizers = {"fake_optimizer": sgd, "generator_optimizer": sgd, "fake_schedule": Warmup, "generator_schedule": Warmup}

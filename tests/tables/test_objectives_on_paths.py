@@ -394,7 +394,6 @@ def test_training_leaves_no_update_out(name, precision, tmp_path):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=tmp_path,
     ).fit(made, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=64, origin=origin))
     assert made.global_step == len(rows)

@@ -84,7 +84,6 @@ def trainer(folder, **options):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=folder,
         callbacks=[FidelityCallback()],
         **{"num_sanity_val_steps": 0, **options},

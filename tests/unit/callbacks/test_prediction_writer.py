@@ -28,7 +28,6 @@ def predict(root, writer, model=None, source=None, batch_size=7, labels=False):
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        use_distributed_sampler=False,
         default_root_dir=root,
         callbacks=[writer],
     )

@@ -40,7 +40,6 @@ def fit(folder, module, bar, steps=6, ckpt_path=None, **options):
         logger=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         max_steps=steps,
         default_root_dir=folder,

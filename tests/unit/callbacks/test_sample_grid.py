@@ -34,7 +34,6 @@ def validate(folder, source, count, batch_size=7, logger=False, shape=(1, 8, 8),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=folder,
         callbacks=[SampleGrid(count)],
     )

@@ -49,7 +49,6 @@ def trainer(tmp_path, **options):
             "enable_checkpointing": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "use_distributed_sampler": False,
             "limit_val_batches": 0,
             "default_root_dir": tmp_path,
             **options,

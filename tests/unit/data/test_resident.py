@@ -75,7 +75,6 @@ def trainer(tmp_path, steps, **options):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=tmp_path,
         max_steps=steps,
         **options,

@@ -108,7 +108,8 @@ def test_start_is_resuming():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_yields_the_stream_in_order(workers):
     stream, sampler = RealStream(Digits(), 0, flip=True, labels=True), StreamSampler(8, 2, start=4)
-    loader = iter(DataLoader(stream, batch_sampler=sampler, num_workers=workers, collate_fn=lambda batch: batch))
+    options = {"batch_size": None, "sampler": sampler, "num_workers": workers}
+    loader = iter(DataLoader(stream, collate_fn=lambda batch: batch, **options))
     for k in range(4, 9):
         expected, got = stream.__getitems__(sampler.batch(k)), next(loader)
         assert torch.equal(got.x1, expected.x1)

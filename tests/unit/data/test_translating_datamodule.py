@@ -63,7 +63,6 @@ def trainer(tmp_path, **options):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=tmp_path,
         **{"limit_val_batches": 0, **options},
     )

@@ -208,7 +208,6 @@ def test_generator_steps_draw_from_generator_t_and_fake_steps_from_sample_t(tmp_
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=tmp_path,
     ).fit(made, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4))
     assert seen == [("fake", {0.25}), ("fake", {0.25}), ("generator", {0.75})] * 2

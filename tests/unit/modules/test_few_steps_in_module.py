@@ -47,7 +47,6 @@ def trainer(folder, steps=2):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )

@@ -57,7 +57,6 @@ def trainer(folder, steps):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=folder,
     )
 

@@ -61,7 +61,6 @@ def trainer(folder, steps, **options):
             "enable_checkpointing": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "use_distributed_sampler": False,
             "num_sanity_val_steps": 0,
             "limit_val_batches": 0,
             "default_root_dir": folder,

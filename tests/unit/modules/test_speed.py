@@ -66,7 +66,6 @@ def fit(model, folder, steps=2, ckpt=None, precision="32-true"):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=folder,
         precision=precision,
     )

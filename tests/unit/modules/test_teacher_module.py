@@ -32,7 +32,6 @@ def trainer(folder, steps, **options):
     return Trainer(
         accelerator="cpu",
         max_steps=steps,
-        use_distributed_sampler=False,
         limit_val_batches=0,
         default_root_dir=folder,
         **quiet,

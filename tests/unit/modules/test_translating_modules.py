@@ -64,7 +64,6 @@ def trainer(folder, steps=1, **options):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
         **options,

@@ -309,7 +309,6 @@ def test_a_teacher_of_each_class_can_be_distilled(make: Maker, path: MatchingPat
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=tmp_path,
     )
     trainer.fit(module, MatchingDataModule(Digits(), batch_size=4, labels=True, eval_samples=8))
