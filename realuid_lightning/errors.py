@@ -1,6 +1,7 @@
 """Faults that a user can mend, told all at once."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -34,6 +35,12 @@ class Faults:
         """Note ``message`` unless ``sound`` holds."""
         if not sound:
             self.found.append(message)
+
+    def finite(self, **numbers: float | Sequence[float] | None) -> None:
+        """Note the numbers, and the lists of them, that are not finite; None stands for no number."""
+        for name, value in numbers.items():
+            given = value if isinstance(value, Sequence) else [] if value is None else [value]
+            self.unless(all(map(math.isfinite, given)), f"{name} must be finite, got {value}")
 
     def raise_any(self) -> None:
         """Raise one ``UserError`` that lists all faults noted so far; do nothing without any."""

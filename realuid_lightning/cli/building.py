@@ -1,10 +1,7 @@
 """Building what a config names, and one line for whatever a constructor refuses."""
 
-import inspect
-import math
 import sysconfig
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +20,11 @@ def build(class_type: type[T], *args: Any, **kwargs: Any) -> T:
     """Call a constructor as a config says.
 
     Raises:
-        UserError: With what the constructor has raised, whatever it was; or if a number of one of our own classes is
-            not finite.
+        UserError: With what the constructor has raised, whatever it was.
     """
     kwargs.pop("applied_instantiation_links", None)
     if issubclass(class_type, Optimizer | LRScheduler):
         return class_type(*args, **kwargs)  # the module that asks for it knows the option that is at fault
-    check_finite(class_type, kwargs)
     try:
         return class_type(*args, **kwargs)
     except UserError:
@@ -60,20 +55,3 @@ def origin(error: BaseException | None) -> str:
                 return f"{file.name}, line {frame.lineno}"
         error = error.__cause__ or error.__context__
     return ""
-
-
-def check_finite(class_type: type, arguments: Mapping[str, Any]) -> None:
-    """Refuse numbers that are not finite, unless they are defaults, for a class of this package or derived from one.
-
-    Raises:
-        UserError: With all of them.
-    """
-    if not any(base.__module__.startswith("realuid_lightning") for base in inspect.getmro(class_type)):
-        return
-    faults, parameters = Faults(class_type.__name__), inspect.signature(class_type).parameters
-    for name, value in arguments.items():
-        numbers = value if isinstance(value, list | tuple) else [value]
-        finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
-        default = name in parameters and value == parameters[name].default
-        faults.unless(finite or default, f"{name} must be finite, got {value}")
-    faults.raise_any()

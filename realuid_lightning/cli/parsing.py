@@ -22,6 +22,9 @@ NOISE = re.compile(
 GROUPS = ("trainer", "model", "data", "fid", "grid", "checkpoint", "writer")
 """Groups of options; jsonargparse would take a number or a list for no options at all."""
 
+LONGEST = 300
+"""Characters of a line after which it is cut: values can be of any length."""
+
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
@@ -64,15 +67,16 @@ def clear(message: str, error: BaseException | None = None) -> list[str]:
     told = _most_telling(found or lines, given)
     if place and place not in told[-1]:
         told[-1] += f" ({place})"
+    cut = (f"{line[:LONGEST]}..." if len(line) > LONGEST else line for line in told)
     return [
         f"{option}{line}{'; put it in quotes' if '; put' not in line and 'expected str, got' in line else ''}"
-        for line in told
+        for line in cut
     ]
 
 
 def _most_telling(lines: list[str], given: str) -> list[str]:
     """Return the lines that say more than which kinds of values an option takes; those in one line, if all are such."""
-    kinds = [line for line in lines if re.fullmatch(r"expected (one of .*|[\w.]+)", line)]
+    kinds = [line for line in lines if re.fullmatch(r"expected (one of ((?!, got ).)*|[\w.]+)", line)]
     others = [line for line in lines if line not in kinds and "does not correspond to a subclass" not in line]
     if others:
         return list(dict.fromkeys(others))
@@ -94,8 +98,10 @@ def check_configs(words: Sequence[str]) -> None:
                 text = file.read_text()
                 faults = list(_faults(yaml.compose(text, yaml.SafeLoader)))
                 yaml.safe_load(text)
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
                 raise UserError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from error
+            except OSError as error:
+                raise UserError(f"{file}: cannot be read: {error.strerror}") from error
             if faults:
                 raise UserError("\n".join(f"{file}: {fault}" for fault in faults))
 

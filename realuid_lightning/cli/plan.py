@@ -19,7 +19,7 @@ from torch import nn
 
 from realuid_lightning.callbacks import FIDCallback
 from realuid_lightning.callbacks.monitors import check_monitors
-from realuid_lightning.cli.building import build, check_finite
+from realuid_lightning.cli.building import build
 from realuid_lightning.cli.parsing import check_configs
 from realuid_lightning.cli.training import RealUIDCLI, _hush
 from realuid_lightning.errors import Faults, UserError, gathering_faults
@@ -131,7 +131,6 @@ class PlanCLI(RealUIDCLI):
 def _weightless(class_type: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
     """Build a module on the meta device, or, if its constructor needs numbers, as usual."""
     kwargs.pop("applied_instantiation_links", None)
-    check_finite(class_type, kwargs)
     try:
         with torch.device("meta"):
             return class_type(*args, **kwargs)

@@ -61,6 +61,7 @@ class GAN:
         t_range: Sequence[float] = (0.8, 1.0),
     ) -> None:
         faults = Faults("GAN")
+        faults.finite(generator_weight=generator_weight, discriminator_weight=discriminator_weight, t_range=t_range)
         faults.unless(generator_weight > 0, f"generator_weight must be above 0, got {generator_weight}")
         faults.unless(discriminator_weight > 0, f"discriminator_weight must be above 0, got {discriminator_weight}")
         faults.unless(

@@ -245,6 +245,9 @@ class SiD(Divergence):
     """
 
     def __init__(self, alpha_sid: float = 1.0, normalise: bool = True) -> None:
+        faults = Faults("SiD")
+        faults.finite(alpha_sid=alpha_sid)
+        faults.raise_any()
         self.alpha_sid = alpha_sid
         self.normalise = normalise
 
@@ -271,6 +274,7 @@ class PseudoHuber(Divergence):
 
     def __init__(self, h: float | None = None) -> None:
         faults = Faults("PseudoHuber")
+        faults.finite(h=h)
         faults.unless(h is None or h > 0, f"h must be above 0, or null for 0.00054 sqrt(dimensions), got {h}")
         faults.raise_any()
         self.h = h
@@ -294,6 +298,7 @@ class L2(Divergence):
 
     def __init__(self, eps: float = 1e-6) -> None:
         faults = Faults("L2")
+        faults.finite(eps=eps)
         faults.unless(eps > 0, f"eps must be above 0, got {eps}")
         faults.raise_any()
         self.eps = eps

@@ -90,6 +90,7 @@ class MatchingModule(LightningModule):
     ) -> None:
         super().__init__()
         faults = Faults(type(self).__name__)
+        faults.finite(ema=ema)
         for fault in ema_faults(ema):
             faults.unless(False, fault)
         faults.unless(sampling_chunk >= 1, f"sampling_chunk must be at least 1, got {sampling_chunk}")

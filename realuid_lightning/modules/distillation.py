@@ -78,6 +78,7 @@ class DistillationModule(MatchingModule):
     ) -> None:
         super().__init__(path, **matching)
         faults = Faults(type(self).__name__)
+        faults.finite(clip=clip, teacher_ema=teacher_ema, generator_ema=generator_ema)
         faults.unless(fake_steps >= 1, f"fake_steps must be at least 1, got {fake_steps}")
         faults.unless(sampling_steps >= 1, f"sampling_steps must be at least 1, got {sampling_steps}")
         faults.unless(clip is None or clip > 0, f"clip must be above 0, or null for no clipping, got {clip}")

@@ -71,6 +71,7 @@ class RealUIDModule(DistillationModule):
 
     def _check_objective(self) -> None:
         faults, name = Faults("RealUIDModule"), type(self.divergence).__name__
+        faults.finite(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
         faults.unless(0 < self.alpha <= 1, f"alpha must be in (0, 1], got {self.alpha}")
         faults.unless(
             self.gamma is None or isinstance(self.divergence, SquaredDistance),

@@ -83,6 +83,7 @@ class DiT(Recorded, nn.Module):
             f"num_heads must divide hidden_size = {hidden_size}, got {num_heads}",
         )
         faults.unless(hidden_size % 4 == 0, f"hidden_size must be divisible by 4, got {hidden_size}")
+        faults.finite(mlp_ratio=mlp_ratio)
         faults.unless(mlp_ratio > 0, f"mlp_ratio must be above 0, got {mlp_ratio}")
         faults.unless(
             num_classes is None or num_classes > 0, f"num_classes must be positive or None, got {num_classes}"

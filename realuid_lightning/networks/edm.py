@@ -88,6 +88,7 @@ class SongUNet(NamedUNet):
         faults.unless(
             encoder_type in ("standard", "residual"), f"encoder_type must be standard or residual, got {encoder_type}"
         )
+        faults.finite(resample_filter=resample_filter)
         faults.unless(
             len(resample_filter) > 0 and len(resample_filter) % 2 == 0 and sum(resample_filter) != 0,
             f"resample_filter must hold an even number of taps whose sum is not 0, got {list(resample_filter)}",

@@ -53,6 +53,7 @@ class DiffusionPath(AffinePath):
         self.sigma_max, self.sigma_min = self.sigma(ends).tolist()
         self._explodes = not self.schedule(ends).da.any()  # the data keep their scale, noise is added
         faults = Faults("DiffusionPath")
+        faults.finite(sigma_data=sigma_data, log_sigma_mean=log_sigma_mean, log_sigma_std=log_sigma_std)
         faults.unless(sigma_data > 0, f"sigma_data must be above 0, got {sigma_data}")
         faults.unless(log_sigma_std > 0, f"log_sigma_std must be above 0, got {log_sigma_std}")
         faults.unless(

@@ -47,6 +47,7 @@ class InterpolantPath(MatchingPath):
     ) -> None:
         self.schedule = schedule if schedule is not None else LinearSchedule()
         faults = Faults("InterpolantPath")
+        faults.finite(noise=noise)
         faults.unless(gamma in ("sqrt", "sin2", "none"), f"gamma must be 'sqrt', 'sin2' or 'none', got {gamma!r}")
         faults.unless(noise > 0, f"noise must be above 0 (gamma 'none' switches it off), got {noise}")
         faults.unless(

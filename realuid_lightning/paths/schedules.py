@@ -79,6 +79,7 @@ class VPSchedule(Schedule):
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         faults = Faults("VPSchedule")
+        faults.finite(beta_min=beta_min, beta_max=beta_max)
         faults.unless(beta_min >= 0, f"beta_min must be at least 0, got {beta_min}")
         faults.unless(beta_max > beta_min, f"beta_max must be greater than beta_min = {beta_min}, got {beta_max}")
         faults.raise_any()
@@ -116,6 +117,7 @@ class KarrasSchedule(Schedule):
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
         faults = Faults("KarrasSchedule")
+        faults.finite(sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
         faults.unless(sigma_min > 0, f"sigma_min must be above 0, got {sigma_min}")
         faults.unless(sigma_max > sigma_min, f"sigma_max must be greater than sigma_min = {sigma_min}, got {sigma_max}")
         faults.unless(rho >= 1, f"rho must be at least 1, got {rho}")

@@ -2,7 +2,10 @@
 import pytest
 
 from realuid_lightning.errors import Faults, UserError, gathering_faults
-from realuid_lightning.paths import VPSchedule
+from realuid_lightning.losses import GAN, L2, PseudoHuber, SiD
+from realuid_lightning.modules import RealUIDModule, TeacherModule
+from realuid_lightning.networks import MLP, DiT
+from realuid_lightning.paths import DiffusionPath, InterpolantPath, KarrasSchedule, VPSchedule
 
 
 class Component:
@@ -69,3 +72,34 @@ def test_an_interrupt_is_no_fault():
     with pytest.raises(KeyboardInterrupt), gathering_faults():
         Component("broken", -1)
         raise KeyboardInterrupt
+
+
+def distillation(**options):
+    return RealUIDModule(MLP([2], width=8, depth=1), None, **options)
+
+
+def teacher(**options):
+    return TeacherModule(MLP([2], width=8, depth=1), **options)
+
+
+NUMBERS = [
+    *((distillation, name) for name in ("alpha", "beta", "gamma", "clip", "teacher_ema", "generator_ema")),
+    *((GAN, name) for name in ("generator_weight", "discriminator_weight")),
+    *((DiffusionPath, name) for name in ("sigma_data", "log_sigma_mean", "log_sigma_std")),
+    *((KarrasSchedule, name) for name in ("sigma_min", "sigma_max", "rho")),
+    *((VPSchedule, name) for name in ("beta_min", "beta_max")),
+    *((PseudoHuber, "h"), (L2, "eps"), (SiD, "alpha_sid"), (InterpolantPath, "noise")),
+    (DiT, "mlp_ratio"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_a_class_refuses_numbers_that_are_not_finite(make, name, value):
+    with pytest.raises(UserError, match=f"{name} must be finite, got {value}"):
+        make(**{name: value})
+
+
+def test_a_list_of_numbers_is_refused_for_one_that_is_not_finite():
+    with pytest.raises(UserError, match=r"ema must be finite, got \[0.9, inf\]"):
+        teacher(ema=[0.9, float("inf")])

@@ -38,6 +38,8 @@ TEXTS = {
     "data_list": "data: [3]\n",
     "class_without_a_name": "model: {init_args: {network: {class_path: null}}}\n",
     "unknown_group": "modle: {alpha: 3}\n",
+    "deep": f"model: {'[' * 3000}{']' * 3000}\n",
+    "no": "data: {init_args: {eval_labels: no}}\n",
 }
 FILES = {f"{name}.yaml": text for name, text in TEXTS.items()}
 
@@ -60,6 +62,7 @@ TOLD_BY_FILE = (
         "no_data",
         "model",
         "data_list",
+        "deep",
     ),
 )
 
@@ -111,6 +114,13 @@ CASES = {
     "a class without a name": with_file("class_without_a_name", "network"),
     "an unknown group in a file": with_file("unknown_group", "modle"),
     "unknown key in a file": with_file("typo", "fake_stepz"),
+    "a config without a bottom": with_file("deep", "no valid YAML", "recursion"),
+    "a word that YAML takes for a switch": with_file(
+        "no", "eval_labels: expected one of 'balanced', 'sampled', got False"
+    ),
+    "a config that cannot be read": (("fit", "-c", "/proc/self/mem"), ["/proc/self/mem", "cannot be read"]),
+    "a value without an end": ((*FINE, f"--model.path={'x' * 10000}"), ["path: no class xxx", "xxx..."]),
+    "an option without an end": ((*FINE, f"--{'x' * 10000}=1"), ["unrecognized", "xxx..."]),
     "a folder for a config": ((*FINE, "--config=."), ["config", "not a file"]),
     "a URL for a config": ((*FINE, "--config=http://localhost:1/x.yaml"), ["config", "http://localhost:1/x.yaml"]),
     "no name after --config": (("fit", "--config"), ["--config", "expected one argument"]),
