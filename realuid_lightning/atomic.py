@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -60,6 +61,9 @@ def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: M
         tensors: Tensors by name; those that share memory, such as tied weights, are written under each name.
         target: The file to create or replace.
         metadata: Texts by name, kept in the file's header.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
     whole, kept = {}, set()
     for name, tensor in tensors.items():
@@ -68,4 +72,7 @@ def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: M
         whole[name] = dense.clone() if place in kept else dense  # tied weights: the format knows no second names
         kept.add(place)
     with replacing(target) as file:
-        save_file(whole, file, dict(metadata))
+        try:
+            save_file(whole, file, dict(metadata))
+        except SafetensorError as error:  # of a full disk, or of a folder that cannot be written to
+            raise OSError(errno.EIO, str(error), str(target)) from error

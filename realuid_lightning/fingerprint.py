@@ -252,7 +252,10 @@ def _library(module: str, file: str) -> bytes:
     part_of_python = file == "built-in" or file.startswith(("frozen", "<frozen"))
     if not part_of_python and not any(path.is_relative_to(folder) for folder in _INSTALLED):
         return b""
-    return _release(module.partition(".")[0])
+    package = module.partition(".")[0]
+    if not part_of_python and package not in _distributions() and package not in sys.stdlib_module_names:
+        return b""  # copied there by hand: nothing tells when it changes
+    return _release(package)
 
 
 @functools.cache

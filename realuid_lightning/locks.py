@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from realuid_lightning.errors import UserError
 
 PATIENCE = 10.0
 """Seconds to wait for a holder that is just ending: a killed one lets go when its memory is freed."""
+
+ELSEWHERE = 120.0
+"""Seconds to wait for one on another host: if that has died, the file server waits for it (NFSv4: for 90 s)."""
 
 _HELD = (errno.EACCES, errno.EAGAIN)
 
@@ -34,19 +38,21 @@ class FolderLock:
         self._handle: int | None = None
 
     def take(self) -> None:
-        """Take the lock, and wait some seconds for a holder that is ending.
+        """Take the lock, and wait for a holder that is ending.
 
         Raises:
             UserError: If another process holds it, with that process' number and host; or if the folder is not ours to
                 write into.
         """
-        until = time.monotonic() + PATIENCE
+        began = time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while not self._try():
-                if time.monotonic() > until:
+                holder = self._holder()
+                elsewhere = " on " in holder and f" on {socket.gethostname()} " not in holder
+                if time.monotonic() - began > (ELSEWHERE if elsewhere else PATIENCE):
                     raise UserError(
-                        f"{self.folder} is in use by {self._holder()}. Wait until that has ended, or choose another "
+                        f"{self.folder} is in use by {holder}. Wait until that has ended, or choose another "
                         "folder with --trainer.default_root_dir"
                     )
                 time.sleep(0.1)
@@ -57,14 +63,16 @@ class FolderLock:
     def release(self) -> None:
         """Let go of the lock, if it is held."""
         if self._handle is not None:
-            if _is(self._handle, self._file):
-                self._file.unlink()
+            with suppress(OSError):  # a folder that can no more be written to ends no run
+                if _is(self._handle, self._file):
+                    self._file.unlink()
             os.close(self._handle)
             self._handle = None
 
     def _try(self) -> bool:
         """Take the lock if it is free."""
-        handle = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
+        # Not through a link, which a folder of somebody else's may hold: what it leads to would be emptied.
+        handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

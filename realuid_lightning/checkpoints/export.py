@@ -109,7 +109,7 @@ def _no_larger_than(weights: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided
+    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def export_generator(

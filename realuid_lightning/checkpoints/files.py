@@ -3,11 +3,12 @@
 import json
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from realuid_lightning.errors import UserError
 
@@ -16,10 +17,6 @@ RECORD = "realuid_lightning"
 
 EXPORTED = "exported"
 """Key under which the content of an export holds its weights."""
-
-
-# What readers of broken files raise.
-_BROKEN = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError)
 
 
 class DamagedCheckpointError(UserError):
@@ -66,7 +63,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
             header = (file.metadata() or {}).get(RECORD)
-    except (SafetensorError, *_BROKEN) as error:
+    except Exception as error:  # of its own, of torch, of the operating system
         raise DamagedCheckpointError(
             f"{path}: expected a safetensors file, but it is cut off or of another format ({_line(error)}); "
             "copy or download it again"
@@ -83,6 +80,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _load_torch(path: Path, mmap: bool) -> Any:
     try:
+        _refuse_packed(path)
         with warnings.catch_warnings():  # foreign pickles draw a warning about their protocol before they are refused
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -94,8 +92,21 @@ def _load_torch(path: Path, mmap: bool) -> Any:
                 "code when loaded; save state dicts and plain values, and load only files from people you trust"
             ) from error
         raise DamagedCheckpointError(_damaged(path, error)) from error
-    except _BROKEN as error:
+    except Exception as error:  # whatever a broken or evil pickle makes a reader raise
         raise DamagedCheckpointError(_damaged(path, error)) from error
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse an archive that would grow when it is read, from megabytes to terabytes: torch packs nothing.
+
+    Raises:
+        ValueError: If it would.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(entry.file_size for entry in archive.infolist())
+        if whole > path.stat().st_size:
+            raise ValueError(f"it holds {whole} bytes in {path.stat().st_size}, as torch.save packs none")
 
 
 def _damaged(path: Path, error: Exception) -> str:

@@ -75,5 +75,5 @@ def _average(averages: Any, ema: float, path: str | Path) -> Any:
 
 
 def _decay(key: object) -> float:
-    number = re.search(r"\d*\.?\d+$", str(key))
+    number = re.search(r"\d*\.?\d+$", str(key)[-24:])  # the time that it takes grows with the cube of the length
     return float(number.group()) if number else math.nan

@@ -13,6 +13,8 @@ from realuid_lightning.recorded import is_record
 FORMAT = 1
 """Raise when the meaning of a record changes."""
 
+_FIELDS = ("role", "network", "path", "ema")
+
 _DEPTH, _SIZE = 20, 10_000
 """Most levels and most values of a sound record: one that refers to itself, or doubles at each level, has more."""
 
@@ -51,10 +53,11 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
         ("path", "a class_path with plain init_args"): _is_plain_record(path),
         ("ema", "a list of decays in [0, 1)"): isinstance(ema, list)
         and all(type(decay) in (int, float) and 0 <= decay < 1 for decay in ema),
-        ("sampling_steps", "at least 1"): type(steps) is int and steps >= 1,
+        ("sampling_steps", f"from 1 to {_SIZE}"): type(steps) is int and 1 <= steps <= _SIZE,
     }
     _refuse_unless(sound, record, f"{source}: its record is malformed")
-    return {**record, "sampling_steps": steps}
+    # What has not been checked is left out.
+    return {"format": number, **{name: record[name] for name in _FIELDS}, "sampling_steps": steps}
 
 
 def _refuse_unless(sound: Mapping[tuple[str, str], bool], holder: Mapping[str, Any], what: str) -> None:
@@ -114,11 +117,22 @@ def _are_dicts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+def _are_counts(guard: dict[str, Any]) -> bool:
+    """Say whether this is a state of ``UpdateGuard``: updates that were left out, in all and in a row."""
+    rows = guard.get("in_a_row")
+    return isinstance(rows, dict) and all(type(count) is int for count in (guard.get("skipped"), *rows.values()))
+
+
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?(\+[\w.]+)?")
 _OTHERS = {
     **dict.fromkeys(("optimizer_states", "lr_schedulers"), ("a list of dictionaries", _are_dicts)),
-    **dict.fromkeys(("callbacks", "guard", "batch"), ("a dictionary", lambda value: isinstance(value, dict))),
+    "callbacks": (
+        "a dictionary of dictionaries",
+        lambda value: isinstance(value, dict) and _are_dicts([*value.values()]),
+    ),
+    "guard": ("a dictionary of counts", lambda value: isinstance(value, dict) and _are_counts(value)),
+    "batch": ("a dictionary", lambda value: isinstance(value, dict)),
 }
 
 

@@ -54,7 +54,7 @@ def best_scores(state: Mapping[str, Any]) -> dict[str, float]:
     for place, score in known.items() if isinstance(known, dict) else ():
         name = _BEST.fullmatch(place) if isinstance(place, str) else None
         value = score.item() if isinstance(score, Tensor) and score.numel() == 1 else score
-        if name is not None and isinstance(value, (int, float)):
+        if name is not None and (isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 64)):
             found[name[1]] = float(value)
     return found
 

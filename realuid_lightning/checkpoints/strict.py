@@ -11,7 +11,8 @@ from torch.distributed.tensor import DTensor
 from realuid_lightning.errors import UserError
 
 _LABELS = "label_emb.weight"
-_SHOWN = 3
+_SHOWN, _LONGEST = 3, 200
+"""How many keys a message names as examples, and how many letters of each."""
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
@@ -86,7 +87,12 @@ def _differ(one: Any, other: Any) -> bool:
 
 def _shape(value: Any) -> tuple[int, ...] | str:
     """Return the shape of a tensor, or what else it is; a single value without dimensions is as good as with one."""
-    return tuple(value.shape) or (1,) if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    kinds = {"empty": value.is_meta, "quantized": value.is_quantized, "complex": value.is_complex()}
+    kinds["sparse"] = value.layout is not torch.strided
+    kind = next((name for name, holds in kinds.items() if holds), None)
+    return tuple(value.shape) or (1,) if kind is None else f"{kind} {tuple(value.shape)}"
 
 
 def _examples(kind: str, keys: list[str], total: int) -> list[str]:
@@ -94,7 +100,7 @@ def _examples(kind: str, keys: list[str], total: int) -> list[str]:
     if not keys:
         return []
     rest = ", ..." if len(keys) > _SHOWN else ""
-    return [f"  {len(keys)} of {total} {kind}: {', '.join(keys[:_SHOWN])}{rest}"]
+    return [f"  {len(keys)} of {total} {kind}: {', '.join(key[:_LONGEST] for key in keys[:_SHOWN])}{rest}"]
 
 
 def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[str]) -> str:

@@ -98,5 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plain(error: UserError) -> str:
-    """Return the message alone, also of an error that a loader process passed on with its traceback."""
-    return "\n".join(f"error: {line}" for line in str(error).rpartition("UserError: ")[2].strip().splitlines())
+    """Return the message alone, also of an error that a loader process passed on with its traceback.
+
+    Names that it quotes may be a stranger's: nothing of them steers the terminal.
+    """
+    lines = str(error).rpartition("UserError: ")[2].strip().splitlines()
+    return "\n".join("error: " + "".join(c if c.isprintable() else "?" for c in line) for line in lines)

@@ -6,6 +6,7 @@ import stat
 import sys
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from realuid_lightning.atomic import replacing
 from realuid_lightning.data.folders import user_cache
+from realuid_lightning.errors import UserError
 
 T = TypeVar("T")
 
@@ -31,6 +33,9 @@ EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm",
 
 PART = 1024
 """Files handed to a thread at once."""
+
+LINKED = 100
+"""Ways by which links may lead to one folder."""
 
 PATIENCE = 10.0
 """Seconds of silence while many files are gone through."""
@@ -74,8 +79,12 @@ def images_below(root: Path) -> Iterator[str]:
 
     Hidden files and folders are passed over, as are pipes and devices. Links are followed, but not to a folder that
     holds them. A folder that cannot be read costs a warning.
+
+    Raises:
+        UserError: If links lead to one folder by more ways than anybody needs.
     """
     folders = [(str(root), "", frozenset[tuple[int, int]]())]
+    listed: Counter[tuple[int, int]] = Counter()
     while folders:
         folder, prefix, above = folders.pop()
         try:
@@ -87,6 +96,9 @@ def images_below(root: Path) -> Iterator[str]:
         if (here.st_dev, here.st_ino) in above:  # a link in a circle
             continue
         above = above | {(here.st_dev, here.st_ino)}
+        listed[here.st_dev, here.st_ino] += 1
+        if listed[here.st_dev, here.st_ino] > LINKED:  # 40 folders with two links each to the next are 2^40 folders
+            raise UserError(f"the folder {os.path.realpath(folder)} is found by more than {LINKED} ways: remove links")
         for entry in entries:
             if entry.is_dir():
                 folders.append((entry.path, f"{prefix}{entry.name}/", above))

@@ -159,3 +159,37 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/run: Not a directory"):
         FolderLock(tmp_path / "file" / "run").take()
+
+
+def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
+    """As in a run folder that somebody else has packed."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".lock").symlink_to("precious")
+    with pytest.raises(UserError, match=r"\.lock: Too many levels of symbolic links"):
+        FolderLock(tmp_path).take()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_folder_that_can_no_more_be_written_to_ends_no_run(tmp_path, monkeypatch):
+    held = FolderLock(tmp_path)
+    held.take()
+
+    def fail(*_, **__):
+        raise PermissionError(locks.errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(type(tmp_path), "unlink", fail)
+    held.release()
+    held.release()
+
+
+def test_a_holder_on_another_host_is_waited_for_as_long_as_its_server_waits_for_it(tmp_path, monkeypatch):
+    """A job that SLURM starts anew elsewhere after its node has died."""
+    tries = iter([False] * 6)
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(FolderLock, "_try", lambda _: next(tries, True))
+    (tmp_path / ".lock").write_text("process 7 on another-host since 2020-01-01\n")
+    FolderLock(tmp_path).take()
+    tries = iter([False] * 6)
+    monkeypatch.setattr(locks, "ELSEWHERE", 0.0)
+    with pytest.raises(UserError, match="in use by process 7 on another-host"):
+        FolderLock(tmp_path).take()

@@ -82,7 +82,10 @@ def test_the_best_is_that_of_the_mode_and_a_nan_is_the_worst(run):
         assert find_checkpoint(run, "best").name == f"best_step_{best:08d}.ckpt"
 
 
-@pytest.mark.parametrize("state", [[], {"RunCheckpoint": 3}, {"RunCheckpoint": {"best_k_models": {"../x.ckpt": 1.0}}}])
+@pytest.mark.parametrize(
+    "state",
+    [[], {"RunCheckpoint": 3}, {"RunCheckpoint": {"best_k_models": {"../x.ckpt": 1.0, "best_step_1.ckpt": 10**400}}}],
+)
 def test_a_strangers_state_names_no_best(run, state):
     torch.save({**checkpoint(30), "callbacks": state}, run / "checkpoints" / "last.ckpt")
     with pytest.raises(UserError, match="monitors nothing"):

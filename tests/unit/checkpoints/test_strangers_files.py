@@ -1,8 +1,10 @@
 """Files of strangers: opening them runs nothing, and what is wrong with them is told in one message."""
 
+import codecs
 import copy
 import json
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from realuid_lightning import load_generator
 from realuid_lightning.checkpoints import (
     RECORD,
     AtomicCheckpointIO,
+    DamagedCheckpointError,
     export_generator,
     find_checkpoint,
     load_weights,
@@ -144,6 +147,91 @@ def test_what_tensors_claim_by_strides_of_zero_does_not_count(generator):
         load_generator(file)
 
 
+def test_weights_without_values_do_not_count(generator):
+    """They claim any size, and hold nothing."""
+    file = generator(network={"class_path": "realuid_lightning.networks.MLP", "init_args": {"shape": [10**6]}})
+    whole = torch.load(file, weights_only=True)
+    whole["state_dict"] = {"generator.network.input.weight": torch.empty(256, 10**9, device="meta")}
+    torch.save(whole, file)
+    with pytest.raises(UserError, match="outgrows the 1 weights of the file"):
+        load_generator(file)
+
+
+STRANGE = {
+    "empty": lambda weight: weight.to("meta"),
+    "sparse": lambda weight: weight.to_sparse(),
+    "complex": lambda weight: weight.to(torch.complex64),
+    "quantized": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz.*")
+@pytest.mark.parametrize("kind", STRANGE)
+def test_weights_that_are_no_plain_numbers_are_refused(generator, kind, capfd):
+    file = generator()
+    whole = torch.load(file, weights_only=True)
+    name = "generator.network.out.2.weight"
+    whole["state_dict"][name] = STRANGE[kind](whole["state_dict"][name])
+    torch.save(whole, file)
+    with pytest.raises(UserError, match=rf"1 of \d+ of another shape: out.2.weight {kind} \(2, 8\), expected \(2, 8\)"):
+        load_generator(file)
+    assert main(["export", file, "out.safetensors"]) == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
+class Pickled:
+    """Something that a pickle calls."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("call", [(bytearray, 2**62), (torch.Tensor, 2**50), (codecs.encode, "x", "no such code")])
+def test_what_a_pickle_may_call_and_cannot_is_told(tmp_path, call):
+    torch.save({"weight": Pickled(*call)}, tmp_path / "file.pt")
+    with pytest.raises(DamagedCheckpointError, match="cut off or of another format"):
+        read_checkpoint(tmp_path / "file.pt")
+
+
+def test_a_packed_archive_is_not_unpacked(tmp_path):
+    """Torch reads it, and a megabyte may become a gigabyte."""
+    torch.save({"weight": torch.zeros(10**6)}, tmp_path / "plain.pt")
+    packed = zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    assert torch.load(tmp_path / "packed.pt", weights_only=True)["weight"].shape == (10**6,)
+    with pytest.raises(DamagedCheckpointError, match=r"as torch\.save packs none"):
+        read_checkpoint(tmp_path / "packed.pt")
+
+
+def test_long_names_of_averages_do_not_hang(tmp_path):
+    torch.save({"net_model": {}, "ema_models": {"1" * 3_000 + "x": {}}}, tmp_path / "file.pt")
+    with pytest.raises(UserError, match=r"no average of decay 0\.5"):
+        load_weights(tmp_path / "file.pt", role="teacher", ema=0.5)
+
+
+def test_names_in_a_file_neither_steer_the_terminal_nor_fill_it(generator, capfd):
+    file = generator()
+    whole = torch.load(file, weights_only=True)
+    whole["state_dict"]["generator.network.\x1b[2J" + "k" * 10**6] = torch.zeros(1)
+    torch.save(whole, file)
+    assert main(["export", file, "out.safetensors"]) == 2
+    said = capfd.readouterr().err
+    assert "unexpected: ?[2Jkkk" in said
+    assert len(said) < 1000
+
+
+def test_what_a_record_says_beyond_its_fields_is_left_out(generator):
+    export_generator(generator(more=torch.zeros(2)), "out.safetensors")
+    with safe_open("out.safetensors", "pt") as file:
+        record = json.loads(file.metadata()[RECORD])
+    assert set(record) == {"format", "role", "network", "path", "ema", "sampling_steps"}
+
+
 # ------------------------------------------------------------------------------------------------- what is trusted
 
 OWN = """
@@ -220,7 +308,8 @@ MALFORMED = {
     "averages that are a number": ({"ema": 0.9}, r"ema must be a list of decays in \[0, 1\), got 0.9"),
     "averages of texts": ({"ema": ["0.9"]}, "ema must be a list of decays"),
     "no averages": ({"ema": "gone"}, "ema must be .*, got nothing"),
-    "no steps": ({"sampling_steps": 0}, "sampling_steps must be at least 1, got 0"),
+    "no steps": ({"sampling_steps": 0}, "sampling_steps must be from 1 to 10000, got 0"),
+    "endless steps": ({"sampling_steps": 2**62}, "sampling_steps must be from 1 to 10000"),
     "steps as text": ({"sampling_steps": "4"}, "sampling_steps must be"),
     "a list": (None, "got a foreign one"),
 }
@@ -288,6 +377,7 @@ def test_a_checkpoint_without_weights_is_told(tmp_path, state):
     [
         *(("global_step", "7"), ("global_step", None), ("epoch", None), ("pytorch-lightning_version", "x")),
         *(("loops", []), ("loops", {}), ("loops", {**LOOPS, "fit_loop": 3}), ("callbacks", [1]), ("guard", 3)),
+        *(("callbacks", {"RunCheckpoint": 3}), ("guard", {}), ("guard", {"skipped": 0, "in_a_row": {"network": "x"}})),
         *(("optimizer_states", {}), ("lr_schedulers", [1]), ("batch", "x")),
     ],
 )

@@ -385,3 +385,14 @@ def test_home_is_where_a_shell_finds_it(classes, monkeypatch):
 def test_images_that_do_not_fit_in_memory_are_told(classes):
     with pytest.raises(UserError, match=r"4 images of shape .* take 111758.7 GiB, .*set in_memory: false"):
         ImageFolder(str(classes), size=3_162_278, in_memory=True).setup()
+
+
+def test_links_that_multiply_are_told(tmp_path):
+    """Each of 30 folders holds the next one twice: 2^30 folders to go through."""
+    for i in range(30):
+        (tmp_path / str(i)).mkdir()
+        for name in "ab":
+            (tmp_path / str(i) / name).symlink_to(f"../{i + 1}")
+    save(picture(), tmp_path / "30" / "x.png")
+    with pytest.raises(UserError, match=r"is found by more than 100 ways: remove links"):
+        ImageFolder(str(tmp_path), 8).setup()

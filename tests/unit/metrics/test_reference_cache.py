@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from realuid_lightning import atomic
 from realuid_lightning.metrics import FeatureStatistics, RawFeatures, ReferenceCache, feature_statistics
 
 CPU = torch.device("cpu")
@@ -106,3 +108,15 @@ def test_a_folder_that_can_not_be_written_to_costs_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="not kept .*--fid.cache"):
         cache.write("protocol", statistics)
     assert cache.read("protocol", 3) is None
+
+
+def test_a_disk_that_refuses_costs_a_warning_and_no_run(tmp_path, monkeypatch):
+    """As safetensors tells of a full one: by an error of its own."""
+
+    def fail(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(atomic, "save_file", fail)
+    with pytest.warns(UserWarning, match=r"not kept .*No space left .*--fid\.cache"):
+        ReferenceCache(str(tmp_path)).write("protocol", statistics())
+    assert not list(tmp_path.iterdir())
