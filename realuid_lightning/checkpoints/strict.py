@@ -120,7 +120,7 @@ def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[st
         )
     return (
         "another architecture: compare image_size, model_channels, num_res_blocks, channel_mult and "
-        "attention_resolutions (width, depth for an MLP) with the run that wrote the file"
+        "attention_resolutions (width, depth for an MLP) and condition_channels with the run that wrote the file"
     )
 
 

@@ -27,6 +27,7 @@ def disagreements(network: nn.Module, path: MatchingPath, data: MatchingDataModu
         yield (
             f"{type(path).__name__} shows the network {wanted} further channels, but its condition_channels is "
             f"{given}: set it to {wanted}"
+            + (", and train its teacher anew if that was shown x0" if path.translates and not wanted else "")
         )
     if path.translates and not data.translates:
         yield f"{type(path).__name__} begins at samples of a source domain: name it in data.origin"

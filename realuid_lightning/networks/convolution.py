@@ -14,15 +14,15 @@ class Convolution(nn.Conv2d):
 
     ``nn.Conv2d`` keeps it all the same, for gradients of weights that nobody wants: a third of the activations of a
     frozen network, of which a generator update goes through two. Values and gradients are the same, bit for bit, also
-    under ``torch.func``. Only eager calls gain: ``torch.compile`` is shown ``nn.Conv2d``, and so is a convolution of
-    which the weight or the bias trains.
+    under ``torch.func``; to rounding where the input is ``channels_last`` and the weight is not. Only eager calls gain:
+    ``torch.compile`` is shown ``nn.Conv2d``, and so is a convolution of which the weight or the bias trains.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape (B, C, H, W)."""
         trains = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
         frozen = torch.is_grad_enabled() and x.requires_grad and not trains
-        known = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        known = x.ndim == 4 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
         if not (frozen and known) or torch.compiler.is_compiling():
             return super().forward(x)
         weight, bias = self.weight, self.bias
@@ -30,11 +30,14 @@ class Convolution(nn.Conv2d):
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(
             kind
         ):  # what autocast does to a convolution, here where autograd sees it
-            dtype = torch.get_autocast_dtype(kind)
-            x, weight = x.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
+            x, weight = _autocast(x, kind), _autocast(weight, kind)
+            bias = None if bias is None else _autocast(bias, kind)
         result: Tensor = _InputGradient.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return result
+
+
+def _autocast(x: Tensor, kind: str) -> Tensor:
+    return x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(kind))
 
 
 class _InputGradient(torch.autograd.Function):

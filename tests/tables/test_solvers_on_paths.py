@@ -227,7 +227,6 @@ def test_the_error_falls_with_the_order_of_the_solver(solver, name):
 
 
 # -------------------------------------------------------------------------------- few steps: the published algorithms
-# -------------------------------------------------------------------------------- few steps: the published algorithms
 
 STEPS = (2, 5, 18)
 

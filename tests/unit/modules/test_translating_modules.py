@@ -199,6 +199,15 @@ def test_what_does_not_fit_the_data_is_told_in_setup_all_at_once(make, tmp_path)
     assert "further channels" not in message
 
 
+@pytest.mark.parametrize("gamma", ["none", "sin2"])
+def test_a_teacher_that_was_shown_x0_where_that_reveals_the_data_must_be_trained_anew(gamma, tmp_path):
+    """Such paths once showed ``x0``: a config of those days has ``condition_channels`` for it."""
+    made = teacher(InterpolantPath(gamma=gamma, translates=True))
+    made.architecture.condition_channels = 1
+    with pytest.raises(UserError, match="is 1: set it to 0, and train its teacher anew if that was shown x0"):
+        trainer(tmp_path).fit(made, data())
+
+
 @pytest.mark.parametrize("make", [teacher, distillation])
 @pytest.mark.parametrize("name", PATHS)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(make, name, tmp_path):

@@ -59,6 +59,19 @@ def test_values_and_gradients_are_those_of_torch(options, layout, half):
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("make", [lambda: torch.randn(32, 8, 8), lambda: torch.randn(2, 32, 8, 8).double()])
+def test_single_images_and_float64_under_autocast_are_those_of_torch(make):
+    """One image needs no batch, and autocast leaves float64 alone."""
+    x, found = make(), []
+    for convolution in pair(padding=1):
+        end = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.float64):
+            output = convolution.to(x.dtype)(end)
+        output.square().sum().backward()
+        found.append((output.detach(), end.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_it_works_without_memory():
     ours, _ = pair()
     ours.to("meta")(torch.ones(1, 32, 4, 4, device="meta", requires_grad=True)).sum().backward()
