@@ -191,8 +191,8 @@ def _read_table(file: Path) -> UInt64[np.ndarray, "n 3"]:
     """Return keys, in order, and hashes; none if there is no such file, or it is broken."""
     try:
         with file.open("rb") as stream:
-            table = np.load(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+            table = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception:  # whatever a broken file makes numpy raise
         table = np.empty(0)
     sound = table.dtype == np.uint64 and table.ndim == 2 and table.shape[1] == 3
     return table if sound and bool((table[1:, 0] > table[:-1, 0]).all()) else np.empty((0, 3), np.uint64)

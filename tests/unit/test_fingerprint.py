@@ -1,6 +1,7 @@
 """What an object computes, told by a text: anything of the user's own that changes it changes the text."""
 
 import functools
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from realuid_lightning import fingerprint as fingerprints
 from realuid_lightning.fingerprint import NoFingerprintError, fingerprint
 
 SCRIPT = """
@@ -199,3 +201,15 @@ def test_code_typed_in_by_hand_counts():
         exec(textwrap.dedent(f"def double(x):\n    return {factor} * x"), names)
         prints.add(fingerprint(names["double"]))
     assert len(prints) == 2
+
+
+def test_a_module_that_was_copied_among_installed_ones_counts(tmp_path, monkeypatch):
+    """No distribution lists it, so nothing but its code tells when it changes."""
+    monkeypatch.setattr(fingerprints, "_INSTALLED", (*fingerprints._INSTALLED, tmp_path.resolve()))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = set()
+    for factor in (2, 3):
+        (tmp_path / "copied_by_hand.py").write_text(f"def features(x):\n    return {factor} * x\n# {'.' * factor}\n")
+        monkeypatch.delitem(sys.modules, "copied_by_hand", raising=False)
+        found.add(fingerprint(importlib.import_module("copied_by_hand").features))
+    assert len(found) == 2

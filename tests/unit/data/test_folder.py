@@ -1,4 +1,5 @@
 import hashlib
+import io
 import logging
 import os
 import pickle
@@ -12,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from realuid_lightning.data import ImageFolder, RealSequence
-from realuid_lightning.data.files import FORMATS, Names
+from realuid_lightning.data.files import FORMATS, Names, _read_table
 from realuid_lightning.errors import UserError
 
 
@@ -396,3 +397,11 @@ def test_links_that_multiply_are_told(tmp_path):
     save(picture(), tmp_path / "30" / "x.png")
     with pytest.raises(UserError, match=r"is found by more than 100 ways: remove links"):
         ImageFolder(str(tmp_path), 8).setup()
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(50), b"\x93NUMPY\x01\x00v\x00" + b"\xff" * 118, "huge"])
+def test_a_broken_table_of_contents_is_made_anew(tmp_path, content):
+    table = io.BytesIO()
+    np.lib.format.write_array_header_1_0(table, {"descr": "<u8", "fortran_order": False, "shape": (10**14, 3)})
+    (tmp_path / "table.npy").write_bytes(table.getvalue() if content == "huge" else content)
+    assert _read_table(tmp_path / "table.npy").shape == (0, 3)
