@@ -117,6 +117,11 @@ def _are_dicts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+def _moves(optimizer: dict[str, Any]) -> bool:
+    """Say whether this has the form of an optimizer's state."""
+    return isinstance(optimizer.get("state"), dict) and _are_dicts(optimizer.get("param_groups"))
+
+
 def _are_counts(guard: dict[str, Any]) -> bool:
     """Say whether this is a state of ``UpdateGuard``: updates that were left out, in all and in a row."""
     rows = guard.get("in_a_row")
@@ -126,7 +131,8 @@ def _are_counts(guard: dict[str, Any]) -> bool:
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?(\+[\w.]+)?")
 _OTHERS = {
-    **dict.fromkeys(("optimizer_states", "lr_schedulers"), ("a list of dictionaries", _are_dicts)),
+    "optimizer_states": ("a list of states of optimizers", lambda value: _are_dicts(value) and all(map(_moves, value))),
+    "lr_schedulers": ("a list of dictionaries", _are_dicts),
     "callbacks": (
         "a dictionary of dictionaries",
         lambda value: isinstance(value, dict) and _are_dicts([*value.values()]),

@@ -378,7 +378,7 @@ def test_a_checkpoint_without_weights_is_told(tmp_path, state):
         *(("global_step", "7"), ("global_step", None), ("epoch", None), ("pytorch-lightning_version", "x")),
         *(("loops", []), ("loops", {}), ("loops", {**LOOPS, "fit_loop": 3}), ("callbacks", [1]), ("guard", 3)),
         *(("callbacks", {"RunCheckpoint": 3}), ("guard", {}), ("guard", {"skipped": 0, "in_a_row": {"network": "x"}})),
-        *(("optimizer_states", {}), ("lr_schedulers", [1]), ("batch", "x")),
+        *(("optimizer_states", {}), ("optimizer_states", [{}]), ("lr_schedulers", [1]), ("batch", "x")),
     ],
 )
 def test_a_checkpoint_that_cannot_be_resumed_says_why(tmp_path, name, value):

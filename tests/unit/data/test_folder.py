@@ -399,7 +399,11 @@ def test_links_that_multiply_are_told(tmp_path):
         ImageFolder(str(tmp_path), 8).setup()
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(50), b"\x93NUMPY\x01\x00v\x00" + b"\xff" * 118, "huge"])
+@pytest.mark.parametrize(
+    "content",
+    [b"PK\x03\x04" + bytes(50), b"\x93NUMPY\x01\x00v\x00" + b"\xff" * 118, "huge"],
+    ids=["zip", "junk", "huge"],
+)
 def test_a_broken_table_of_contents_is_made_anew(tmp_path, content):
     table = io.BytesIO()
     np.lib.format.write_array_header_1_0(table, {"descr": "<u8", "fortran_order": False, "shape": (10**14, 3)})
