@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from realuid_lightning.cli.parsing import Clear, at_home
@@ -123,7 +124,7 @@ def _lines(figures: Figures, history: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             numbers = [row["step"], row["samples"], *(row[name] for name in figures.better)]
             sound = all(isinstance(number, int | float) for number in numbers) and isinstance(row["sampler"], str)
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             sound = False
         if sound:
             rows.append({"features": "", **row})
@@ -135,7 +136,8 @@ def _lines(figures: Figures, history: Path) -> list[dict[str, Any]]:
 
 
 def _histories(folder: Path, figures: Figures) -> list[Path]:
-    return sorted(folder.rglob(figures.file), key=lambda file: file.stat().st_mtime)
+    found = [file for file in folder.rglob(figures.file) if file.is_file()]  # a pipe would be waited for
+    return sorted(found, key=lambda file: file.stat().st_mtime)
 
 
 def _run(folder: Path, history: Path) -> str:
@@ -149,6 +151,6 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) 
     for column in columns:
         table.add_column(column, no_wrap=column != "features", justify="left" if column in TEXTS else "right")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     # Into a file or a pipe whole lines; a terminal decides for itself.
     Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200).print(table)

@@ -210,6 +210,10 @@ def _trainer_faults(config: Any) -> Iterator[str]:
     """Yield what Lightning would take without a word, and fail on later, or never."""
     if not config["default_root_dir"]:
         yield "default_root_dir must name the folder of the run, got nothing"
+    elif re.search(r"^\w+://|\0", str(config["default_root_dir"])):
+        yield f"default_root_dir must be a folder on this machine, got {config['default_root_dir']!r}"
+    if re.search("spawn|forkserver", str(config["strategy"])):
+        yield f"strategy {config['strategy']} sends the run to other processes, which cannot be done: use ddp_per_network"
     if config["val_check_interval"] == 0:
         yield "val_check_interval must be above 0, got 0; to validate never, limit_val_batches: 0"
     if config["limit_train_batches"] == 0:

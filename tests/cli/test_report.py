@@ -1,6 +1,7 @@
 """``realuid report``: figures are compared with their like only, and one broken line costs one line."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -168,3 +169,15 @@ def test_the_home_folder_is_found_after_an_equals_sign(demo, realuid, monkeypatc
     assert realuid("export", "~/run/checkpoints/last.ckpt", "~/generator.safetensors")[0] == 0
     assert (tmp_path / "generator.safetensors").is_file()
     assert realuid("report", "~/run")[0] == 0
+
+
+def test_odd_names_and_odd_files_cost_no_more_than_their_line(tmp_path, realuid):
+    """Brackets are no markup, a pipe and a folder are no history, and a line may be nested without an end."""
+    write(tmp_path / "run[1]", row(2.0, sampler="raw[/]", features="[bold"), "[" * 100_000)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "fid.jsonl")
+    (tmp_path / "folder" / "fid.jsonl").mkdir(parents=True)
+    code, written = realuid("report", tmp_path)
+    assert code == 0, written
+    assert "1 broken line left out" in written
+    assert cells(written) == [["run[1]", "raw[/]", "1", "2", "2", "4", "[bold"]]

@@ -14,6 +14,8 @@ CASES = {
     "a logger without its folder": with_option("logger=lightning.pytorch.loggers.CSVLogger", "required", "save_dir"),
     "no run folder": with_option("default_root_dir=null", "default_root_dir must name the folder"),
     "an empty run folder": with_option("default_root_dir=", "default_root_dir must name the folder"),
+    "a run folder in a bucket": with_option("default_root_dir=s3://bucket/run", "folder on this machine, got 's3://"),
+    "a strategy that spawns": with_option("strategy=ddp_spawn", "strategy ddp_spawn", "use ddp_per_network"),
     "an unknown option of the trainer": with_option("max_step=3", "--trainer.max_step=3"),
     "an unknown callback": with_option("callbacks=Nope", "callbacks", "no class Nope is known"),
     "a number for callbacks": with_option("callbacks=5", "callbacks"),
