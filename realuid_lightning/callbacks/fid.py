@@ -60,6 +60,24 @@ class FIDCallback(Callback):
         del pl_module
         if stage == "predict" or (stage == "fit" and not trainer.limit_val_batches):
             return
+        data = self.check(trainer)
+        faults = Faults("FIDCallback")
+        faults.unless(
+            len(data.reference) >= 2, f"needs at least 2 real samples, but the reference has {len(data.reference)}"
+        )
+        faults.raise_any()
+        self._reference = None  # that of other data, if this callback has served before
+        if isinstance(self.features, Features):
+            self.features.prepare()
+        self.features.eval().requires_grad_(False)
+        self._try_out(trainer, data)
+
+    def check(self, trainer: Trainer) -> MatchingDataModule:
+        """Return the data; nothing is read or loaded, so that a plan can ask where they are not.
+
+        Raises:
+            UserError: If data and features do not go together.
+        """
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, MatchingDataModule):
             raise UserError(
@@ -77,15 +95,8 @@ class FIDCallback(Callback):
             f"the features are {feature_label(self.features)}, but samples have shape {data.shape}: set "
             f"fid.features.init_args.shape to {list(data.shape)}",
         )
-        faults.unless(
-            len(data.reference) >= 2, f"needs at least 2 real samples, but the reference has {len(data.reference)}"
-        )
         faults.raise_any()
-        self._reference = None  # that of other data, if this callback has served before
-        if isinstance(self.features, Features):
-            self.features.prepare()
-        self.features.eval().requires_grad_(False)
-        self._try_out(trainer, data)
+        return data
 
     def _try_out(self, trainer: Trainer, data: MatchingDataModule) -> None:
         """Measure two real samples by features of the user's own, before any training; tell of too few samples."""

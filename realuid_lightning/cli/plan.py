@@ -23,7 +23,6 @@ from realuid_lightning.cli.building import build
 from realuid_lightning.cli.parsing import check_configs
 from realuid_lightning.cli.training import RealUIDCLI, _hush
 from realuid_lightning.errors import Faults, UserError, gathering_faults
-from realuid_lightning.metrics import Features
 from realuid_lightning.planning import Plan, Setting, alternatives, make_plan
 from realuid_lightning.planning.units import count, parse_size, show
 
@@ -118,10 +117,8 @@ class PlanCLI(RealUIDCLI):
             if data.labels:
                 data._check_classes()
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, FIDCallback):
-                    if isinstance(callback.features, Features):
-                        callback.features.prepare = _nothing  # type: ignore[method-assign]  # its weights may be a download
-                    callback.setup(trainer, module, "fit")
+                if isinstance(callback, FIDCallback) and trainer.limit_val_batches:
+                    callback.check(trainer)
             check_monitors(trainer, module)
         module.trainer = None  # it would be copied with the module
         trainer.precision_plugin.convert_module(module)  # in place
@@ -138,10 +135,6 @@ def _weightless(class_type: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Mo
         raise
     except Exception:
         return build(class_type, *args, **kwargs)
-
-
-def _nothing() -> None:
-    pass
 
 
 def device_count(gpu: bool, devices: Any) -> int:

@@ -213,7 +213,7 @@ def _trainer_faults(config: Any) -> Iterator[str]:
     elif re.search(r"^\w+://|\0", str(config["default_root_dir"])):
         yield f"default_root_dir must be a folder on this machine, got {config['default_root_dir']!r}"
     if re.search("spawn|forkserver", str(config["strategy"])):
-        yield f"strategy {config['strategy']} sends the run to other processes, which cannot be done: use ddp_per_network"
+        yield f"strategy {config['strategy']} cannot send the run to its processes: use ddp_per_network"
     if config["val_check_interval"] == 0:
         yield "val_check_interval must be above 0, got 0; to validate never, limit_val_batches: 0"
     if config["limit_train_batches"] == 0:
