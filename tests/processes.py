@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 
 class Process:
     """``python SCRIPT WORDS`` in a group of its own, with what a test needs of ``subprocess.Popen``."""
@@ -51,6 +53,7 @@ def _become(script, words, environment, cwd, streams):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # which the server has read long before
     sys.argv = [script, *words]
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")

@@ -57,7 +57,8 @@ def test_bad_options_give_one_clear_line(word, expected, realuid, tmp_path, monk
     code, written = realuid("gaussian", word)
     assert code == 2
     assert "Traceback" not in written
-    (line,) = written.splitlines()
+    line, *hint = written.splitlines()
     assert line.startswith("error: ")
     assert all(part in line for part in expected)
+    assert hint in ([], ["error: see realuid gaussian --help"])
     assert [file.name for file in tmp_path.iterdir()] == ["text"]

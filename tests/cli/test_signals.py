@@ -34,6 +34,11 @@ def no_survivors():
     Run.started.clear()
 
 
+def heedful():
+    """Let Ctrl-C count also where the tests run in the background of a shell, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Run:
     """``realuid fit``, or another command, as a process in a group of its own."""
 
@@ -49,6 +54,7 @@ class Run:
         if fresh:  # as in a shell, from the first import on
             with self.log.open("a") as log:
                 options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
+                options["preexec_fn"] = heedful
                 self.process = subprocess.Popen(list(map(str, [script, *words])), env=environment, **options)
         else:
             self.process = processes.Process(script, words, environment, folder.parent, self.log, self.log)
@@ -151,6 +157,9 @@ def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     run = Run(tmp_path / "run", "--data.eval_samples=500000", "--trainer.val_check_interval=20").progress()
+    while "computing statistics" not in run.log.read_text():
+        assert run.process.poll() is None, run.log.read_text()
+        time.sleep(0.1)
     time.sleep(1)  # now it validates, for longer than this test may take
     for _ in range(2):
         run.process.send_signal(signal.SIGINT)

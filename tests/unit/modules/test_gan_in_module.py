@@ -207,13 +207,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, tmp_path):
 
 
 def test_a_network_that_can_carry_no_head_is_refused_by_name_with_all_else():
-    class Plain(nn.Module):
+    class Plain(nn.Linear):
         def forward(self, t, x, y=None):
-            return x
+            return super().forward(x)
 
-    assert RealUIDModule(Plain(), None).gan is None
+    assert RealUIDModule(Plain(2, 2), None).gan is None
     with pytest.raises(UserError) as told:
-        RealUIDModule(Plain(), None, gan=GAN(), alpha=2.0, fake_steps=0)
+        RealUIDModule(Plain(2, 2), None, gan=GAN(), alpha=2.0, fake_steps=0)
     for word in ("Plain lacks encode, decode, shape, middle_shape", "alpha must be", "fake_steps must be"):
         assert word in str(told.value)
 
