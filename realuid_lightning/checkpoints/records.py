@@ -1,7 +1,7 @@
 """What a checkpoint or an export says of itself, checked before anything of it is used."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,11 @@ def _are_counts(guard: dict[str, Any]) -> bool:
 
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?(\+[\w.]+)?")
-_OTHERS = {
-    "optimizer_states": ("a list of states of optimizers", lambda value: _are_dicts(value) and all(map(_moves, value))),
+_OTHERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "optimizer_states": (
+        "a list of states of optimizers",
+        lambda value: _are_dicts(value) and all(_moves(each) for each in value),
+    ),
     "lr_schedulers": ("a list of dictionaries", _are_dicts),
     "callbacks": (
         "a dictionary of dictionaries",

@@ -22,6 +22,8 @@ from realuid_lightning.seeding import global_seed
 # Settings of an optimizer that come with further moments, so they cannot be switched on for moments without.
 _REMEMBERED = ("amsgrad", "centered")
 
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
 
 # ---------------------------------------------------------------------------------------------------------- draws
 
@@ -206,8 +208,17 @@ def _plain(value: Any) -> Any:
 
 
 def lay_as_weights(optimizer: Optimizer) -> None:
-    """Give an optimizer's states the order in memory of their weights, which fused kernels take for granted."""
+    """Give an optimizer's states the order in memory of their weights, which fused kernels take for granted.
+
+    Raises:
+        UserError: If moments have another shape than their weights: those kernels would read beyond them.
+    """
     for weight, states in optimizer.state.items():
         for name, value in states.items():
+            if isinstance(value, Tensor) and name in _MOMENTS and value.shape != weight.shape:
+                raise UserError(
+                    f"ckpt_path: {name} of an optimizer has shape {tuple(value.shape)}, but its weight has "
+                    f"{tuple(weight.shape)}; get the file anew from its origin"
+                )
             if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
                 states[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

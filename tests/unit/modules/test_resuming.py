@@ -12,6 +12,7 @@ from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.data import Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.modules.resuming import lay_as_weights
 from realuid_lightning.networks import MLP
 
 
@@ -280,3 +281,15 @@ def test_a_seed_is_the_same_for_all(tmp_path, saved, caplog):
     file = saved(teacher())
     fit(teacher(), tmp_path, 5, file)
     assert told(caplog) == []
+
+
+def test_moments_of_another_shape_are_refused():
+    """Kernels would read beyond them."""
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.Adam([weight])
+    weight.grad = torch.ones(4)
+    optimizer.step()
+    lay_as_weights(optimizer)
+    optimizer.state[weight]["exp_avg"] = torch.zeros(3)
+    with pytest.raises(UserError, match=r"exp_avg of an optimizer has shape \(3,\), but its weight has \(4,\)"):
+        lay_as_weights(optimizer)
