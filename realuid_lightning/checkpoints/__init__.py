@@ -4,7 +4,7 @@ from realuid_lightning.checkpoints.export import export_generator, load_generato
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
-from realuid_lightning.checkpoints.records import check_path_record, record_of
+from realuid_lightning.checkpoints.records import check_path_record, check_run, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly
 from realuid_lightning.checkpoints.weights import average_key, load_weights
@@ -15,6 +15,7 @@ __all__ = [
     "DamagedCheckpointError",
     "average_key",
     "check_path_record",
+    "check_run",
     "check_state",
     "export_generator",
     "find_checkpoint",

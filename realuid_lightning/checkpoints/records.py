@@ -113,35 +113,51 @@ def state_of(checkpoint: Mapping[str, Any], field: str, source: str | Path) -> d
     return state
 
 
+def _are_moments(value: Any) -> bool:
+    return _are_dicts(value) and all(
+        isinstance(item.get("state"), dict)
+        and _are_dicts(item.get("param_groups"))
+        and all(isinstance(group.get("params"), list) for group in item["param_groups"])
+        for item in value
+    )
+
+
+def _are_schedules(value: Any) -> bool:
+    # A ChainedScheduler leaves the count to its parts.
+    return _are_dicts(value) and all(
+        type(item.get("last_epoch")) is int or (_are_schedules(item.get("_schedulers")) and item["_schedulers"])
+        for item in value
+    )
+
+
 def _are_dicts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _moves(optimizer: dict[str, Any]) -> bool:
-    """Say whether this has the form of an optimizer's state."""
-    return isinstance(optimizer.get("state"), dict) and _are_dicts(optimizer.get("param_groups"))
+def _is_guard(value: Any) -> bool:
+    return isinstance(value, dict) and type(value.get("skipped")) is int and _are_counts(value.get("in_a_row"))
 
 
-def _are_counts(guard: dict[str, Any]) -> bool:
-    """Say whether this is a state of ``UpdateGuard``: updates that were left out, in all and in a row."""
-    rows = guard.get("in_a_row")
-    return isinstance(rows, dict) and all(type(count) is int for count in (guard.get("skipped"), *rows.values()))
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(item) is int for item in value.values())
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)?(\+[\w.]+)?")
 _OTHERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "optimizer_states": (
-        "a list of states of optimizers",
-        lambda value: _are_dicts(value) and all(_moves(each) for each in value),
-    ),
-    "lr_schedulers": ("a list of dictionaries", _are_dicts),
+    "optimizer_states": ("a list of dictionaries with state and param_groups", _are_moments),
+    "lr_schedulers": ("a list of dictionaries whose last_epoch is an integer", _are_schedules),
+    "optimizers": ("a list of names", _are_names),
     "callbacks": (
         "a dictionary of dictionaries",
         lambda value: isinstance(value, dict) and _are_dicts([*value.values()]),
     ),
-    "guard": ("a dictionary of counts", lambda value: isinstance(value, dict) and _are_counts(value)),
-    "batch": ("a dictionary", lambda value: isinstance(value, dict)),
+    "guard": ("a dictionary with skipped, an integer, and in_a_row, integers by name", _is_guard),
+    "batch": ("a dictionary of integers", _are_counts),
 }
 
 

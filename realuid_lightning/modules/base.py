@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from realuid_lightning.checkpoints import RECORD, check_path_record, check_state, record_of
+from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, check_state, record_of
 from realuid_lightning.data import MatchingBatch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.agreement import (
@@ -229,6 +229,9 @@ class MatchingModule(LightningModule):
             self._record()  # told now, not when the first checkpoint is written
         # Before a checkpoint is loaded, which Lightning does first: in float32 it would be rounded.
         self.trainer.precision_plugin.convert_module(self)
+        for network in self.networks.values():  # one may be handed over as it was kept, in half or double precision
+            if all(weight.dtype in (torch.float16, torch.bfloat16, torch.float64) for weight in network.parameters()):
+                network.to(self.dtype)
         # The teacher and the averages are in eval mode by design.
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
         faults = Faults(type(self).__name__)
@@ -368,13 +371,15 @@ class MatchingModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another program, another role or another architecture, naming the difference."""
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        if fitting:
+            check_run(checkpoint, "ckpt_path")  # not every trainer reads by our AtomicCheckpointIO
         record = record_of(checkpoint, "ckpt_path")
         if record["role"] != self.role:
             raise UserError(
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
             )
         check_path_record(record, self.path, "ckpt_path")
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         follows = self.averaged if fitting else None  # what has never been averaged is not measured
         averages = fit_averages(checkpoint["state_dict"], record["ema"], self.ema_decays, follows)
         check_state(self, checkpoint["state_dict"], "ckpt_path")
@@ -382,4 +387,5 @@ class MatchingModule(LightningModule):
             self.guard.load_state_dict(checkpoint["guard"])
         self._loaded_steps = checkpoint["global_step"]
         if fitting:
+            end_at_update(checkpoint, self.trainer.accumulate_grad_batches)
             self._resumed = checkpoint, averages

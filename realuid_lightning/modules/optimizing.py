@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 def optimizer_faults(
@@ -37,6 +38,9 @@ def optimizer_faults(
         if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
             yield f"{names[0]}: {name} must be finite, got {value}"
     try:
-        schedule(made)
+        follows = schedule(made)
     except Exception as error:
         yield f"{names[1]}: {error}"
+    else:
+        if isinstance(follows, ReduceLROnPlateau):
+            yield f"{names[1]}: ReduceLROnPlateau waits for metrics, which updates do not have: use another"

@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from realuid_lightning.checkpoints import average_key
 from realuid_lightning.data import MatchingDataModule
@@ -47,15 +47,18 @@ def stream_changes(before: dict[str, int], now: dict[str, int]) -> list[str]:
 
 
 def end_at_update(checkpoint: dict[str, Any], accumulated: int) -> None:
-    """Let a checkpoint that is written amid an accumulation be that of the last update.
+    """Let a checkpoint of a place amid an accumulation be that of the last update.
 
     The gradients gathered since are not in it, so the resumed run has to gather them again, from the same batches.
 
     Args:
-        checkpoint: What is about to be written; changed in place.
+        checkpoint: What is about to be written, or restored: older versions wrote it as it was, and accumulations may
+            be of other lengths now. It is changed in place.
         accumulated: Batches whose gradients make one update.
     """
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    progress = checkpoint["loops"]["fit_loop"].get("epoch_loop.batch_progress")
+    if progress is None:  # Lightning begins an epoch then
+        return
     gathered = progress["current"]["ready"] % accumulated
     if gathered == 0 or progress["is_last_batch"]:  # an epoch's last batch ends an update too
         return
@@ -122,19 +125,23 @@ def fit_optimizers(
     Raises:
         UserError: If an optimizer has another class, or holds other weights, than the one in the checkpoint.
     """
-    states, counts = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    states, counts = (checkpoint.get(name, []) for name in ("optimizer_states", "lr_schedulers"))
     if not len(states) == len(optimizers) or not len(counts) == len(schedules):
         raise UserError(
             f"ckpt_path: expected the states of {len(optimizers)} optimizers and {len(schedules)} schedules, got "
-            f"{len(states)} and {len(counts)}; resume with the kind of module that wrote it"
+            f"{len(states)} and {len(counts)}; resume a whole checkpoint, with the kind of module that wrote it"
         )
     changes = []
     for i, schedule in enumerate(schedules):
-        _advance(schedule, counts[i]["last_epoch"])
-        counts[i] = schedule.state_dict()
-    written = checkpoint.get("optimizers", [None] * len(states))  # which older versions did not write
+        if isinstance(schedule, ReduceLROnPlateau):  # its rates are learnt from metrics, which are gone
+            for group, rate in zip(schedule.optimizer.param_groups, counts[i].get("_last_lr", []), strict=False):
+                group["lr"] = rate
+        else:
+            _advance(schedule, _updates(counts[i]))
+            counts[i] = schedule.state_dict()
+    written = dict(enumerate(checkpoint.get("optimizers", [])))  # which older versions did not write
     for i, (name, optimizer, family) in enumerate(zip(names, optimizers, families(optimizers), strict=True)):
-        problem = _misfit(name, states[i], optimizer, written[i], family)
+        problem = _misfit(name, states[i], optimizer, written.get(i), family)
         if problem is not None and not fresh:
             raise UserError(
                 f"ckpt_path: {problem}; set the optimizer of the run that wrote it, or fresh_optimizers: true to begin "
@@ -155,7 +162,7 @@ def _advance(schedule: LRScheduler, updates: int) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # the optimizer's were made before
         try:
-            while schedule.last_epoch < updates:
+            for _ in range(_updates(vars(schedule)), updates):
                 schedule.step()
         except ValueError as error:
             raise UserError(
@@ -163,13 +170,19 @@ def _advance(schedule: LRScheduler, updates: int) -> None:
             ) from error
 
 
+def _updates(schedule: dict[str, Any]) -> int:
+    """Return how many updates a schedule, or its state, counts; a ``ChainedScheduler`` leaves that to its parts."""
+    if "last_epoch" in schedule:
+        return int(schedule["last_epoch"])
+    first = schedule["_schedulers"][0]
+    return _updates(first if isinstance(first, dict) else vars(first))
+
+
 def _misfit(name: str, state: dict[str, Any], optimizer: Optimizer, written: str | None, family: str) -> str | None:
     """Return why an optimizer cannot go on with the moments of a state, or None."""
     saved, own = state.get("param_groups", []), optimizer.param_groups
-    if not saved:  # of a process that is not asked to hold it
-        return None
     if [len(group["params"]) for group in saved] != [len(group["params"]) for group in own]:
-        sizes = [" + ".join(str(len(group["params"])) for group in groups) for groups in (own, saved)]
+        sizes = [" + ".join(str(len(group["params"])) for group in groups) or "none" for groups in (own, saved)]
         return f"expected the state of a {name} optimizer of {sizes[0]} weights, got {sizes[1]}"
     unknown = written is None and any(set(theirs) - set(ours) for theirs, ours in zip(saved, own, strict=True))
     if unknown or written not in (None, family):

@@ -59,7 +59,9 @@ def trainable(network: nn.Module) -> nn.Module:
     Args:
         network: The network, changed in place.
     """
-    made = network.network if isinstance(network, Frozen) else network
+    made = network
+    while isinstance(made, Frozen):
+        made = made.network
     if not made.training:
         made.train()
     if not any(weight.requires_grad for weight in made.parameters()):

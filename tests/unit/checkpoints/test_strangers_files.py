@@ -377,8 +377,14 @@ def test_a_checkpoint_without_weights_is_told(tmp_path, state):
     [
         *(("global_step", "7"), ("global_step", None), ("epoch", None), ("pytorch-lightning_version", "x")),
         *(("loops", []), ("loops", {}), ("loops", {**LOOPS, "fit_loop": 3}), ("callbacks", [1]), ("guard", 3)),
-        *(("callbacks", {"RunCheckpoint": 3}), ("guard", {}), ("guard", {"skipped": 0, "in_a_row": {"network": "x"}})),
-        *(("optimizer_states", {}), ("optimizer_states", [{}]), ("lr_schedulers", [1]), ("batch", "x")),
+        *(("callbacks", {"RunCheckpoint": 3}), ("guard", {"skipped": 0, "in_a_row": {"network": "x"}})),
+        *(("optimizer_states", {}), ("lr_schedulers", [1]), ("batch", "x"), ("batch", {"seed": [1]})),
+        *(("optimizer_states", [state]) for state in ({}, {"state": {}}, {"state": 3, "param_groups": []})),
+        *(("optimizer_states", [{"state": {}, "param_groups": [group]}]) for group in (1, {})),
+        *(("lr_schedulers", [state]) for state in ({}, {"last_epoch": "3"}, {"_schedulers": []})),
+        *(("guard", {}), ("guard", {"skipped": 0}), ("guard", {"skipped": "x", "in_a_row": {}})),
+        *(("guard", {"skipped": 0, "in_a_row": [1]}), ("guard", {"skipped": 0, "in_a_row": {"fake": "a"}})),
+        *(("optimizers", "Adam"), ("optimizers", [1])),
     ],
 )
 def test_a_checkpoint_that_cannot_be_resumed_says_why(tmp_path, name, value):

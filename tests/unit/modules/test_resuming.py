@@ -133,6 +133,73 @@ def test_another_schedule_goes_on_at_the_update_that_was_reached(schedule, tmp_p
     assert "learning rate 0.01 -> " in message
 
 
+def chained(optimizer):
+    parts = torch.optim.lr_scheduler
+    return parts.ChainedScheduler([parts.LinearLR(optimizer, total_iters=5), parts.ExponentialLR(optimizer, 0.9)])
+
+
+class OnPlateau(TeacherModule):
+    """Lowers its rate where the loss does not fall, as a user's own module may."""
+
+    def configure_optimizers(self):
+        optimizer = self.optimizer(self.network.parameters())
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.5)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "monitor": "train/loss", "interval": "step"},
+        }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: distillation(fake_schedule=chained),
+        lambda: OnPlateau(network(), sampling_steps=[1], ema=[0.9], optimizer=adam()),
+    ],
+    ids=["chained", "plateau"],
+)
+def test_schedules_that_keep_their_count_or_their_rate_elsewhere_resume_bit_for_bit(make, tmp_path, saved, caplog):
+    whole, resumed = make(), make()
+    expected = rates(fit(whole, tmp_path, 7))
+    assert rates(fit(resumed, tmp_path, 7, saved(make()))) == expected
+    assert expected[0] < 0.01
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **o: teacher(schedule=o["schedule"]), lambda **o: distillation(fake_schedule=o["schedule"])]
+)
+def test_a_schedule_that_waits_for_metrics_is_refused(make):
+    with pytest.raises(UserError, match="schedule: ReduceLROnPlateau waits for metrics, which updates do not have"):
+        make(schedule=torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda state: state.pop("optimizer_states"), "expected the states of 2 optimizers.*got 0 and 2"),
+        (lambda state: state.pop("lr_schedulers"), "expected the states of 2 optimizers.*got 2 and 0"),
+        (lambda state: state["optimizer_states"][0].update(param_groups=[]), "18 weights, got none"),
+        (lambda state: state["optimizer_states"][0].pop("state"), "optimizer_states must be a list of dictionaries"),
+        (lambda state: state["guard"].pop("skipped"), "guard must be a dictionary with skipped"),
+    ],
+)
+def test_a_state_that_lacks_a_part_is_one_message_with_any_trainer(edit, words, tmp_path, saved):
+    file = saved(distillation())
+    state = torch.load(file, weights_only=True)
+    edit(state)
+    torch.save(state, file)
+    with pytest.raises(UserError, match=words):
+        fit(distillation(), tmp_path, 5, file)
+
+
+def test_a_state_without_the_names_of_its_optimizers_resumes(tmp_path, saved):
+    file = saved(distillation())
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "optimizers": []}, file)
+    assert fit(distillation(), tmp_path, 5, file).global_step == 5
+
+
 @pytest.mark.parametrize("make", [teacher, distillation])
 def test_the_same_config_resumes_bit_for_bit_and_says_nothing(make, tmp_path, saved, caplog):
     whole = make()
@@ -246,6 +313,30 @@ def test_resume_is_exact_from_anywhere_in_an_accumulation(batch, epochs, tmp_pat
     resumed = teacher()
     assert fit(resumed, tmp_path, 4, file, **options).global_step == 4
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("batch", [3, 4, 5])
+def test_a_checkpoint_of_older_versions_amid_an_accumulation_resumes_exactly(batch, tmp_path, monkeypatch):
+    file, options = tmp_path / "amid.ckpt", {"accumulate_grad_batches": 3}
+    whole, resumed = teacher(), teacher()
+    with monkeypatch.context() as older:
+        older.setattr("realuid_lightning.modules.base.end_at_update", lambda *_: None)
+        fit(whole, tmp_path, 4, callbacks=[SaveAt(batch, file)], **options)
+    fit(resumed, tmp_path, 4, file, **options)
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("now", [1, 2, 4])
+def test_the_first_update_is_of_all_its_batches_where_an_accumulation_has_another_length(now, tmp_path, saved):
+    gathered = []
+
+    class Count(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            gathered.append(trainer.global_step)
+
+    file = saved(teacher(), steps=3, accumulate_grad_batches=3)
+    fit(teacher(), tmp_path, 5, file, callbacks=[Count()], accumulate_grad_batches=now)
+    assert gathered == [3] * now + [4] * now
 
 
 def test_a_validation_amid_an_accumulation_saves_what_resumes_exactly(tmp_path):

@@ -28,6 +28,7 @@ HANDED = {
     "frozen": lambda network: network.requires_grad_(False),
     "frozen, in evaluation mode": lambda network: network.eval().requires_grad_(False),
     "an average": Frozen,
+    "a frozen average": lambda network: Frozen(Frozen(network)),
 }
 
 
@@ -72,3 +73,10 @@ def test_parts_that_are_frozen_among_others_stay_so():
     network = Dropping()
     network.norm.requires_grad_(False)
     assert [weight.requires_grad for weight in trainable(network).norm.parameters()] == [False, False]
+
+
+@pytest.mark.parametrize("kept", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("make", [lambda network: RealUIDModule(network, None, ema=[0.9]), TeacherModule])
+def test_a_network_that_was_kept_in_another_precision_trains_in_that_of_the_trainer(make, kept, tmp_path):
+    found = fit(make(Dropping().to(kept)), tmp_path)
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in found.values() if value.ndim)
