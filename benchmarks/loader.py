@@ -88,6 +88,7 @@ def stand_in(device: torch.device) -> Any:
         global_step=0,
         accumulate_grad_batches=1,
         max_steps=1,
+        overfit_batches=0.0,
         lightning_module=SimpleNamespace(micro_batches=MICRO_BATCHES),
         strategy=SimpleNamespace(root_device=device),
         precision_plugin=Precision(),

@@ -225,8 +225,13 @@ class MatchingDataModule(LightningDataModule):
             )
 
     def _check_end(self) -> None:
-        """Refuse a trainer that waits for the end of an epoch, for the stream has none."""
+        """Refuse a trainer that waits for the end of an epoch, or wants batches again, for the stream has neither."""
         trainer = self.trainer
+        if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
+            raise UserError(
+                "trainer.overfit_batches must be 0, for the stream of training data goes on where Lightning would have "
+                f"its batches again, got {trainer.overfit_batches}: overfit a source of few samples instead"  # type: ignore[attr-defined]
+            )
         if trainer is None or trainer.max_steps != -1 or trainer.max_epochs in (None, -1):
             return
         timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]

@@ -78,7 +78,8 @@ CASES = {
     "another word for a switch": with_option("detect_anomaly=x", "detect_anomaly", "bool"),
     "maybe checkpoints": with_option("enable_checkpointing=maybe", "enable_checkpointing", "bool"),
     "a negative share of a data set": with_option("overfit_batches=-1", "overfit_batches", "-1"),
-    "half of a stream": with_option("overfit_batches=0.5", "IterableDataset"),
+    "half of a stream": with_option("overfit_batches=0.5", "overfit_batches must be 0", "got 0.5"),
+    "two batches again and again": with_option("overfit_batches=2", "overfit_batches must be 0", "got 2"),
     "minus two checks before training": with_option(
         "num_sanity_val_steps=-2", "num_sanity_val_steps must be at least -1"
     ),

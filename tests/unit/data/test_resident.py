@@ -88,6 +88,7 @@ def placed(data, rank=0, world_size=1, step=0, device=CPU):
         world_size=world_size,
         global_step=step,
         max_steps=1,
+        overfit_batches=0.0,
         accumulate_grad_batches=1,
         lightning_module=SimpleNamespace(micro_batches=3),
         strategy=SimpleNamespace(root_device=torch.device(device)),
