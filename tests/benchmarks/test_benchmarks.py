@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -120,7 +121,7 @@ def test_evaluation(tmp_path):
     code, written = script("evaluation.py", "--sizes", "demo", "--rounds=1", "--batches", 2, 20, "--json", file)
     assert code == 0, written
     row = json.loads(file.read_text())["demo"]
-    assert row["validation"] > 0
+    assert math.isfinite(row["validation"])  # the slope of two times, which so short a run may turn round
     assert row["calls"] > 0
     assert row["total"] == pytest.approx(row["fixed"] + 50_000 * row["validation"])
     assert row["overhead"] == pytest.approx(row["total"] / (50_000 * row["calls"]) - 1)
