@@ -6,7 +6,7 @@ from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
 from realuid_lightning.checkpoints.records import check_path_record, check_run, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
-from realuid_lightning.checkpoints.strict import check_state, load_strictly
+from realuid_lightning.checkpoints.strict import check_state, load_strictly, ties
 from realuid_lightning.checkpoints.weights import average_key, load_weights
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "load_weights",
     "read_checkpoint",
     "record_of",
+    "ties",
 ]

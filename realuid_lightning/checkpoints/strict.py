@@ -54,7 +54,7 @@ def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> Non
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     misshapen = [key for key in own if key in state and _shape(state[key]) != _shape(own[key])]
-    untied = [] if misshapen else [pair for pair in _ties(module) if _differ(*(state.get(key) for key in pair))]
+    untied = [] if misshapen else [pair for pair in ties(module) if _differ(*(state.get(key) for key in pair))]
     if not (missing or unexpected or misshapen or untied):
         return
     apart = [f"{key} differs from {first}" for first, key in untied]
@@ -70,7 +70,7 @@ def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> Non
     raise UserError("\n".join(lines))
 
 
-def _ties(module: nn.Module) -> Iterator[tuple[str, str]]:
+def ties(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of weights that have several: the first one, and each other one."""
     names: dict[int, str] = {}
     for name, weight in module.named_parameters(remove_duplicate=False):

@@ -1,10 +1,12 @@
 """Whether a network, a path, data and precision go together."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from lightning import Trainer
 from torch import nn
 
+from realuid_lightning.checkpoints import ties
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.paths import MatchingPath
@@ -80,11 +82,8 @@ def accumulation_faults(trainer: Trainer) -> Iterator[str]:
 def tie_faults(networks: Mapping[str, nn.Module]) -> Iterator[str]:
     """Yield which networks have weights of several names, which cannot be divided among devices and resumed."""
     for name, network in networks.items():
-        first: dict[int, str] = {}
-        for key, weight in network.named_parameters(remove_duplicate=False):
-            if first.setdefault(id(weight), key) != key:
-                yield (
-                    f"trainer.strategy divides networks among devices, which tied weights do not survive: in {name}, "
-                    f"{key} is {first[id(weight)]}; use ddp_per_network, or let each have weights of its own"
-                )
-                break
+        for first, key in islice(ties(network), 1):
+            yield (
+                f"trainer.strategy divides networks among devices, which tied weights do not survive: in {name}, "
+                f"{key} is {first}; use ddp_per_network, or let each have weights of its own"
+            )
