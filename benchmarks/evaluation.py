@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import inception_v3
 
-from realuid_lightning.callbacks import Diagnostics, FIDCallback
-from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, MatchingDataModule
+from realuid_lightning.evaluation import Diagnostics, FIDCallback
 from realuid_lightning.metrics import Features, RawFeatures
 
 
@@ -99,7 +99,7 @@ def measure(plan: Plan, few: int, many: int, rounds: int) -> dict[str, list[floa
             module.to(plan.device), features.to(plan.device)
             z = torch.randn(plan.batch, *network.shape, device=plan.device)
             for _ in range(batches):
-                features(module.generate(module.samplers()["raw"], MatchingBatch(z=z)))
+                features(module.generate(module.samplers()["raw"], Batch(z=z)))
             if plan.kind == "cuda":
                 torch.cuda.synchronize()
 

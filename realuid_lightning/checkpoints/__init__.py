@@ -7,13 +7,12 @@ from realuid_lightning.checkpoints.official import load_official
 from realuid_lightning.checkpoints.records import check_path_record, check_run, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly, ties
-from realuid_lightning.checkpoints.weights import average_key, load_weights
+from realuid_lightning.checkpoints.weights import load_weights
 
 __all__ = [
     "RECORD",
     "AtomicCheckpointIO",
     "DamagedCheckpointError",
-    "average_key",
     "check_path_record",
     "check_run",
     "check_state",

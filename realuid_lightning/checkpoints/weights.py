@@ -9,6 +9,7 @@ from realuid_lightning.checkpoints.files import EXPORTED, RECORD, read_checkpoin
 from realuid_lightning.checkpoints.official import is_official, official_weights
 from realuid_lightning.checkpoints.records import check_path_record, record_of, state_of
 from realuid_lightning.errors import UserError
+from realuid_lightning.networks.ema import average_key
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 
 Role = Literal["teacher", "generator"]
@@ -49,11 +50,6 @@ def load_weights(
     raise UserError(
         f"{file}: expected a checkpoint of this package, an official .pt or a state dict, got a file with {keys}"
     )
-
-
-def average_key(decay: float) -> str:
-    """Return the key of an average among a module's weights, which may hold no dot."""
-    return str(float(decay)).replace(".", "_")
 
 
 def network_weights(content: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Any]:

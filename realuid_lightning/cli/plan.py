@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from realuid_lightning.callbacks import FIDCallback
-from realuid_lightning.callbacks.monitors import check_monitors
 from realuid_lightning.cli.building import build
 from realuid_lightning.cli.parsing import check_configs
 from realuid_lightning.cli.training import RealUIDCLI, _hush
 from realuid_lightning.errors import Faults, UserError, gathering_faults
+from realuid_lightning.evaluation import FIDCallback
 from realuid_lightning.planning import Plan, Setting, alternatives, make_plan
 from realuid_lightning.planning.units import count, parse_size, show
+from realuid_lightning.running.monitors import check_monitors
 
 NOT_COUNTED = (
     "Not counted: the device's context and libraries (about half a GiB with CUDA), workspace of convolutions, "

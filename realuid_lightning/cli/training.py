@@ -21,24 +21,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from realuid_lightning import metrics, networks, paths, solvers, strategies  # noqa: F401 - makes short names known
 from realuid_lightning.atomic import replacing
-from realuid_lightning.callbacks import (
-    Diagnostics,
-    FailureNotice,
-    FIDCallback,
-    FidelityCallback,
-    MatchingProgressBar,
-    PredictionWriter,
-    Preemption,
-    RunCheckpoint,
-    RunLock,
-    SampleGrid,
-)
 from realuid_lightning.checkpoints import AtomicCheckpointIO, find_checkpoint
 from realuid_lightning.cli.building import build, in_one_line
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults, UserError, gathering_faults
+from realuid_lightning.evaluation import Diagnostics, FIDCallback, FidelityCallback, PredictionWriter, SampleGrid
 from realuid_lightning.modules import MatchingModule
+from realuid_lightning.running import FailureNotice, MatchingProgressBar, Preemption, RunCheckpoint, RunLock
 
 
 def run(words: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Data sets, the order in which samples come, and the LightningDataModule that serves them."""
 
-from realuid_lightning.data.batch import MatchingBatch, to_floats
+from realuid_lightning.data.batch import Batch, to_floats
 from realuid_lightning.data.folder import ImageFiles, ImageFolder
 from realuid_lightning.data.module import MatchingDataModule
 from realuid_lightning.data.pairs import Degradation, Degraded, Inpainting, Sketch, SuperResolution
@@ -11,6 +11,7 @@ from realuid_lightning.data.toy import Gaussian, Toy2D
 
 __all__ = [
     "CIFAR10",
+    "Batch",
     "CelebA",
     "Degradation",
     "Degraded",
@@ -21,7 +22,6 @@ __all__ = [
     "ImageFolder",
     "Inpainting",
     "LatentDataset",
-    "MatchingBatch",
     "MatchingDataModule",
     "MemorySource",
     "PairStream",

@@ -6,7 +6,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 
-class MatchingBatch(NamedTuple):
+class Batch(NamedTuple):
     """Everything one loss needs, along one leading batch dimension ``B``.
 
     The loader fills what it knows; the module draws what is still ``None`` (``MatchingModule.draw``). A batch that
@@ -39,7 +39,7 @@ class MatchingBatch(NamedTuple):
         """Number of samples ``B``."""
         return next(len(field) for field in self if field is not None)
 
-    def chunk(self, count: int) -> list["MatchingBatch"]:
+    def chunk(self, count: int) -> list["Batch"]:
         """Split into ``count`` batches of equal size, in order.
 
         Raises:
@@ -50,9 +50,9 @@ class MatchingBatch(NamedTuple):
         width = self.size // count
         return [self.rows(start, start + width) for start in range(0, self.size, width)]
 
-    def rows(self, start: int, stop: int) -> "MatchingBatch":
+    def rows(self, start: int, stop: int) -> "Batch":
         """Return samples ``start`` to ``stop - 1`` of every field."""
-        return MatchingBatch(*(None if field is None else field[start:stop] for field in self))
+        return Batch(*(None if field is None else field[start:stop] for field in self))
 
 
 def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:

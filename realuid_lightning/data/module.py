@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from realuid_lightning.data.batch import MatchingBatch, to_floats
+from realuid_lightning.data.batch import Batch, to_floats
 from realuid_lightning.data.checks import set_up, shape_of, told
 from realuid_lightning.data.memory import host_memory, lacking
 from realuid_lightning.data.resident import CodedBatch, Resident
@@ -32,7 +32,7 @@ from realuid_lightning.data.stream import (
 )
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.seeding import global_seed
-from realuid_lightning.signals import undisturbed
+from realuid_lightning.signals import ignore_stop_signals
 
 
 class MatchingDataModule(LightningDataModule):
@@ -241,7 +241,7 @@ class MatchingDataModule(LightningDataModule):
                 "or max_time (max_epochs: -1 trains until it is stopped)"
             )
 
-    def train_dataloader(self) -> DataLoader[MatchingBatch] | DataLoader[CodedBatch]:
+    def train_dataloader(self) -> DataLoader[Batch] | DataLoader[CodedBatch]:
         """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples (or pairs) each.
 
         With ``on_device``, once set up: of their codes, which ``on_after_batch_transfer`` looks up.
@@ -252,29 +252,29 @@ class MatchingDataModule(LightningDataModule):
             return self._loader(self._resident.codes, 0, batch_size=None, sampler=sampler)
         return self._loader(self._stream(), self.num_workers, batch_size=None, sampler=sampler)
 
-    def val_dataloader(self) -> DataLoader[MatchingBatch]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of latents 0 to ``eval_samples - 1``, with source ends and their truth if any."""
         return self._latents(torch.arange(self.eval_samples), "eval_samples", self._truth())
 
-    def test_dataloader(self) -> DataLoader[MatchingBatch]:
+    def test_dataloader(self) -> DataLoader[Batch]:
         """Return the same as ``val_dataloader``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[MatchingBatch]:
+    def predict_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of the latents that ``predict_seeds`` names, with source ends if there are any."""
         return self._latents(parse_indices(self.predict_seeds), "predict_seeds", None)
 
-    def reference_dataloader(self) -> DataLoader[MatchingBatch]:
+    def reference_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
         mine = RealSequence(self.reference, *self._place())
         return self._loader(mine, self.num_workers, batch_size=self.eval_batch_size)
 
-    def on_after_batch_transfer(self, batch: MatchingBatch | CodedBatch, dataloader_idx: int) -> MatchingBatch:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Batch | CodedBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Turn images from bytes into floats in [-1, 1]: here, so that bytes (or codes alone) travel to the device."""
         real = self._looked_up(batch) if isinstance(batch, CodedBatch) else batch
         return real._replace(x0=_arrived(real.x0), x1=_arrived(real.x1))
 
-    def _looked_up(self, coded: CodedBatch) -> MatchingBatch:
+    def _looked_up(self, coded: CodedBatch) -> Batch:
         assert self._resident is not None
         batch = self._resident.batch(coded)
         if self.trainer:  # it has converted what the loader gave to its precision: codes alone
@@ -292,7 +292,7 @@ class MatchingDataModule(LightningDataModule):
             return None
         return self.reference
 
-    def _latents(self, indices: Int64[Tensor, "n"], option: str, truth: Source | None) -> DataLoader[MatchingBatch]:
+    def _latents(self, indices: Int64[Tensor, "n"], option: str, truth: Source | None) -> DataLoader[Batch]:
         rank, world_size = self._place()
         if len(indices) < world_size:  # an empty loader makes a rank skip evaluation, and the others wait for ever
             raise UserError(
@@ -327,7 +327,7 @@ class MatchingDataModule(LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=self._device.type == "cuda",
             collate_fn=_same,
-            worker_init_fn=undisturbed,
+            worker_init_fn=ignore_stop_signals,
             generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
             **batching,
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.batch import Batch
 from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.source import Labels, Samples, Source
 from realuid_lightning.data.stream import Codes, Order, PairStream, Positions, RealStream, Stream, decoded
@@ -66,11 +66,11 @@ class Resident:
         self._ends = _Held(ends, device)
         self._origins = None if origins is None else _Held(origins, device)
 
-    def batch(self, coded: CodedBatch) -> MatchingBatch:
+    def batch(self, coded: CodedBatch) -> Batch:
         """Return the samples that ``coded`` stands for, once it has come to the device."""
         x1, y = self._ends.get(coded.x1)
         x0 = None if self._origins is None or coded.x0 is None else self._origins.get(coded.x0)[0]
-        return MatchingBatch(x1=x1, y=y, x0=x0)
+        return Batch(x1=x1, y=y, x0=x0)
 
 
 class _Held:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from realuid_lightning.data.batch import MatchingBatch
+from realuid_lightning.data.batch import Batch
 from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.source import Samples, Source
 from realuid_lightning.errors import UserError
@@ -93,7 +93,7 @@ class Stream(Dataset[B], ABC):
         return self.__getitems__(positions)
 
 
-class RealStream(Stream[MatchingBatch]):
+class RealStream(Stream[Batch]):
     """An endless stream of real samples, in the order and with the flips of ``Order``.
 
     Args:
@@ -106,16 +106,16 @@ class RealStream(Stream[MatchingBatch]):
     def __init__(self, source: Source, seed: int, flip: bool = False, labels: bool = False) -> None:
         self.source, self.order, self.labels = source, Order(len(source), seed, flip), labels
 
-    def __getitems__(self, positions: Positions | Sequence[int]) -> MatchingBatch:
+    def __getitems__(self, positions: Positions | Sequence[int]) -> Batch:
         """Return the samples at ``positions`` as one batch: ``x1`` as the source gives it, ``y`` if asked for."""
         index, mirrored = decoded(self.order.codes(positions))
         x, y = samples_at(self.source, index, self.labels)
         if self.order.flip:
             x = _flipped(x, mirrored)
-        return MatchingBatch(x1=x, y=y if self.labels else None)
+        return Batch(x1=x, y=y if self.labels else None)
 
 
-class PairStream(Stream[MatchingBatch]):
+class PairStream(Stream[Batch]):
     """An endless stream of both ends of a path: real samples ``x1``, and ``x0`` from a data set of source ends.
 
     Args:
@@ -135,7 +135,7 @@ class PairStream(Stream[MatchingBatch]):
         # The same seed gives data sets of the same length the same order and the same flips.
         self.origins = RealStream(origin, seed if paired else mix(seed, ORIGIN), flip)
 
-    def __getitems__(self, positions: Positions | Sequence[int]) -> MatchingBatch:
+    def __getitems__(self, positions: Positions | Sequence[int]) -> Batch:
         """Return the samples at ``positions`` as one batch: both ends as the sources give them, ``y`` if asked for."""
         return self.ends.__getitems__(positions)._replace(x0=self.origins.__getitems__(positions).x1)
 
@@ -186,7 +186,7 @@ class StreamSampler(DistributedSampler[Positions]):
         return (first[:, None] + np.arange(self.batch_size, dtype=np.int64)).reshape(-1)
 
 
-class RealSequence(Dataset[MatchingBatch]):
+class RealSequence(Dataset[Batch]):
     """Each real sample once, in order: this rank's share, for reference statistics.
 
     Args:
@@ -201,14 +201,14 @@ class RealSequence(Dataset[MatchingBatch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
+    def __getitems__(self, places: Sequence[int]) -> Batch:
         """Return the samples at ``places`` of this rank's share, with labels where there are any."""
         index = self.indices.start + torch.tensor(places)
         x, y = samples_at(self.source, index)
-        return MatchingBatch(x1=x, y=y, index=index)
+        return Batch(x1=x, y=y, index=index)
 
 
-class LatentDataset(Dataset[MatchingBatch]):
+class LatentDataset(Dataset[Batch]):
     """Evaluation latents ``z ~ N(0, I)`` and source ends, each a function of its global index alone.
 
     Args:
@@ -232,14 +232,14 @@ class LatentDataset(Dataset[MatchingBatch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, places: Sequence[int]) -> MatchingBatch:
+    def __getitems__(self, places: Sequence[int]) -> Batch:
         """Return what is at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y``, ``x0``, ``x1`` if any."""
         index = self.indices[list(places)]
         z, generator = torch.empty(len(index), *self.shape), torch.Generator()
         for row, i in zip(z, index.tolist(), strict=True):
             row.normal_(generator=generator.manual_seed(mix(LATENT, i)))
         y = None if self.y is None else self.y[list(places)]
-        return MatchingBatch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index)
+        return Batch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index)
 
 
 def _flipped(x: Samples, which: Bool[Tensor, "b"]) -> Samples:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.losses._sums import expectation, inner, widen
-from realuid_lightning.losses.realuid import Batch, PerSample, Scalar, generator_loss
+from realuid_lightning.losses.realuid import PerSample, Samples, Scalar, generator_loss
 
 FDivergence = Literal[
     "reverse_kl", "softened_reverse_kl", "jensen_shannon", "squared_hellinger", "forward_kl", "jeffreys"
@@ -40,7 +40,7 @@ _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 # ------------------------------------------------------------------------------------------------ functions of tensors
 
 
-def normalising_weight(x1: Batch, guess: Batch) -> PerSample:
+def normalising_weight(x1: Samples, guess: Samples) -> PerSample:
     """Return ``1 / mean|x1 - guess|`` of each sample, without gradient; the mean is at least 1e-5.
 
     The weight of SiD (arXiv 2404.04057) and of DMD (arXiv 2311.18828, eq. 8), with the teacher's guess.
@@ -50,9 +50,9 @@ def normalising_weight(x1: Batch, guess: Batch) -> PerSample:
 
 
 def sid_generator_loss(
-    teacher: Batch,
-    fake: Batch,
-    target: Batch,
+    teacher: Samples,
+    fake: Samples,
+    target: Samples,
     *,
     alpha: float,
     beta: float,
@@ -70,9 +70,9 @@ def sid_generator_loss(
 
 
 def pseudo_huber_generator_loss(
-    teacher: Batch,
-    fake: Batch,
-    target: Batch,
+    teacher: Samples,
+    fake: Samples,
+    target: Samples,
     *,
     alpha: float,
     beta: float,
@@ -101,9 +101,9 @@ def pseudo_huber_generator_loss(
 
 
 def l2_generator_loss(
-    teacher: Batch,
-    fake: Batch,
-    target: Batch,
+    teacher: Samples,
+    fake: Samples,
+    target: Samples,
     *,
     alpha: float,
     beta: float,
@@ -127,7 +127,9 @@ def l2_generator_loss(
     return expectation(inner(gap, alpha * teacher - beta * target) / norm, weight)
 
 
-def dmd_generator_loss(x1: Batch, teacher_x1: Batch, fake_x1: Batch, *, weight: PerSample | None = None) -> Scalar:
+def dmd_generator_loss(
+    x1: Samples, teacher_x1: Samples, fake_x1: Samples, *, weight: PerSample | None = None
+) -> Scalar:
     """Return ``0.5 E |g - stopgrad(g + w (f*_x1 - f_x1))|^2``, whose gradient in ``g`` is ``w (f_x1 - f*_x1) / B``.
 
     Where ``w`` is the signal-to-noise ratio of ``xt``, ``a^2 / b^2`` for ``xt = a g + b x0``, that is the gradient of

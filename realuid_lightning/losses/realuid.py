@@ -10,12 +10,12 @@ from torch import Tensor
 
 from realuid_lightning.losses._sums import expectation, inner
 
-Batch = Float[Tensor, "b *d"]
+Samples = Float[Tensor, "b *d"]
 PerSample = Float[Tensor, " b"]
 Scalar = Float[Tensor, ""]
 
 
-def matching_loss(prediction: Batch, target: Batch, weight: PerSample | None = None) -> Scalar:
+def matching_loss(prediction: Samples, target: Samples, weight: PerSample | None = None) -> Scalar:
     """Return ``E w |f - c|^2``, which trains a teacher.
 
     Args:
@@ -28,10 +28,10 @@ def matching_loss(prediction: Batch, target: Batch, weight: PerSample | None = N
 
 
 def fake_loss(
-    fake_generated: Batch,
-    target_generated: Batch,
-    fake_real: Batch | None,
-    target_real: Batch | None,
+    fake_generated: Samples,
+    target_generated: Samples,
+    fake_real: Samples | None,
+    target_real: Samples | None,
     *,
     alpha: float,
     beta: float,
@@ -62,7 +62,7 @@ def fake_loss(
 
 
 def generator_loss(
-    teacher: Batch, fake: Batch, target: Batch, *, alpha: float, beta: float, weight: PerSample | None = None
+    teacher: Samples, fake: Samples, target: Samples, *, alpha: float, beta: float, weight: PerSample | None = None
 ) -> Scalar:
     """Return what the generator minimises, the generated half of ``L_R(f*; G) - L_R(f; G)`` (RealUID).
 
@@ -82,12 +82,12 @@ def generator_loss(
 
 
 def general_fake_loss(
-    fake_generated: Batch,
-    teacher_generated: Batch,
-    target_generated: Batch,
-    fake_real: Batch | None,
-    teacher_real: Batch | None,
-    target_real: Batch | None,
+    fake_generated: Samples,
+    teacher_generated: Samples,
+    target_generated: Samples,
+    fake_real: Samples | None,
+    teacher_real: Samples | None,
+    target_real: Samples | None,
     *,
     alpha: float,
     beta: float,
@@ -112,9 +112,9 @@ def general_fake_loss(
 
 
 def general_generator_loss(
-    teacher: Batch,
-    fake: Batch,
-    target: Batch,
+    teacher: Samples,
+    fake: Samples,
+    target: Samples,
     *,
     alpha: float,
     beta: float,

@@ -2,10 +2,10 @@
 
 from realuid_lightning.modules.base import MatchingModule
 from realuid_lightning.modules.distillation import DistillationModule
-from realuid_lightning.modules.ema import EMA
 from realuid_lightning.modules.realuid import RealUIDModule
-from realuid_lightning.modules.schedules import LinearDecay, RecipeAdam, Warmup
 from realuid_lightning.modules.teacher import TeacherModule
+from realuid_lightning.networks.ema import EMA
+from realuid_lightning.optimizers import LinearDecay, RecipeAdam, Warmup
 
 __all__ = [
     "EMA",

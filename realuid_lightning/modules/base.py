@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, check_state, record_of
-from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.agreement import (
     accumulation_faults,
@@ -22,8 +22,6 @@ from realuid_lightning.modules.agreement import (
     share_faults,
     tie_faults,
 )
-from realuid_lightning.modules.compiling import compile_in_place
-from realuid_lightning.modules.ema import EMA, ema_faults
 from realuid_lightning.modules.guard import UpdateGuard
 from realuid_lightning.modules.resuming import (
     end_at_update,
@@ -34,17 +32,19 @@ from realuid_lightning.modules.resuming import (
     stream_changes,
     stream_of,
 )
-from realuid_lightning.modules.sharding import shard
+from realuid_lightning.networks.compiling import compile_in_place
+from realuid_lightning.networks.ema import EMA, ema_faults
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix
+from realuid_lightning.sharding import shard
 
 # What a draw is for; keys of their own beside those of the data stream.
 DRAWS = 0xD3A35
 DROPOUT = 0xD309
 STEP = 0x57E9
 
-Sampler = Callable[[MatchingBatch], Tensor]
+Sampler = Callable[[Batch], Tensor]
 
 
 class MatchingModule(LightningModule):
@@ -121,9 +121,7 @@ class MatchingModule(LightningModule):
         torch.manual_seed(mix(global_seed(), DROPOUT, *place))
         return keyed_generator(global_seed(), DRAWS, *place, device=self.device)
 
-    def draw(
-        self, batch: MatchingBatch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None
-    ) -> MatchingBatch:
+    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Batch:
         """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy.
 
         Args:
@@ -150,7 +148,7 @@ class MatchingModule(LightningModule):
             eps=noise(batch.eps) if self.path.noisy else None,
         )
 
-    def noise(self, batch: MatchingBatch, step: int) -> Tensor:
+    def noise(self, batch: Batch, step: int) -> Tensor:
         """Return the noise of a stochastic sampler's step in evaluation, ``(B, *D)``: a function of sample and step.
 
         Args:
@@ -161,7 +159,7 @@ class MatchingModule(LightningModule):
         assert batch.z is not None
         return hashed_normal(batch.index, batch.z.shape[1:], STEP, step, dtype=batch.z.dtype)
 
-    def source(self, batch: MatchingBatch) -> Tensor | None:
+    def source(self, batch: Batch) -> Tensor | None:
         """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""
         return batch.x0 if self.path.translates else None
 
@@ -183,7 +181,7 @@ class MatchingModule(LightningModule):
         """Return every way to turn a latent batch into samples, by name."""
         raise NotImplementedError
 
-    def generate(self, sampler: Sampler, batch: MatchingBatch) -> Tensor:
+    def generate(self, sampler: Sampler, batch: Batch) -> Tensor:
         """Turn latents into samples by forwards of ``sampling_chunk`` samples each.
 
         Args:
@@ -199,18 +197,18 @@ class MatchingModule(LightningModule):
         fields = (batch.y, batch.x0, batch.z, batch.index)
         y, x0, z, index = (None if field is None else field.to(self.device)[padding] for field in fields)
         assert z is not None
-        padded = MatchingBatch(y=y, x0=None if x0 is None else x0.to(self.dtype), z=z.to(self.dtype), index=index)
+        padded = Batch(y=y, x0=None if x0 is None else x0.to(self.dtype), z=z.to(self.dtype), index=index)
         parts = [sampler(rows) for rows in padded.chunk(len(padding) // chunk)]
         return torch.cat(parts)[:size]
 
-    def validation_step(self, batch: MatchingBatch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return samples of every evaluated sampler, ``(B, *D)`` by name; callbacks measure and draw them."""
         del batch_idx
         return {name: self.generate(sampler, batch) for name, sampler in self.evaluated().items()}
 
     test_step = validation_step
 
-    def predict_step(self, batch: MatchingBatch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return samples ``(B, *D)`` of the sampler ``predict_with``."""
         del batch_idx
         samplers = self.samplers()

@@ -14,15 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from realuid_lightning.checkpoints import RECORD, load_strictly, load_weights
-from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.modules.base import MatchingModule, Sampler
-from realuid_lightning.modules.ema import EMA
-from realuid_lightning.modules.optimizing import optimizer_faults
-from realuid_lightning.modules.schedules import RecipeAdam, Warmup
-from realuid_lightning.modules.sharding import clip_gradients, share_buffers
 from realuid_lightning.networks import Frozen, OneStepGenerator, frozen_weights, trainable
+from realuid_lightning.networks.ema import EMA
+from realuid_lightning.optimizers import RecipeAdam, Warmup, clip_gradients, optimizer_faults
 from realuid_lightning.paths import MatchingPath
+from realuid_lightning.sharding import share_buffers
 
 
 class DistillationModule(MatchingModule):
@@ -136,11 +135,11 @@ class DistillationModule(MatchingModule):
         return self.fake_steps + 1
 
     @abstractmethod
-    def fake_loss(self, batch: MatchingBatch) -> Tensor:
+    def fake_loss(self, batch: Batch) -> Tensor:
         """Return what the fake model minimises on a filled batch; no gradient may reach the generator."""
 
     @abstractmethod
-    def generator_loss(self, batch: MatchingBatch) -> Tensor:
+    def generator_loss(self, batch: Batch) -> Tensor:
         """Return what the generator minimises on a filled batch.
 
         In training the fake model's weights are frozen around this call and its backward pass.
@@ -225,9 +224,7 @@ class DistillationModule(MatchingModule):
 
     # ------------------------------------------------------------------------------------------------- training
 
-    def draw(
-        self, batch: MatchingBatch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None
-    ) -> MatchingBatch:
+    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Batch:
         """Fill what the loader left open, with the noise of a several-step generator's later steps."""
         batch = super().draw(batch, rng, sample_t)
         if self.sampling_steps == 1 or batch.renoise is not None:
@@ -236,7 +233,7 @@ class DistillationModule(MatchingModule):
         shape = (batch.size, self.sampling_steps - 1, *batch.z.shape[1:])
         return batch._replace(renoise=torch.randn(shape, generator=rng, device=self.device, dtype=batch.z.dtype))
 
-    def training_step(self, batch: MatchingBatch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Make one cycle: ``fake_steps`` fake updates, each from its own micro-batch, then one generator update."""
         rng = self.rng(batch_idx)
         fake_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
@@ -283,7 +280,7 @@ class DistillationModule(MatchingModule):
         return {name: self._sampler(generator) for name, generator in generators.items()}
 
     def _sampler(self, generator: nn.Module) -> Sampler:
-        def sample(batch: MatchingBatch) -> Tensor:
+        def sample(batch: Batch) -> Tensor:
             later = [self.noise(batch, step) for step in range(1, self.sampling_steps)]
             renoise = torch.stack(later, 1) if later else None
             samples: Tensor = generator(batch.z, batch.y, self.source(batch), renoise)

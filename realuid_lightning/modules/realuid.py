@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 from realuid_lightning.errors import Faults, UserError, gathering_faults
 from realuid_lightning.losses import (
     GAN,
@@ -102,9 +102,7 @@ class RealUIDModule(DistillationModule):
 
     # ------------------------------------------------------------------------------------------- parts of a loss
 
-    def draw(
-        self, batch: MatchingBatch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None
-    ) -> MatchingBatch:
+    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Batch:
         """Fill what the loader left open, with the times at which the discriminator looks."""
         batch = super().draw(batch, rng, sample_t)
         if self.gan is None or batch.t_judged is not None:
@@ -113,22 +111,22 @@ class RealUIDModule(DistillationModule):
         u = torch.rand(batch.t.shape, generator=rng, device=self.device, dtype=batch.t.dtype)
         return batch._replace(t_judged=self.gan.times(u, self.path.t_range))
 
-    def generated(self, batch: MatchingBatch) -> Tensor:
+    def generated(self, batch: Batch) -> Tensor:
         """Return the generator's samples of a filled batch, ``(B, *D)``."""
         assert batch.z is not None
         return self.generator.practise(batch.z, batch.y, self.source(batch), batch.renoise)
 
-    def sample(self, batch: MatchingBatch, x1: Tensor, t: Tensor | None = None) -> PathSample:
+    def sample(self, batch: Batch, x1: Tensor, t: Tensor | None = None) -> PathSample:
         """Return the point of the path towards ``x1`` at the batch's times, or at ``t``; with the batch's noise."""
         assert batch.t is not None
         assert batch.x0 is not None
         return self.path.sample(batch.t if t is None else t, batch.x0, x1, batch.eps)
 
-    def predict(self, network: nn.Module, sample: PathSample, batch: MatchingBatch) -> Tensor:
+    def predict(self, network: nn.Module, sample: PathSample, batch: Batch) -> Tensor:
         """Return a network's prediction of the target at a point of the path, ``(B, *D)``."""
         return self.path.predict(network, sample.t, sample.xt, batch.y, self.source(batch))
 
-    def _joined(self, batch: MatchingBatch, samples: list[PathSample]) -> tuple[PathSample, MatchingBatch]:
+    def _joined(self, batch: Batch, samples: list[PathSample]) -> tuple[PathSample, Batch]:
         """Return several draws of one batch in a row, and a batch with the labels and sources that belong to them."""
         if len(samples) == 1:
             return samples[0], batch
@@ -136,11 +134,11 @@ class RealUIDModule(DistillationModule):
             None if field is None else torch.cat([field] * len(samples)) for field in (batch.y, self.source(batch))
         )
         t, xt, target = (torch.cat(parts) for parts in zip(*samples, strict=True))
-        return PathSample(t, xt, target), MatchingBatch(y=y, x0=x0)
+        return PathSample(t, xt, target), Batch(y=y, x0=x0)
 
     # ---------------------------------------------------------------------------------------------------- losses
 
-    def fake_loss(self, batch: MatchingBatch) -> Tensor:
+    def fake_loss(self, batch: Batch) -> Tensor:
         """Return what the fake model minimises on a filled batch; no gradient reaches the generator.
 
         Args:
@@ -159,7 +157,7 @@ class RealUIDModule(DistillationModule):
         judged = discriminator_loss(*logits.chunk(2))
         return self._matching_loss(matched, prediction, batch) + self.gan.discriminator_weight * judged
 
-    def _judged(self, batch: MatchingBatch, matched: list[PathSample], x1: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged(self, batch: Batch, matched: list[PathSample], x1: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions at ``matched``, and logits of generated and real samples, by one forward."""
         assert batch.x1 is not None
         ends = [self.sample(batch, end, batch.t_judged) for end in (x1, batch.x1)]
@@ -169,7 +167,7 @@ class RealUIDModule(DistillationModule):
         raw, logits = self.fake(time, point, rows.y, judged=2 * batch.size)
         return self.path.output(t[: len(raw)], xt[: len(raw)], raw), logits
 
-    def _matching_loss(self, matched: list[PathSample], prediction: Tensor, batch: MatchingBatch) -> Tensor:
+    def _matching_loss(self, matched: list[PathSample], prediction: Tensor, batch: Batch) -> Tensor:
         """Return the fake model's part of RealUID, given its predictions on the generated and the real half."""
         generated, real = matched[0], matched[-1]
         weight = self.path.weight(generated.t)
@@ -195,7 +193,7 @@ class RealUIDModule(DistillationModule):
             weight=weight,
         )
 
-    def generator_loss(self, batch: MatchingBatch) -> Tensor:
+    def generator_loss(self, batch: Batch) -> Tensor:
         """Return what the generator minimises on a filled batch; gradients flow through ``xt`` and the target.
 
         In training the fake model's weights are frozen around this call and its backward pass. An override stands in
@@ -228,7 +226,7 @@ class RealUIDModule(DistillationModule):
         logits = self._logits(self.sample(batch, x1, batch.t_judged), batch)
         return loss + self.gan.generator_weight * adversarial_generator_loss(logits)
 
-    def _logits(self, sample: PathSample, batch: MatchingBatch) -> Tensor:
+    def _logits(self, sample: PathSample, batch: Batch) -> Tensor:
         """Return the discriminator's logits, ``(B,)``."""
         time, point = self.path.inputs(sample.t, sample.xt, self.source(batch))
         logits: Tensor = self.fake(time, point, batch.y, judged=len(point))[1]

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from realuid_lightning.checkpoints import average_key
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import UserError
+from realuid_lightning.networks.ema import average_key
 from realuid_lightning.seeding import global_seed
 
 # Settings of an optimizer that come with further moments, so they cannot be switched on for moments without.

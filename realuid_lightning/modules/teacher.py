@@ -11,16 +11,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 from realuid_lightning.errors import Faults
 from realuid_lightning.losses import matching_loss
 from realuid_lightning.modules.base import MatchingModule, Sampler
-from realuid_lightning.modules.ema import EMA
-from realuid_lightning.modules.optimizing import optimizer_faults
-from realuid_lightning.modules.schedules import Warmup
-from realuid_lightning.modules.sharding import gradient_norm, share_buffers
 from realuid_lightning.networks import trainable
+from realuid_lightning.networks.ema import EMA
+from realuid_lightning.optimizers import Warmup, gradient_norm, optimizer_faults
 from realuid_lightning.paths import MatchingPath
+from realuid_lightning.sharding import share_buffers
 from realuid_lightning.solvers import Euler, Solver
 
 
@@ -80,7 +79,7 @@ class TeacherModule(MatchingModule):
         fault = self.solver.fault(self.path) if max(self.sampling_steps) > 1 else None
         faults.unless(fault is None, f"solver: {fault}")
 
-    def training_step(self, batch: MatchingBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the matching loss of one batch."""
         batch = self.draw(batch, self.rng(batch_idx))
         loss = self.matching_loss(batch)
@@ -93,7 +92,7 @@ class TeacherModule(MatchingModule):
         self.guard.watch("network", norm, optimizer)
         self.log("grad_norm/network", norm)
 
-    def matching_loss(self, batch: MatchingBatch) -> Tensor:
+    def matching_loss(self, batch: Batch) -> Tensor:
         """Return ``E w_t |f(t, xt) - c|^2`` of a filled batch."""
         assert batch.t is not None
         assert batch.x0 is not None
@@ -128,7 +127,7 @@ class TeacherModule(MatchingModule):
         }
 
     def _sampler(self, network: nn.Module, steps: int) -> Sampler:
-        def sample(batch: MatchingBatch) -> Tensor:
+        def sample(batch: Batch) -> Tensor:
             assert isinstance(batch.z, torch.Tensor)
             return self.solver.sample(
                 self.path, network, batch.z, batch.y, steps, self.source(batch), partial(self.noise, batch)

@@ -15,35 +15,35 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.paths.base import MatchingPath, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
 
-Batch = Float[Tensor, "b *d"]
+Samples = Float[Tensor, "b *d"]
 
 
-def denoised_from_velocity(c: Coefficients, xt: Batch, velocity: Batch) -> Batch:
+def denoised_from_velocity(c: Coefficients, xt: Samples, velocity: Samples) -> Samples:
     """Return ``E[x1 | xt]`` from ``E[a' x1 + b' x0 | xt]``."""
     return (c.b * velocity - c.db * xt) / (c.b * c.da - c.a * c.db)
 
 
-def velocity_from_denoised(c: Coefficients, xt: Batch, denoised: Batch) -> Batch:
+def velocity_from_denoised(c: Coefficients, xt: Samples, denoised: Samples) -> Samples:
     """Return ``E[a' x1 + b' x0 | xt]`` from ``E[x1 | xt]``; ``b`` must not be 0."""
     return c.da * denoised + c.db * noise_from_denoised(c, xt, denoised)
 
 
-def denoised_from_noise(c: Coefficients, xt: Batch, noise: Batch) -> Batch:
+def denoised_from_noise(c: Coefficients, xt: Samples, noise: Samples) -> Samples:
     """Return ``E[x1 | xt]`` from ``E[x0 | xt]``; ``a`` must not be 0."""
     return (xt - c.b * noise) / c.a
 
 
-def noise_from_denoised(c: Coefficients, xt: Batch, denoised: Batch) -> Batch:
+def noise_from_denoised(c: Coefficients, xt: Samples, denoised: Samples) -> Samples:
     """Return ``E[x0 | xt]`` from ``E[x1 | xt]``; ``b`` must not be 0."""
     return (xt - c.a * denoised) / c.b
 
 
-def denoised_from_score(c: Coefficients, xt: Batch, score: Batch) -> Batch:
+def denoised_from_score(c: Coefficients, xt: Samples, score: Samples) -> Samples:
     """Return ``E[x1 | xt]`` from the score ``grad log p_t(xt)`` (Tweedie's formula); ``a`` must not be 0."""
     return (xt + c.b**2 * score) / c.a
 
 
-def score_from_denoised(c: Coefficients, xt: Batch, denoised: Batch) -> Batch:
+def score_from_denoised(c: Coefficients, xt: Samples, denoised: Samples) -> Samples:
     """Return the score ``grad log p_t(xt) = -E[x0 | xt] / b`` from ``E[x1 | xt]``; ``b`` must not be 0."""
     return -noise_from_denoised(c, xt, denoised) / c.b
 
@@ -80,16 +80,16 @@ class AffinePath(MatchingPath):
         return (a / b) ** 2
 
     @abstractmethod
-    def denoise(self, t: Float[Tensor, " b"], xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def denoise(self, t: Float[Tensor, " b"], xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Turn the prediction into ``E[x1 | xt]``."""
 
-    def score(self, t: Float[Tensor, " b"], xt: Batch, prediction: Batch) -> Batch:
+    def score(self, t: Float[Tensor, " b"], xt: Samples, prediction: Samples) -> Samples:
         """Turn the prediction into the score ``grad log p_t(xt)``."""
         return score_from_denoised(self.schedule(expand(t, xt)), xt, self.denoise(t, xt, prediction))
 
     def transition(
-        self, t: Float[Tensor, " b"], s: Float[Tensor, " b"], xt: Batch, prediction: Batch, noise: Batch
-    ) -> Batch:
+        self, t: Float[Tensor, " b"], s: Float[Tensor, " b"], xt: Samples, prediction: Samples, noise: Samples
+    ) -> Samples:
         """Draw ``xs`` from the reverse diffusion given the guess of ``x1`` (DDIM with eta = 1, arXiv 2010.02502).
 
         It leaves the marginals of ``xs`` given ``x1`` as they are; at the first time, where ``xt`` knows nothing of

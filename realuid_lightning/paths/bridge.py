@@ -9,7 +9,7 @@ from torch import Tensor
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.paths.base import MatchingPath, expand
 
-Batch = Float[Tensor, "b *d"]
+Samples = Float[Tensor, "b *d"]
 Times = Float[Tensor, " b"]
 
 # The ODE is infinite at both ends, the drift at the data end. Where sampling begins nothing is known of x1 yet, and
@@ -76,7 +76,7 @@ class BridgePath(MatchingPath):
     # ------------------------------------------------------------------------------------------------ prediction
 
     def inputs(
-        self, t: Times, xt: Batch, x0: Batch | None = None, z: Batch | None = None
+        self, t: Times, xt: Samples, x0: Samples | None = None, z: Samples | None = None
     ) -> tuple[Times, Float[Tensor, "b ..."]]:
         """Return ``t`` and ``xt``, joined along the first dimension of a sample by ``x0`` and ``z`` where wanted.
 
@@ -94,12 +94,12 @@ class BridgePath(MatchingPath):
 
     # -------------------------------------------------------------------------------------------------- sampling
 
-    def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def denoise(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the guess of ``x1``: the prediction, or ``xt`` and the drift for the rest of the time."""
         del x0
         return prediction if self.target == "x1" else xt + (1 - expand(t, xt)) * prediction
 
-    def velocity(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def velocity(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the velocity of the probability-flow ODE given ``x0``.
 
         Raises:
@@ -115,7 +115,7 @@ class BridgePath(MatchingPath):
         """Its own steps alone, for the velocity is singular at the source; none unless the network knows ``x0``."""
         return "own steps" if self.condition else "none"
 
-    def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def flow_step(self, t: Times, s: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the point at ``s`` of the same ends and noise; Euler's step would need thousands near the source.
 
         Raises:
@@ -125,13 +125,13 @@ class BridgePath(MatchingPath):
         now, then, x1 = expand(t, xt), expand(s, xt), self.denoise(t, xt, prediction)
         return self.mean(then, x0, x1) + self.std(then) / self.std(now) * (xt - self.mean(now, x0, x1))
 
-    def transition(self, t: Times, s: Times, xt: Batch, prediction: Batch, noise: Batch) -> Batch:
+    def transition(self, t: Times, s: Times, xt: Samples, prediction: Samples, noise: Samples) -> Samples:
         """Draw ``xs`` from the Brownian bridge between ``xt`` and the guess of ``x1``."""
         now, then = expand(t, xt), expand(s, xt)
         std = self.eps * ((then - now) * (1 - then) / (1 - now)).sqrt()
         return xt + (then - now) / (1 - now) * (self.denoise(t, xt, prediction) - xt) + std * noise
 
-    def noised(self, t: Times, z: Batch, x1: Batch, x0: Batch | None = None) -> Batch:
+    def noised(self, t: Times, z: Samples, x1: Samples, x0: Samples | None = None) -> Samples:
         """Return ``(1-t) x0 + t x1 + eps sqrt(t (1-t)) z``.
 
         Raises:
@@ -142,7 +142,7 @@ class BridgePath(MatchingPath):
         time = expand(t, z)
         return self.mean(time, x0, x1) + self.std(time) * z
 
-    def _known(self, x0: Batch | None) -> Batch:
+    def _known(self, x0: Samples | None) -> Samples:
         if not self.condition or x0 is None:
             raise UserError("BridgePath: the ODE needs condition: true and source samples; or choose solver Ancestral")
         return x0

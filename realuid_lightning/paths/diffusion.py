@@ -11,7 +11,7 @@ from realuid_lightning.paths.affine import AffinePath, noise_from_denoised, velo
 from realuid_lightning.paths.base import expand
 from realuid_lightning.paths.schedules import KarrasSchedule, Schedule
 
-Batch = Float[Tensor, "b *d"]
+Samples = Float[Tensor, "b *d"]
 Times = Float[Tensor, " b"]
 
 
@@ -98,14 +98,16 @@ class DiffusionPath(AffinePath):
 
     # ------------------------------------------------------------------------------------------------ prediction
 
-    def inputs(self, t: Times, xt: Batch, x0: Batch | None = None, z: Batch | None = None) -> tuple[Times, Batch]:
+    def inputs(
+        self, t: Times, xt: Samples, x0: Samples | None = None, z: Samples | None = None
+    ) -> tuple[Times, Samples]:
         """Return ``log(sigma) / 4`` and the point, scaled to unit variance."""
         del x0, z
         a, b, _, _ = self.schedule(t)
         scale = 1 / (a * ((b / a) ** 2 + self.sigma_data**2).sqrt())
         return (b / a).log() / 4, expand(scale, xt) * xt
 
-    def output(self, t: Times, xt: Batch, raw: Batch) -> Batch:
+    def output(self, t: Times, xt: Samples, raw: Samples) -> Samples:
         """Return the denoised sample ``D = c_skip xt / a + c_out raw``."""
         a, b, _, _ = self.schedule(expand(t, xt))
         sigma, total = b / a, (b / a) ** 2 + self.sigma_data**2
@@ -113,18 +115,18 @@ class DiffusionPath(AffinePath):
 
     # -------------------------------------------------------------------------------------------------- sampling
 
-    def velocity(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def velocity(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the velocity of the probability-flow ODE."""
         del x0
         return velocity_from_denoised(self.schedule(expand(t, xt)), xt, prediction)
 
-    def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def flow_step(self, t: Times, s: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the point at ``s`` of the same data end and noise: a straight step in the noise level (DDIM)."""
         del x0
         now, then = self.schedule(expand(t, xt)), self.schedule(expand(s, xt))
         return then.a * prediction + then.b * noise_from_denoised(now, xt, prediction)
 
-    def slope(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def slope(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the derivative of ``xt`` by the time of EDM's algorithm 1 (arXiv 2206.00364, table 1).
 
         That is ``sigma`` where the variance explodes, and the derivative the noise; else the time of the schedule.
@@ -133,13 +135,13 @@ class DiffusionPath(AffinePath):
             return super().slope(t, xt, prediction, x0)
         return noise_from_denoised(self.schedule(expand(t, xt)), xt, prediction)
 
-    def advance(self, t: Times, s: Times, xt: Batch, slope: Batch) -> Batch:
+    def advance(self, t: Times, s: Times, xt: Samples, slope: Samples) -> Samples:
         """Carry ``xt`` from ``t`` to ``s`` by a straight step in that time."""
         if not self._explodes:
             return super().advance(t, s, xt, slope)
         return xt + (self.schedule(expand(s, xt)).b - self.schedule(expand(t, xt)).b) * slope
 
-    def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def denoise(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the prediction, which is the denoised sample."""
         del t, xt, x0
         return prediction

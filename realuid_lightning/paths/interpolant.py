@@ -12,7 +12,7 @@ from realuid_lightning.paths.affine import denoised_from_velocity, with_schedule
 from realuid_lightning.paths.base import MatchingPath, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
 
-Batch = Float[Tensor, "b *d"]
+Samples = Float[Tensor, "b *d"]
 Times = Float[Tensor, " b"]
 
 EDGE = 1e-3  # the noise may grow infinitely fast at both ends; at this distance 4% of it are left
@@ -133,7 +133,7 @@ class InterpolantPath(MatchingPath):
     # -------------------------------------------------------------------------------------------------- sampling
 
     def inputs(
-        self, t: Times, xt: Batch, x0: Batch | None = None, z: Batch | None = None
+        self, t: Times, xt: Samples, x0: Samples | None = None, z: Samples | None = None
     ) -> tuple[Times, Float[Tensor, "b ..."]]:
         """Return ``t`` and ``xt``, joined by ``x0`` along the first dimension of a sample where the network sees it.
 
@@ -143,7 +143,7 @@ class InterpolantPath(MatchingPath):
         del z
         return (t, torch.cat([xt, self._known(x0)], 1)) if self.conditions else (t, xt)
 
-    def denoise(self, t: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def denoise(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Turn the velocity into the conditional mean of ``x1``.
 
         With Gaussian ``x0`` both noises are one of variance ``b^2 + gamma^2``; it is zero before half time where the
@@ -167,7 +167,7 @@ class InterpolantPath(MatchingPath):
         """Any solver; its own steps alone where the network sees ``x0``: there the velocity is singular."""
         return "own steps" if self.conditions else "any"
 
-    def flow_step(self, t: Times, s: Times, xt: Batch, prediction: Batch, x0: Batch | None = None) -> Batch:
+    def flow_step(self, t: Times, s: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Make Euler's step; where the network sees ``x0`` return the point at ``s`` of the same ends and noise."""
         if not self.conditions:
             return super().flow_step(t, s, xt, prediction, x0)
@@ -175,7 +175,7 @@ class InterpolantPath(MatchingPath):
         x1 = self.denoise(t, xt, prediction, source)
         return self.mean(then, source, x1) + self.std(then) / self.std(now) * (xt - self.mean(now, source, x1))
 
-    def noised(self, t: Times, z: Batch, x1: Batch, x0: Batch | None = None) -> Batch:
+    def noised(self, t: Times, z: Samples, x1: Samples, x0: Samples | None = None) -> Samples:
         """Return ``a x1`` with all noise of the path from ``z``; between two domains ``a x1 + b x0 + gamma z``."""
         time = expand(t, z)
         if x0 is not None:
@@ -197,7 +197,7 @@ class InterpolantPath(MatchingPath):
         spread = (b**2 + gamma**2).sqrt()
         return Coefficients(a, spread, da, (b * db + gamma * slope) / spread)
 
-    def _known(self, x0: Batch | None) -> Batch:
+    def _known(self, x0: Samples | None) -> Samples:
         if x0 is None:
             raise ValueError("InterpolantPath(translates=True) begins at a source-domain sample: pass x0")
         return x0

@@ -10,13 +10,13 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 
-from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import share
 from realuid_lightning.modules import DistillationModule, MatchingModule
 from realuid_lightning.planning.duration import training_steps, validation_count
 from realuid_lightning.planning.simulation import Context, Inputs, Simulation, Step, network_calls, updates
 from realuid_lightning.planning.sizes import NetworkSize, checkpoint_size, network_sizes, size_of
+from realuid_lightning.running import RunCheckpoint
 
 
 class Setting(NamedTuple):

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import DistillationModule, MatchingModule, TeacherModule
 from realuid_lightning.networks import frozen_weights
@@ -107,7 +107,7 @@ class Update(NamedTuple):
         frozen: What is frozen meanwhile.
     """
 
-    loss: Callable[[MatchingBatch], Tensor]
+    loss: Callable[[Batch], Tensor]
     network: nn.Module
     sample_t: Callable[[Tensor], Tensor] | None = None
     frozen: nn.Module | None = None
@@ -190,12 +190,12 @@ class Simulation:
         network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _batch(self, size: int) -> MatchingBatch:
+    def _batch(self, size: int) -> Batch:
         """Return what lies on the device in a training step: micro-batches for all its updates."""
         rows = size * getattr(self.module, "micro_batches", 1)
         samples = [torch.empty(rows, *self.data.shape) for _ in range(1 + self.data.translates)]
         y = torch.zeros(rows, dtype=torch.int64) if self.data.labels else None
-        return MatchingBatch(x1=samples[0], x0=samples[1] if self.data.translates else None, y=y)
+        return Batch(x1=samples[0], x0=samples[1] if self.data.translates else None, y=y)
 
     def forward(self, rows: int, inputs: Inputs) -> tuple[int, int]:
         """Call the network once without a graph.
@@ -233,7 +233,7 @@ def network_calls(module: MatchingModule, data: MatchingDataModule) -> tuple[dic
     dtype = torch.float32 if not isinstance(module.dtype, torch.dtype) else module.dtype
     one = torch.zeros(1, *shape, dtype=dtype)
     y, index = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    batch = MatchingBatch(z=one, x0=one if data.translates else None, y=y if data.labels else None, index=index)
+    batch = Batch(z=one, x0=one if data.translates else None, y=y if data.labels else None, index=index)
     calls = {}
     with torch.no_grad():
         for name, sampler in copied.evaluated().items():

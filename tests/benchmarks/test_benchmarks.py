@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 
 HOME = Path(__file__).parents[2]
 
@@ -177,7 +177,7 @@ def train_both(size):
     for cycle in cycles:
         plain.cycle(iter(cycle))
     joined = [[torch.cat(fields) for fields in zip(*cycle, strict=True)] for cycle in cycles]
-    loader = DataLoader([MatchingBatch(x1=x1, x0=x0, z=z, t=t) for x1, x0, z, t in joined], batch_size=None)
+    loader = DataLoader([Batch(x1=x1, x0=x0, z=z, t=t) for x1, x0, z, t in joined], batch_size=None)
     module = lean.module_of(network, measure.Stopwatch(device), {"fused_adam": True})
     lean.trainer_of("cpu", len(cycles), precision="64-true").fit(module, loader)
 

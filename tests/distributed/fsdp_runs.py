@@ -9,13 +9,14 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 import realuid_lightning.strategies  # noqa: F401 - makes fsdp_per_network known
-from realuid_lightning.callbacks import Diagnostics, FIDCallback, RunCheckpoint
-from realuid_lightning.data import Digits, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
+from realuid_lightning.evaluation import Diagnostics, FIDCallback
 from realuid_lightning.losses import GAN
 from realuid_lightning.metrics import RawFeatures
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import MLP, UNet
+from realuid_lightning.running import RunCheckpoint
 
 FOLDER, PROCESSES, STRATEGY = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 RANK = int(os.environ.get("LOCAL_RANK", "0"))
@@ -28,7 +29,7 @@ class Together:
         return torch.Generator().manual_seed(self.global_step)
 
     def draw(self, batch, rng, sample_t=None):
-        whole = MatchingBatch(x1=torch.cat([batch.x1] * self.trainer.world_size))
+        whole = Batch(x1=torch.cat([batch.x1] * self.trainer.world_size))
         start = self.global_rank * batch.size
         mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
         return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)

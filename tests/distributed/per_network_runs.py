@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
-from realuid_lightning.data import Digits, Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN, fake_loss, generator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
@@ -30,7 +30,7 @@ class Together(RealUIDModule):
         return torch.Generator().manual_seed(self.global_step)
 
     def draw(self, batch, rng, sample_t=None):
-        whole = MatchingBatch(x1=torch.cat([batch.x1] * self.trainer.world_size))
+        whole = Batch(x1=torch.cat([batch.x1] * self.trainer.world_size))
         start = self.global_rank * batch.size
         mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
         return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)

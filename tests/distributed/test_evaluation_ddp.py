@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from realuid_lightning.callbacks import FIDCallback, PredictionWriter, SampleGrid
+from realuid_lightning.evaluation import FIDCallback, PredictionWriter, SampleGrid
 from realuid_lightning.data import Digits, ImageFolder, MatchingDataModule
 from realuid_lightning.data.sharing import by_one
 from realuid_lightning.errors import UserError

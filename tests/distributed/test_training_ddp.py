@@ -44,7 +44,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Gaussian, Batch, MatchingDataModule
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.networks import MLP
@@ -57,7 +57,7 @@ class Together(RealUIDModule):
         return torch.Generator().manual_seed(self.global_step)
 
     def draw(self, batch, rng, sample_t=None):
-        whole = MatchingBatch(x1=torch.cat([batch.x1] * self.trainer.world_size))
+        whole = Batch(x1=torch.cat([batch.x1] * self.trainer.world_size))
         start = self.global_rank * batch.size
         mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
         return mine._replace(x1=batch.x1.to(mine.x1))

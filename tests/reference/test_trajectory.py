@@ -17,7 +17,7 @@ from lightning import Trainer
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.networks import UNet
 
@@ -129,4 +129,4 @@ def cycle(tensors, start, length):
         return torch.cat([tensors[f"{step}/{field}"] for step in steps]).double()
 
     y = torch.cat([tensors[f"{step}/y"] for step in steps]) if f"{start}/y" in tensors else None
-    return MatchingBatch(x1=stacked("real"), y=y, x0=stacked("noise"), z=stacked("latent"), t=stacked("t"))
+    return Batch(x1=stacked("real"), y=y, x0=stacked("noise"), z=stacked("latent"), t=stacked("t"))

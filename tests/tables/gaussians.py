@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 
 KNOWN = 0.7  # the value of x0 where the network is shown it
 
@@ -120,7 +120,7 @@ class Moment:
         z, *x0, eps = numbers.T[..., None]
         x0 = torch.full_like(z, KNOWN) if self.known else x0[0]
         t = self.t.expand(len(z))
-        return MatchingBatch(x0=x0, z=z, t=t, eps=eps if self.path.noisy else None, t_judged=t)
+        return Batch(x0=x0, z=z, t=t, eps=eps if self.path.noisy else None, t_judged=t)
 
 
 class Exact(nn.Module):

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
-from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
@@ -31,7 +31,7 @@ class Together:
         processes, x1 = self.trainer.world_size, batch.x1
         if processes == 1:  # the stream gives the rows of the first process, then those of the second, ...
             x1 = x1.reshape(SHARES, ROWS, -1).transpose(0, 1).reshape(x1.shape)
-        drawn = super().draw(MatchingBatch(x1=torch.cat([x1] * processes)), rng, sample_t)
+        drawn = super().draw(Batch(x1=torch.cat([x1] * processes)), rng, sample_t)
         mine = torch.arange(self.global_rank, len(drawn.x1), processes)
         fields = {name: field[mine] for name, field in drawn._asdict().items() if field is not None}
         return drawn._replace(**fields | {"x1": x1.to(drawn.x1)})

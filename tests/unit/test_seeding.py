@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
 from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix, mix_array
@@ -138,7 +138,7 @@ def test_hashed_numbers_come_back_to_a_device_without_float64():
 def test_the_noise_of_later_steps_is_where_the_latents_are():
     module = RealUIDModule(MLP([3], width=8, depth=1), None, sampling_steps=2)
     with FakeTensorMode(), NoFloat64OnMPS():
-        batch = MatchingBatch(z=torch.empty(4, 3, device="mps"), index=torch.arange(4, device="mps"))
+        batch = Batch(z=torch.empty(4, 3, device="mps"), index=torch.arange(4, device="mps"))
         noise = module.noise(batch, 1)
         assert (noise.device, noise.dtype) == (batch.z.device, batch.z.dtype)
 

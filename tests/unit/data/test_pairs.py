@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from realuid_lightning.data import (
+    Batch,
     Degradation,
     Degraded,
     Digits,
     Inpainting,
-    MatchingBatch,
     MatchingDataModule,
     MemorySource,
     PairStream,
@@ -235,7 +235,7 @@ def test_bytes_travel_and_both_ends_arrive_as_floats():
     for byte, value in ((batch.x0, arrived.x0), (batch.x1, arrived.x1)):
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, byte / 127.5 - 1)
-    vectors = MatchingBatch(x0=torch.ones(2, 3))
+    vectors = Batch(x0=torch.ones(2, 3))
     assert torch.equal(MatchingDataModule(Digits()).on_after_batch_transfer(vectors, 0).x0, torch.ones(2, 3))
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from realuid_lightning.data import (
+    Batch,
     CelebA,
     Degraded,
     Digits,
     ImageFolder,
     Inpainting,
-    MatchingBatch,
     MatchingDataModule,
     PairStream,
     Sketch,
@@ -282,6 +282,6 @@ def test_batches_are_pinned_exactly_for_cuda(device, on_device, monkeypatch):
 def test_a_pinned_batch_is_still_a_batch(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self + 1)
     zeros = torch.zeros(2, dtype=torch.int64)
-    assert same([pin_memory(MatchingBatch(y=zeros))], [MatchingBatch(y=zeros + 1)])
-    assert isinstance(pin_memory(MatchingBatch(y=zeros)), MatchingBatch)
+    assert same([pin_memory(Batch(y=zeros))], [Batch(y=zeros + 1)])
+    assert isinstance(pin_memory(Batch(y=zeros)), Batch)
     assert isinstance(pin_memory(CodedBatch(zeros)), CodedBatch)

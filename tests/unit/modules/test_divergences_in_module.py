@@ -5,7 +5,7 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import DMD, GAN, L2, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.modules import RealUIDModule, Warmup
@@ -52,7 +52,7 @@ def module(fake_seed=7, **options):
 def filled(made, size=6, seed=0, step="fake"):
     rng = torch.Generator().manual_seed(seed)
     x1 = torch.randn(size, 3, generator=rng, dtype=torch.float64)
-    return made.draw(MatchingBatch(x1=x1), rng, made.path.generator_t if step == "generator" else None)
+    return made.draw(Batch(x1=x1), rng, made.path.generator_t if step == "generator" else None)
 
 
 def generator_gradients(made, batch):

@@ -6,7 +6,7 @@ from lightning import Trainer
 from torch import nn
 
 from realuid_lightning.checkpoints import RECORD, export_generator, load_generator, read_checkpoint
-from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.data.stream import LatentDataset
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import DMD, GAN
@@ -104,7 +104,7 @@ def test_each_part_of_a_training_batch_is_what_that_step_of_sampling_makes(path,
     made = module(steps, path()).double()
     rng = torch.Generator().manual_seed(0)
     x1, x0 = torch.randn(2, size, 3, generator=rng, dtype=torch.float64)
-    batch = made.draw(MatchingBatch(x1=x1, x0=x0), rng)
+    batch = made.draw(Batch(x1=x1, x0=x0), rng)
     x0 = made.source(batch)
     assert batch.renoise.shape == (size, steps - 1, 3)
     practised = made.generated(batch)
@@ -125,17 +125,17 @@ def test_each_part_of_a_training_batch_is_what_that_step_of_sampling_makes(path,
 def test_gradients_reach_the_last_call_of_each_sample_alone():
     made, batches = module(4), []
     made.generator.network.register_forward_hook(lambda _, args, out: batches.append((len(args[1]), out.requires_grad)))
-    made.generated(made.draw(MatchingBatch(x1=torch.zeros(8, 3)), torch.Generator().manual_seed(0)))
+    made.generated(made.draw(Batch(x1=torch.zeros(8, 3)), torch.Generator().manual_seed(0)))
     assert batches == [(6, False), (4, False), (2, False), (8, True)]
 
 
 def test_training_draws_fresh_noise_for_the_later_steps_and_keeps_what_it_is_given():
     made, rng = module(4), torch.Generator().manual_seed(0)
-    batch = made.draw(MatchingBatch(x1=torch.zeros(2, 3)), rng)
+    batch = made.draw(Batch(x1=torch.zeros(2, 3)), rng)
     rows = torch.cat([batch.renoise, batch.z[:, None], batch.x0[:, None]], 1).flatten(0, 1)
     assert len(rows.unique(dim=0)) == len(rows) == 10
     assert torch.equal(made.draw(batch, rng).renoise, batch.renoise)
-    assert module(1).draw(MatchingBatch(x1=torch.zeros(2, 3)), rng).renoise is None
+    assert module(1).draw(Batch(x1=torch.zeros(2, 3)), rng).renoise is None
 
 
 @pytest.mark.parametrize(("trained", "asked"), [(1, 1), (2, 1), (4, 1), (4, 2), (4, 4)])

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from torch import nn
 
 from realuid_lightning.checkpoints import export_generator, load_generator
-from realuid_lightning.data import Gaussian, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import DMD, GAN, adversarial_generator_loss, discriminator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
@@ -45,7 +45,7 @@ def module(**options):
 def filled(made, size=6, seed=0):
     rng = torch.Generator().manual_seed(seed)
     x1, x0 = torch.randn(2, size, 3, generator=rng, dtype=torch.float64)
-    return made.draw(MatchingBatch(x1=x1, x0=x0 if made.path.translates else None), rng)
+    return made.draw(Batch(x1=x1, x0=x0 if made.path.translates else None), rng)
 
 
 def trainer(folder, steps):

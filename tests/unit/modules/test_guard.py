@@ -10,10 +10,10 @@ from lightning import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules.guard import UpdateGuard
-from realuid_lightning.modules.sharding import gradient_norm
+from realuid_lightning.optimizers import gradient_norm
+from realuid_lightning.running import RunCheckpoint
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -163,7 +163,7 @@ import os, sys
 import torch, torch.distributed as dist
 from torch import nn
 from realuid_lightning.modules.guard import UpdateGuard
-from realuid_lightning.modules.sharding import gradient_norm
+from realuid_lightning.optimizers import gradient_norm
 rank, folder = int(os.environ["LOCAL_RANK"]), sys.argv[1]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 torch.manual_seed(0)

@@ -7,11 +7,11 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP
+from realuid_lightning.running import RunCheckpoint
 
 
 def network():

@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from realuid_lightning.data import Digits, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import general_generator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
@@ -49,7 +49,7 @@ def module(**options):
 def filled(size=6, seed=0, **fields):
     generator = torch.Generator().manual_seed(seed)
     x1, x0, z = (torch.randn(size, 1, 8, 8, generator=generator) for _ in range(3))
-    return MatchingBatch(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))._replace(**fields)
+    return Batch(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))._replace(**fields)
 
 
 def trainer(folder, steps, **options):
@@ -189,7 +189,7 @@ def test_gamma_is_read():
 
 def test_draws_are_keyed_by_seed_step_and_rank(monkeypatch):
     made = module()
-    batch = MatchingBatch(x1=torch.zeros(4, 1, 8, 8))
+    batch = Batch(x1=torch.zeros(4, 1, 8, 8))
 
     made._trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
 

@@ -8,12 +8,12 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from torch import nn
 
-from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.data import Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.modules.resuming import lay_as_weights
 from realuid_lightning.networks import MLP
+from realuid_lightning.running import RunCheckpoint
 
 
 def network():

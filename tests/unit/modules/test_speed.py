@@ -10,7 +10,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from realuid_lightning.data import Digits, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import MLP, UNet
@@ -171,7 +171,7 @@ def test_an_update_reads_nothing_from_the_device(options):
     module.guard.skipped = hollow(module.guard.skipped)
     module.manual_backward = lambda loss: loss.backward()
     with mode:
-        batch = MatchingBatch(x1=torch.empty(8, 1, 8, 8))
+        batch = Batch(x1=torch.empty(8, 1, 8, 8))
         fake, generator = (module.fake_optimizer(part.parameters()) for part in (module.fake, module.generator))
         for optimizer, loss, network in [
             (fake, module.fake_loss, module.fake),

@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from realuid_lightning.data import Digits, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, TeacherModule
 from realuid_lightning.networks import MLP
@@ -46,7 +46,7 @@ def data():
 def filled(size=5):
     generator = torch.Generator().manual_seed(0)
     x1, x0, z = (torch.randn(size, 1, 8, 8, generator=generator) for _ in range(3))
-    return MatchingBatch(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))
+    return Batch(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))
 
 
 def test_the_loss_is_the_squared_error_of_the_velocity():

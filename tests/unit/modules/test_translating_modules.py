@@ -8,9 +8,9 @@ from lightning import Trainer
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from realuid_lightning.callbacks import FidelityCallback
-from realuid_lightning.data import Degraded, Digits, Inpainting, MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, Degraded, Digits, Inpainting, MatchingDataModule
 from realuid_lightning.errors import UserError
+from realuid_lightning.evaluation import FidelityCallback
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import MLP
 from realuid_lightning.paths import BridgePath, FlowMatchingPath, InterpolantPath
@@ -78,7 +78,7 @@ def data(batch_size=4, translates=True, **options):
 def filled(made, size=5):
     rng = torch.Generator().manual_seed(0)
     x1, x0 = torch.randn(2, size, *SHAPE, generator=rng)
-    return made.draw(MatchingBatch(x1=x1, x0=x0), rng)
+    return made.draw(Batch(x1=x1, x0=x0), rng)
 
 
 def inputs_of(of):
@@ -166,7 +166,7 @@ def test_every_sampler_starts_at_the_batchs_source_end(name):
         for sampler in made.samplers().values():
             for calls in seen:
                 calls.clear()
-            made.generate(sampler, MatchingBatch(z=z, x0=x0, index=torch.arange(4)))
+            made.generate(sampler, Batch(z=z, x0=x0, index=torch.arange(4)))
             (calls,) = (calls for calls in seen if calls)
             t, xt, *_ = calls[0]
             assert torch.equal(xt, path.noised(t, z, torch.zeros_like(z), x0))
@@ -258,7 +258,7 @@ def test_samples_do_not_depend_on_the_batch_size(name, tmp_path):
 
 def test_ancestral_steps_draw_noise_of_sample_and_step():
     made = teacher(BridgePath())
-    batch = MatchingBatch(z=torch.zeros(3, *SHAPE), index=torch.tensor([4, 5, 4]))
+    batch = Batch(z=torch.zeros(3, *SHAPE), index=torch.tensor([4, 5, 4]))
     first, second = made.noise(batch, 1), made.noise(batch, 2)
     assert torch.equal(first[0], first[2])
     for left, right in ((first[0], first[1]), (first[0], second[0]), (first[1], second[1])):

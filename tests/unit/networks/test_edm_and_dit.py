@@ -13,7 +13,6 @@ from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, Warmup
-from realuid_lightning.modules.sharding import _stages
 from realuid_lightning.networks import (
     DDPMNetwork,
     DhariwalUNet,
@@ -28,6 +27,7 @@ from realuid_lightning.networks import (
 from realuid_lightning.networks.preconditioned import PreconditionedNetwork
 from realuid_lightning.paths import DiffusionPath, FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import rebuild
+from realuid_lightning.sharding import _stages
 
 SMALL: dict[str, Any] = {"channel_mult": [1, 2], "attn_resolutions": [4], "num_blocks": 1}
 NCSNPP: dict[str, Any] = {

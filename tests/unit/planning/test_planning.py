@@ -11,8 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from realuid_lightning.callbacks import RunCheckpoint
-from realuid_lightning.data import MatchingBatch, MatchingDataModule, MemorySource, Toy2D
+from realuid_lightning.data import Batch, MatchingDataModule, MemorySource, Toy2D
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import MatchingModule, RealUIDModule, TeacherModule
@@ -20,6 +19,7 @@ from realuid_lightning.networks import MLP, UNet, frozen_weights
 from realuid_lightning.paths import BridgePath
 from realuid_lightning.planning import Setting, Simulation, alternatives, checkpoint_size, make_plan, network_sizes
 from realuid_lightning.planning.simulation import network_calls, updates
+from realuid_lightning.running import RunCheckpoint
 from realuid_lightning.solvers import Heun
 
 
@@ -60,7 +60,7 @@ def real_step(module, kind, source, size, context=nullcontext):
     """Make an update on numbers; return saved bytes, forward FLOPs and all FLOPs as torch's own tools measure them."""
     update = updates(module)[kind]
     rows = size * getattr(module, "micro_batches", 1)
-    batch = MatchingBatch(
+    batch = Batch(
         x1=torch.randn(rows, *source.shape),
         x0=torch.randn(rows, *source.shape) if source.translates else None,
         y=torch.zeros(rows, dtype=torch.int64) if source.labels else None,

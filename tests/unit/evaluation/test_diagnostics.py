@@ -5,14 +5,14 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from realuid_lightning.callbacks.diagnostics import (
+from realuid_lightning.data import Digits, MatchingDataModule
+from realuid_lightning.errors import UserError
+from realuid_lightning.evaluation.diagnostics import (
     Diagnostics,
     average_distances,
     nearest_distance,
     relative_gap,
 )
-from realuid_lightning.data import Digits, MatchingDataModule
-from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP

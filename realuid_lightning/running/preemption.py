@@ -15,8 +15,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import distributed
 
-from realuid_lightning.callbacks.checkpoint import RunCheckpoint, resumable
-from realuid_lightning.callbacks.launching import environment, launched
+from realuid_lightning.running.checkpoint import RunCheckpoint, resumable
+from realuid_lightning.running.launching import environment, launched
 from realuid_lightning.signals import SIGNALS
 
 

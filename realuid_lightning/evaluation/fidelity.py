@@ -5,8 +5,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from realuid_lightning.callbacks.figures import record
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
+from realuid_lightning.evaluation.figures import record
 
 RANGE = (-1.0, 1.0)
 """Range of samples and truth; values outside are clipped."""
@@ -38,7 +38,7 @@ class FidelityCallback(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: MatchingBatch,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

@@ -5,9 +5,13 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from realuid_lightning.checkpoints import average_key
-from realuid_lightning.modules.sharding import own_part
 from realuid_lightning.networks import Frozen
+from realuid_lightning.sharding import to_local
+
+
+def average_key(decay: float) -> str:
+    """Return the key of an average among a module's weights, which may hold no dot."""
+    return str(float(decay)).replace(".", "_")
 
 
 def ema_name(decay: float) -> str:
@@ -39,7 +43,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move every average towards ``network``; buffers are copied."""
-        source = [own_part(parameter.detach()) for parameter in network.parameters()]
+        source = [to_local(parameter.detach()) for parameter in network.parameters()]
         for decay in self.decays:
             torch._foreach_lerp_(self._parameters_of(decay), source, 1 - decay)
             for mine, theirs in zip(self[decay].network.buffers(), network.buffers(), strict=True):
@@ -52,7 +56,7 @@ class EMA(nn.Module):
             self[decay].network.load_state_dict(network.state_dict())
 
     def _parameters_of(self, decay: float) -> list[Tensor]:
-        return [own_part(parameter.detach()) for parameter in self[decay].network.parameters()]
+        return [to_local(parameter.detach()) for parameter in self[decay].network.parameters()]
 
 
 def ema_faults(decays: list[float]) -> list[str]:

@@ -30,27 +30,16 @@ def _stages(network: nn.Module) -> Iterator[nn.Module]:
         yield from child.children() if isinstance(child, (nn.ModuleList, nn.ModuleDict)) else _stages(child)
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def to_local(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor: all of it, unless it is divided."""
     mine: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return mine
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full(tensor: Tensor) -> Tensor:
     """Return a tensor whose sum over processes may still be due; all processes must call this."""
     made: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return made
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients of ``parameters``, 0 without any; they stay as they are."""
-    return whole(torch.nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None]))
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    """Scale gradients down to a norm of at most ``limit``, if there is one, and return the norm that they had."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
-    return whole(norm)
 
 
 @torch.no_grad()
@@ -65,7 +54,7 @@ def share_buffers(networks: Iterable[nn.Module]) -> None:
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return
     alike: dict[torch.dtype, list[Tensor]] = {}
-    for buffer in (own_part(buffer) for network in networks for buffer in network.buffers()):
+    for buffer in (to_local(buffer) for network in networks for buffer in network.buffers()):
         alike.setdefault(buffer.dtype, []).append(buffer)
     for buffers in alike.values():
         sent = torch.cat([buffer.flatten() for buffer in buffers])

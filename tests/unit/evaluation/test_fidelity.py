@@ -8,8 +8,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from realuid_lightning.callbacks import FidelityCallback
-from realuid_lightning.callbacks.fidelity import window_std
 from realuid_lightning.cli.report import report
 from realuid_lightning.data import (
     Degraded,
@@ -22,6 +20,8 @@ from realuid_lightning.data import (
     to_floats,
 )
 from realuid_lightning.errors import UserError
+from realuid_lightning.evaluation import FidelityCallback
+from realuid_lightning.evaluation.fidelity import window_std
 
 SAMPLES = 50
 HOW = Inpainting()

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
 from torch import Tensor
 
-from realuid_lightning.callbacks.lock import RunLock
-from realuid_lightning.callbacks.monitors import check_monitors
 from realuid_lightning.checkpoints.runs import best_scores
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.running.lock import RunLock
+from realuid_lightning.running.monitors import check_monitors
 
 
 class RunCheckpoint(ModelCheckpoint):

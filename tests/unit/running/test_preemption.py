@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from realuid_lightning.callbacks import Preemption, RunCheckpoint, Stopped
+from realuid_lightning.running import Preemption, RunCheckpoint, Stopped
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),

@@ -9,11 +9,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from realuid_lightning.callbacks.figures import record
-from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.data.checks import samples_at
 from realuid_lightning.data.sharing import by_one
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.evaluation.figures import record
 from realuid_lightning.fingerprint import NoFingerprintError
 from realuid_lightning.metrics import (
     CheckedFeatures,
@@ -103,9 +103,7 @@ class FIDCallback(Callback):
         if type(self.features) not in (InceptionFeatures, RawFeatures):
             device = trainer.strategy.root_device
             self.features.to(device)
-            real = data.on_after_batch_transfer(
-                MatchingBatch(x1=samples_at(data.reference, torch.arange(2))[0].to(device)), 0
-            )
+            real = data.on_after_batch_transfer(Batch(x1=samples_at(data.reference, torch.arange(2))[0].to(device)), 0)
             with torch.no_grad():
                 self._finite(self._checked(real.x1).sum())
         width, fewest = self._checked.num_features, min(len(data.reference), data.eval_samples)
@@ -133,7 +131,7 @@ class FIDCallback(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: MatchingBatch,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -207,7 +205,7 @@ class FIDCallback(Callback):
         return reference, protocol, self.cache.read(protocol, self._checked.num_features)
 
 
-def real_samples(batch: MatchingBatch, pl_module: LightningModule, data: MatchingDataModule) -> Tensor:
+def real_samples(batch: Batch, pl_module: LightningModule, data: MatchingDataModule) -> Tensor:
     """Return a batch's real samples on the module's device, as floats, for no loop of Lightning brings them there."""
     moved = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
     real = data.on_after_batch_transfer(moved, 0).x1

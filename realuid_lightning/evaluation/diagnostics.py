@@ -8,12 +8,12 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from realuid_lightning.callbacks.fid import real_samples
-from realuid_lightning.data import MatchingBatch, MatchingDataModule
+from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.data.stream import share
 from realuid_lightning.errors import Faults
+from realuid_lightning.evaluation.fid import real_samples
 from realuid_lightning.modules import DistillationModule, MatchingModule
-from realuid_lightning.modules.sharding import whole
+from realuid_lightning.sharding import full
 
 
 class Diagnostics(Callback):
@@ -107,7 +107,7 @@ class Diagnostics(Callback):
         mine = share(len(data.reference), trainer.global_rank, trainer.world_size)
         count = min(self.count, len(mine))
         index = mine.start + torch.arange(count) * len(mine) // max(count, 1)
-        real = real_samples(MatchingBatch(x1=data.reference.get(index)[0]), pl_module, data)
+        real = real_samples(Batch(x1=data.reference.get(index)[0]), pl_module, data)
         self._real = real.flatten(1).float()
 
     def on_validation_batch_end(
@@ -115,7 +115,7 @@ class Diagnostics(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: MatchingBatch,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -181,5 +181,5 @@ def average_distances(module: MatchingModule) -> dict[str, Tensor]:
 
 
 def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    total: Tensor = torch.stack([whole(torch.linalg.vector_norm(tensor.float())) for tensor in tensors]).norm()
+    total: Tensor = torch.stack([full(torch.linalg.vector_norm(tensor.float())) for tensor in tensors]).norm()
     return total

@@ -12,17 +12,16 @@ import torch
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from realuid_lightning import locks
-from realuid_lightning.callbacks import RunCheckpoint, RunLock
 from realuid_lightning.errors import UserError
-from realuid_lightning.locks import FolderLock
+from realuid_lightning.running import RunCheckpoint, RunLock, folder_lock
+from realuid_lightning.running.folder_lock import FolderLock
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from realuid_lightning.locks import FolderLock
+from realuid_lightning.running.folder_lock import FolderLock
 held = FolderLock(Path(sys.argv[1]))
 held.take()
 print("held", flush=True)
@@ -74,14 +73,14 @@ def fit(folder, **options):
 
 
 def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
     with another_process(tmp_path) as first:
         with pytest.raises(UserError) as caught:
             fit(tmp_path)
         assert f"{tmp_path} is in use by process {first.pid} on {socket.gethostname()} since 2" in str(caught.value)
         assert "--trainer.default_root_dir" in str(caught.value)
         assert not (tmp_path / "checkpoints").exists()
-        monkeypatch.setattr(locks, "PATIENCE", 60.0)
+        monkeypatch.setattr(folder_lock, "PATIENCE", 60.0)
         first.send_signal(signal.SIGKILL)  # and the next one waits for its end
         fit(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoints"]
@@ -113,7 +112,7 @@ def test_a_process_may_run_again_after_a_failure(tmp_path):
 
 
 def test_what_writes_no_run_takes_no_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
     with another_process(tmp_path):
         fit(tmp_path, fast_dev_run=True)
         trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RunCheckpoint()], default_root_dir=tmp_path)
@@ -133,14 +132,14 @@ def test_a_holder_that_leaves_at_the_same_moment_is_no_holder(tmp_path, monkeypa
     """The file that was locked is no longer the one of this name: its holder had removed it."""
     one = FolderLock(tmp_path)
     takes = iter([True, False])
-    lockf = locks.fcntl.lockf
+    lockf = folder_lock.fcntl.lockf
 
     def removed_before(handle, how):
         if next(takes, False):
             (tmp_path / ".lock").unlink()
         lockf(handle, how)
 
-    monkeypatch.setattr(locks.fcntl, "lockf", removed_before)
+    monkeypatch.setattr(folder_lock.fcntl, "lockf", removed_before)
     one.take()
     assert (tmp_path / ".lock").exists()
     one.release()
@@ -148,9 +147,9 @@ def test_a_holder_that_leaves_at_the_same_moment_is_no_holder(tmp_path, monkeypa
 
 def test_a_file_system_without_locks_costs_a_warning(tmp_path, monkeypatch):
     def fail(*_):
-        raise OSError(locks.errno.ENOLCK, "No locks available")
+        raise OSError(folder_lock.errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "lockf", fail)
+    monkeypatch.setattr(folder_lock.fcntl, "lockf", fail)
     with pytest.warns(UserWarning, match="no lock is held"):
         FolderLock(tmp_path).take()
 
@@ -175,7 +174,7 @@ def test_a_folder_that_can_no_more_be_written_to_ends_no_run(tmp_path, monkeypat
     held.take()
 
     def fail(*_, **__):
-        raise PermissionError(locks.errno.EROFS, "Read-only file system")
+        raise PermissionError(folder_lock.errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(type(tmp_path), "unlink", fail)
     held.release()
@@ -185,11 +184,11 @@ def test_a_folder_that_can_no_more_be_written_to_ends_no_run(tmp_path, monkeypat
 def test_a_holder_on_another_host_is_waited_for_as_long_as_its_server_waits_for_it(tmp_path, monkeypatch):
     """A job that SLURM starts anew elsewhere after its node has died."""
     tries = iter([False] * 6)
-    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
     monkeypatch.setattr(FolderLock, "_try", lambda _: next(tries, True))
     (tmp_path / ".lock").write_text("process 7 on another-host since 2020-01-01\n")
     FolderLock(tmp_path).take()
     tries = iter([False] * 6)
-    monkeypatch.setattr(locks, "ELSEWHERE", 0.0)
+    monkeypatch.setattr(folder_lock, "ELSEWHERE", 0.0)
     with pytest.raises(UserError, match="in use by process 7 on another-host"):
         FolderLock(tmp_path).take()

@@ -6,7 +6,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.locks import FolderLock
+from realuid_lightning.running.folder_lock import FolderLock
 
 
 class RunLock(Callback):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
-from realuid_lightning.data import MatchingBatch
+from realuid_lightning.data import Batch
 from realuid_lightning.errors import Faults
 from realuid_lightning.metrics import to_bytes
 
@@ -53,7 +53,7 @@ class SampleGrid(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: MatchingBatch,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -110,7 +110,7 @@ class PredictionWriter(BasePredictionWriter):
         pl_module: LightningModule,
         prediction: Tensor,
         batch_indices: object,
-        batch: MatchingBatch,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
@@ -144,7 +144,7 @@ class PredictionWriter(BasePredictionWriter):
         return Path(self.folder or Path(trainer.default_root_dir) / "samples")
 
 
-def _ends(batch: MatchingBatch) -> dict[str, Tensor]:
+def _ends(batch: Batch) -> dict[str, Tensor]:
     """Return what to compare samples with: the data that they were made from, and those that they belong to."""
     if batch.x0 is None:
         return {}

@@ -5,8 +5,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import nn
 
-from realuid_lightning.callbacks import PredictionWriter
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule
+from realuid_lightning.evaluation import PredictionWriter
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP

@@ -8,9 +8,9 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from realuid_lightning.callbacks import FIDCallback
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule, to_floats
 from realuid_lightning.errors import UserError
+from realuid_lightning.evaluation import FIDCallback
 from realuid_lightning.fingerprint import NoFingerprintError
 from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures, feature_statistics
 from realuid_lightning.modules import RealUIDModule
@@ -151,7 +151,7 @@ def measured(tmp_path, monkeypatch):
         counts.append(int(statistics.count))
         return statistics
 
-    monkeypatch.setattr("realuid_lightning.callbacks.fid.feature_statistics", counting)
+    monkeypatch.setattr("realuid_lightning.evaluation.fid.feature_statistics", counting)
 
     def run(features, datamodule=None, cache=None):
         counts.clear()

@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import distributed
 from torch.distributed import distributed_c10d
 
-from realuid_lightning.callbacks.launching import launched
 from realuid_lightning.errors import UserError
+from realuid_lightning.running.launching import launched
 
 _KEY = "realuid/failure"
 _INTERVAL = 0.5

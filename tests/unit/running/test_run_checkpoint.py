@@ -3,9 +3,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from realuid_lightning.callbacks import RunCheckpoint
 from realuid_lightning.checkpoints import AtomicCheckpointIO
 from realuid_lightning.errors import UserError
+from realuid_lightning.running import RunCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from realuid_lightning.modules import EMA
-from realuid_lightning.modules.ema import ema_faults, ema_name
 from realuid_lightning.networks import MLP
+from realuid_lightning.networks.ema import ema_faults, ema_name
 
 DECAYS = [0.0, 0.3, 0.5, 0.999, 1 - 1e-9]
 

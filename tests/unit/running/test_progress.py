@@ -5,10 +5,10 @@ import rich
 import torch
 from lightning.pytorch import Trainer
 
-from realuid_lightning.callbacks import MatchingProgressBar
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP
+from realuid_lightning.running import MatchingProgressBar
 
 
 class Watched(MatchingProgressBar):

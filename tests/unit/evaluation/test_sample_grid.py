@@ -6,10 +6,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import nn
 
-from realuid_lightning.callbacks import SampleGrid
-from realuid_lightning.callbacks.samples import draw
 from realuid_lightning.data import Degraded, Digits, Gaussian, MatchingDataModule, Sketch, to_floats
 from realuid_lightning.errors import UserError
+from realuid_lightning.evaluation import SampleGrid
+from realuid_lightning.evaluation.samples import draw
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP

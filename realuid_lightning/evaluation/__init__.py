@@ -1,0 +1,8 @@
+"""Callbacks that evaluate: distances, fidelity, diagnostics, pictures, files of samples."""
+
+from realuid_lightning.evaluation.diagnostics import Diagnostics
+from realuid_lightning.evaluation.fid import FIDCallback
+from realuid_lightning.evaluation.fidelity import FidelityCallback
+from realuid_lightning.evaluation.samples import PredictionWriter, SampleGrid
+
+__all__ = ["Diagnostics", "FIDCallback", "FidelityCallback", "PredictionWriter", "SampleGrid"]
