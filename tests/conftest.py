@@ -7,14 +7,17 @@ import jaxtyping
 # check their inputs themselves, and torch.compile does not look through the checker.
 CHECKED = (
     "analysis",
-    "callbacks",
     "checkpoints",
     "cli",
     "data",
+    "evaluation",
     "losses",
     "metrics",
     "modules",
+    "objectives",
+    "optimizers",
     "paths",
+    "running",
     "solvers",
     "strategies",
 )
