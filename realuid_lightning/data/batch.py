@@ -5,6 +5,8 @@ from typing import NamedTuple
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from realuid_lightning.conditions import map_tensors, tensors
+
 
 class Batch(NamedTuple):
     """Everything one loss needs, along one leading batch dimension ``B``.
@@ -14,7 +16,7 @@ class Batch(NamedTuple):
 
     Attributes:
         x1: Real samples, ``(B, *D)``; images in [-1, 1].
-        y: Class labels, ``(B,)`` int64, or None.
+        y: The condition: class labels, ``(B,)`` int64, a tensor ``(B, ...)``, a dict of such tensors, or None.
         x0: Source end of the path: Gaussian noise, or a source-domain sample, ``(B, *D)``.
         z: Latent input of the one-step generator, ``(B, *D)``.
         t: Time in [0, 1], ``(B,)``; 0 at the source, 1 at the data.
@@ -37,7 +39,7 @@ class Batch(NamedTuple):
     @property
     def size(self) -> int:
         """Number of samples ``B``."""
-        return next(len(field) for field in self if field is not None)
+        return next(len(part) for field in self for part in tensors(field))
 
     def chunk(self, count: int) -> list["Batch"]:
         """Split into ``count`` batches of equal size, in order.
@@ -52,7 +54,7 @@ class Batch(NamedTuple):
 
     def rows(self, start: int, stop: int) -> "Batch":
         """Return samples ``start`` to ``stop - 1`` of every field."""
-        return Batch(*(None if field is None else field[start:stop] for field in self))
+        return Batch(*(map_tensors(field, lambda part: part[start:stop]) for field in self))
 
 
 def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
