@@ -1,8 +1,9 @@
 """Diagnostics: known gaps, spreads and distances; nothing is left behind, and training is not changed."""
 
+import helpers
 import pytest
 import torch
-from lightning import Trainer
+from helpers import mlp
 from torch import nn
 
 from realuid_lightning.data import Digits, MatchingDataModule
@@ -15,38 +16,14 @@ from realuid_lightning.evaluation.diagnostics import (
 )
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule
-from realuid_lightning.networks import MLP
-
-
-def network(seed=0):
-    torch.manual_seed(seed)
-    made = MLP([1, 8, 8], width=32, depth=1)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return made
 
 
 def fit(module, folder, steps=2, **options):
     diagnostics = Diagnostics(count=32)
-    trainer = Trainer(
-        **{
-            "accelerator": "cpu",
-            "max_steps": steps,
-            "val_check_interval": steps,
-            "check_val_every_n_epoch": None,
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": folder,
-            "callbacks": [diagnostics],
-            **options,
-        }
-    )
-    trainer.fit(module, MatchingDataModule(Digits(), batch_size=8, eval_samples=40, eval_batch_size=16))
-    return trainer, diagnostics
+    data = MatchingDataModule(Digits(), batch_size=8, eval_samples=40, eval_batch_size=16)
+    options = {"callbacks": [diagnostics], "limit_val_batches": None, "log_every_n_steps": 1, **options}
+    options |= {"val_check_interval": steps, "check_val_every_n_epoch": None}
+    return helpers.fit(module, data, folder, steps, **options), diagnostics
 
 
 @pytest.mark.parametrize(
@@ -62,7 +39,7 @@ def test_the_gap_is_that_of_the_generators_batch(options, tmp_path, monkeypatch)
         return prediction
 
     monkeypatch.setattr(RealUIDModule, "predict", watch)
-    module = RealUIDModule(network(), None, alpha=0.9, beta=0.94, **{"fake_steps": 1, **options})
+    module = RealUIDModule(mlp(), None, alpha=0.9, beta=0.94, **{"fake_steps": 1, **options})
     trainer, diagnostics = fit(module, tmp_path, limit_val_batches=0)
     (of_teacher, teacher), (of_fake, fake) = asked[-2:]
     assert (of_teacher, of_fake) == (True, False)
@@ -75,7 +52,7 @@ def test_the_gap_is_that_of_the_generators_batch(options, tmp_path, monkeypatch)
 
 
 def test_only_logged_steps_are_listened_to(tmp_path):
-    module = RealUIDModule(network(), None, fake_steps=1)
+    module = RealUIDModule(mlp(), None, fake_steps=1)
     heard = []
     module.teacher.register_forward_hook(lambda *_: heard.append(len(module.teacher._forward_hooks)))
     fit(module, tmp_path, steps=4, log_every_n_steps=2, limit_val_batches=0)
@@ -85,7 +62,7 @@ def test_only_logged_steps_are_listened_to(tmp_path):
 def test_training_is_the_same_with_and_without(tmp_path):
     states = []
     for callbacks in ({}, {"callbacks": []}):
-        module = RealUIDModule(network(), None, fake_steps=1)
+        module = RealUIDModule(mlp(), None, fake_steps=1)
         fit(module, tmp_path, steps=3, **callbacks)
         states.append(module.state_dict())
     torch.testing.assert_close(*states, rtol=0, atol=0)
@@ -94,9 +71,9 @@ def test_training_is_the_same_with_and_without(tmp_path):
 @pytest.mark.parametrize("kind", ["distillation", "teacher"])
 def test_validation_logs_spread_neighbours_and_averages(kind, tmp_path):
     if kind == "teacher":
-        module = TeacherModule(network(), ema=[0.5], sampling_steps=[1, 2])
+        module = TeacherModule(mlp(), ema=[0.5], sampling_steps=[1, 2])
     else:
-        module = RealUIDModule(network(), None, fake_steps=1, ema=[0.5])
+        module = RealUIDModule(mlp(), None, fake_steps=1, ema=[0.5])
     trainer, _ = fit(module, tmp_path)
     figures = trainer.callback_metrics
     for name in module.evaluated():
@@ -136,7 +113,7 @@ def test_a_process_without_samples_adds_nothing():
 def test_functions_of_tensors():
     assert relative_gap(torch.full((2, 3), 2.0), torch.full((2, 3), 1.0)) == 0.25
     assert nearest_distance(torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx(4 / 3)
-    module = RealUIDModule(network(), None, ema=[0.9])
+    module = RealUIDModule(mlp(), None, ema=[0.9])
     assert average_distances(module) == {"ema_0.9": 0}
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from helpers import mlp, trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -37,10 +37,7 @@ class Pooled(Features):
 
 
 def module(**options):
-    torch.manual_seed(1)
-    network = MLP([1, 8, 8], width=16, depth=1)
-    nn.init.normal_(network.out[-1].weight, std=0.2)
-    return RealUIDModule(network=network, teacher_ckpt=None, **options)
+    return RealUIDModule(mlp(), teacher_ckpt=None, **options)
 
 
 def data(batch_size=50, source=None, **options):
@@ -48,19 +45,8 @@ def data(batch_size=50, source=None, **options):
 
 
 def validate(folder, callback, datamodule=None, model=None, **options):
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        callbacks=[callback],
-        **options,
-    )
-    model, datamodule = model or module(), datamodule or data()
-    (figures,) = trainer.validate(model, datamodule, verbose=False)
+    run = trainer(folder, callbacks=[callback], **options)
+    (figures,) = run.validate(model or module(), datamodule or data(), verbose=False)
     return figures
 
 
@@ -341,22 +327,11 @@ def test_features_stay_as_they_are(tmp_path):
 
 def test_figures_come_in_training_and_not_in_the_sanity_check(tmp_path):
     callback = FIDCallback(RawFeatures([1, 8, 8]))
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=1,
-        max_steps=2,
-        val_check_interval=1,
-        check_val_every_n_epoch=None,
-        default_root_dir=tmp_path,
-        callbacks=[callback],
-    )
-    trainer.fit(module(fake_steps=1), data(batch_size=64))
+    options = {"max_steps": 2, "val_check_interval": 1, "check_val_every_n_epoch": None, "num_sanity_val_steps": 1}
+    run = trainer(tmp_path, callbacks=[callback], **options)
+    run.fit(module(fake_steps=1), data(batch_size=64))
     assert [row["step"] for row in rows(tmp_path)] == [1, 1, 2, 2]
-    assert trainer.callback_metrics["fid/raw"] == pytest.approx(rows(tmp_path)[2]["distance"], rel=1e-6)
+    assert run.callback_metrics["fid/raw"] == pytest.approx(rows(tmp_path)[2]["distance"], rel=1e-6)
 
 
 def test_missing_weights_are_told_before_any_work(tmp_path):
@@ -392,10 +367,7 @@ def test_a_single_sample_has_no_distance(tmp_path):
 
 def test_prediction_needs_no_extractor(tmp_path):
     callback = FIDCallback(InceptionFeatures(str(tmp_path / "absent.pth")))
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[callback], default_root_dir=tmp_path
-    )
-    assert len(torch.cat(trainer.predict(module(), data()))) == 64
+    assert len(torch.cat(trainer(tmp_path, callbacks=[callback]).predict(module(), data()))) == 64
 
 
 def test_it_says_what_takes_long(tmp_path, caplog):

@@ -2,10 +2,11 @@ import json
 import math
 import os
 
+import helpers
 import processes
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from realuid_lightning.cli.report import report
@@ -78,16 +79,7 @@ def data(source=None, how=HOW, batch_size=7, samples=SAMPLES, **options):
 
 
 def trainer(folder, **options):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[FidelityCallback()],
-        **{"num_sanity_val_steps": 0, **options},
-    )
+    return helpers.trainer(folder, callbacks=[FidelityCallback()], **options)
 
 
 def validate(folder, datamodule, model=None, **options):

@@ -1,41 +1,26 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from helpers import mlp, trainer
 from PIL import Image
-from torch import nn
 
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule
 from realuid_lightning.evaluation import PredictionWriter
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules import RealUIDModule
-from realuid_lightning.networks import MLP
 
 SEEDS = "40-49,3,100-119,7"
 INDICES = [*range(40, 50), 3, *range(100, 120), 7]
 
 
 def module(shape=(1, 8, 8), num_classes=None):
-    torch.manual_seed(1)
-    network = MLP(list(shape), width=32, depth=1, num_classes=num_classes)
-    nn.init.normal_(network.out[-1].weight, std=0.2)
-    return RealUIDModule(network=network, teacher_ckpt=None)
+    return RealUIDModule(mlp(shape, num_classes=num_classes), teacher_ckpt=None)
 
 
 def predict(root, writer, model=None, source=None, batch_size=7, labels=False):
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=root,
-        callbacks=[writer],
-    )
     data = MatchingDataModule(source or Digits(), labels=labels, predict_seeds=SEEDS, eval_batch_size=batch_size)
-    model = model or module()
-    made = torch.cat(trainer.predict(model, data))
-    order = torch.tensor(INDICES).argsort()
-    return made[order]
+    made = torch.cat(trainer(root, callbacks=[writer]).predict(model or module(), data))
+    return made[torch.tensor(INDICES).argsort()]
 
 
 def test_every_sample_is_an_image_named_by_its_index(tmp_path):

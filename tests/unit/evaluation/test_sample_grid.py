@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from helpers import mlp, trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from torch import nn
 
 from realuid_lightning.data import Degraded, Digits, Gaussian, MatchingDataModule, Sketch, to_floats
 from realuid_lightning.errors import UserError
@@ -12,15 +11,7 @@ from realuid_lightning.evaluation import SampleGrid
 from realuid_lightning.evaluation.samples import draw
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules import RealUIDModule
-from realuid_lightning.networks import MLP
 from realuid_lightning.paths import FlowMatchingPath
-
-
-def module(shape, path=None):
-    torch.manual_seed(1)
-    network = MLP(shape, width=16, depth=1)
-    nn.init.normal_(network.out[-1].weight, std=0.2)
-    return RealUIDModule(network=network, teacher_ckpt=None, path=path)
 
 
 class Translating(FlowMatchingPath):
@@ -28,18 +19,9 @@ class Translating(FlowMatchingPath):
 
 
 def validate(folder, source, count, batch_size=7, logger=False, shape=(1, 8, 8), path=None, **options):
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[SampleGrid(count)],
-    )
-    model = module(list(shape), path)
+    model = RealUIDModule(mlp(shape), teacher_ckpt=None, path=path)
     data = MatchingDataModule(source, eval_samples=30, eval_batch_size=batch_size, **options)
-    trainer.validate(model, data, verbose=False)
+    trainer(folder, logger=logger, callbacks=[SampleGrid(count)]).validate(model, data, verbose=False)
     with torch.no_grad():
         return model.generator(torch.cat([batch.z for batch in data.val_dataloader()]))
 

@@ -1,0 +1,51 @@
+"""What many tests build: networks of which every part acts, data without files, trainers that say nothing."""
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
+
+from realuid_lightning.data import Gaussian, MatchingDataModule
+from realuid_lightning.networks import MLP
+
+
+def acting(network, std=0.2):
+    """Fill the weights that start at zero: behind them, much would be invisible."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=std)
+    return network
+
+
+def mlp(shape=(1, 8, 8), width=16, depth=1, seed=0, **options):
+    """A small network of which every part acts, the same one for the same seed."""
+    torch.manual_seed(seed)
+    return acting(MLP(list(shape), width, depth, **options))
+
+
+def points(batch_size=4, **options):
+    """Data in three dimensions, standard normal."""
+    return MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size, **options)
+
+
+def trainer(folder=None, **options):
+    """A trainer on the CPU that shows and writes only what it is asked for."""
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    quiet["enable_checkpointing"] = any(isinstance(each, Checkpoint) for each in options.get("callbacks", ()))
+    return Trainer(**{"accelerator": "cpu", "default_root_dir": folder, "num_sanity_val_steps": 0, **quiet, **options})
+
+
+def fit(model, data, folder, steps=2, ckpt=None, **options):
+    """Train, without validation unless it is asked for; return the trainer."""
+    made = trainer(folder, **{"max_steps": steps, "limit_val_batches": 0, **options})
+    made.fit(model, data, ckpt_path=ckpt)
+    return made
+
+
+def weights(of):
+    return {name: value.clone() for name, value in of.state_dict().items()}
+
+
+def same(left, right):
+    """Whether two state dicts are equal in every bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
