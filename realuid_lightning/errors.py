@@ -1,9 +1,12 @@
 """Faults that a user can mend, told all at once."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _gathered: ContextVar[list[str] | None] = ContextVar("gathered", default=None)
 
@@ -30,11 +33,28 @@ class Faults:
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.found: list[str] = []
+        self._of_parts: list[str] = []
 
     def unless(self, sound: bool, message: str) -> None:
         """Note ``message`` unless ``sound`` holds."""
         if not sound:
             self.found.append(message)
+
+    def extend(self, messages: Iterable[str]) -> None:
+        """Note every message."""
+        self.found.extend(messages)
+
+    def attempt(self, build: Callable[[], T]) -> T | None:
+        """Build a part; where that is refused, note what is wrong with it and return None.
+
+        Args:
+            build: Makes the part, or raises ``UserError``, whose lines already name the part.
+        """
+        try:
+            return build()
+        except UserError as error:
+            self._of_parts.extend(str(error).splitlines())
+            return None
 
     def finite(self, **numbers: float | Sequence[float] | None) -> None:
         """Note the numbers, and the lists of them, that are not finite; None stands for no number."""
@@ -44,7 +64,7 @@ class Faults:
 
     def raise_any(self) -> None:
         """Raise one ``UserError`` that lists all faults noted so far; do nothing without any."""
-        messages = [f"{self.owner}: {message}" for message in self.found]
+        messages = [f"{self.owner}: {message}" for message in self.found] + self._of_parts
         gathered = _gathered.get()
         if gathered is not None:
             gathered.extend(messages)

@@ -103,3 +103,22 @@ def test_a_class_refuses_numbers_that_are_not_finite(make, name, value):
 def test_a_list_of_numbers_is_refused_for_one_that_is_not_finite():
     with pytest.raises(UserError, match=r"ema must be finite, got \[0.9, inf\]"):
         teacher(ema=[0.9, float("inf")])
+
+
+def test_faults_of_parts_are_told_beside_ones_own_under_their_own_names():
+    def part(size):
+        faults = Faults("Part")
+        faults.unless(size > 0, f"size must be above 0, got {size}")
+        faults.raise_any()
+        return size
+
+    faults = Faults("Module")
+    assert faults.attempt(lambda: part(3)) == 3
+    assert faults.attempt(lambda: part(-1)) is None
+    faults.extend(["steps must be above 0, got 0"])
+    with pytest.raises(UserError) as told:
+        faults.raise_any()
+    assert str(told.value).splitlines() == [
+        "Module: steps must be above 0, got 0",
+        "Part: size must be above 0, got -1",
+    ]
