@@ -50,8 +50,9 @@ def pytest_unconfigure():
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path, monkeypatch):
+def isolated(tmp_path, tmp_path_factory, monkeypatch):
     """Keep a test away from the user's cache and from the seed of another test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))  # its list of fonts, once
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that one set by the test itself is taken back, too
     monkeypatch.delenv("PL_GLOBAL_SEED")

@@ -8,7 +8,7 @@ from PIL import Image
 from realuid_lightning.data import Degraded, Digits, Gaussian, MatchingDataModule, Sketch, to_floats
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation import SampleGrid
-from realuid_lightning.evaluation.samples import draw
+from realuid_lightning.evaluation.grids import draw
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.paths import FlowMatchingPath
