@@ -49,3 +49,18 @@ def weights(of):
 def same(left, right):
     """Whether two state dicts are equal in every bit."""
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def kept(network, *inputs):
+    """Bytes that a call keeps for its backward pass, beside weights."""
+    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    found = {}
+
+    def note(tensor):
+        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = network(*inputs)
+    del output
+    return sum(size for pointer, size in found.items() if pointer not in weights)

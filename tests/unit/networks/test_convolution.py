@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from helpers import acting, kept
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -27,21 +28,6 @@ def pair(**options):
     ours, theirs = (kind(32, 64, 3, **options) for kind in (Convolution, nn.Conv2d))
     ours.load_state_dict(theirs.state_dict())
     return ours.requires_grad_(False), theirs.requires_grad_(False)
-
-
-def kept(network, *inputs):
-    """Bytes that a call keeps for its backward pass, beside weights."""
-    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
-    found = {}
-
-    def note(tensor):
-        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = network(*inputs)
-    del output
-    return sum(size for pointer, size in found.items() if pointer not in weights)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
@@ -135,9 +121,7 @@ def test_tangents_of_frozen_weights_count_too():
 
 def test_a_frozen_unet_goes_through_torch_func():
     torch.manual_seed(0)
-    network = UNet(8, 3, 32, 1, [1, 2], [4], 16).double().requires_grad_(False)
-    for weight in network.parameters():
-        nn.init.normal_(weight, std=0.05)
+    network = acting(UNet(8, 3, 32, 1, [1, 2], [4], 16), 0.05).double().requires_grad_(False)
     t, x = torch.rand(2, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
 
     def energy(t, x):
@@ -165,9 +149,7 @@ def test_nothing_is_kept_of_the_input_but_where_weights_train():
 
 def test_a_frozen_unet_keeps_less_and_gives_the_same():
     torch.manual_seed(0)
-    network = UNet(8, 3, 32, 1, [1, 2], [4], 16)
-    for weight in network.parameters():
-        nn.init.normal_(weight, std=0.05)
+    network = acting(UNet(8, 3, 32, 1, [1, 2], [4], 16), 0.05)
     inputs = torch.rand(4), torch.randn(4, 3, 8, 8, requires_grad=True)
     training = kept(network, *inputs)
     (expected,) = torch.autograd.grad(network(*inputs).square().sum(), inputs[1])

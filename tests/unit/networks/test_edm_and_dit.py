@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
+from helpers import acting, fit
 from torch import Tensor, nn
 
 from realuid_lightning.data import Digits, MatchingDataModule
@@ -65,18 +65,9 @@ UNETS = [ddpmpp, ncsnpp, adm, edm2]
 each = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 
 
-def acting(network: nn.Module) -> Any:
-    """Fill weights that start at zero, so that every part acts."""
-    torch.manual_seed(0)
-    for parameter in network.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.3)
-    return network
-
-
 def small(make: Maker, **options: Any) -> Any:
     torch.manual_seed(0)
-    return acting(make(**options))
+    return acting(make(**options), 0.3)
 
 
 def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -317,17 +308,7 @@ def test_a_teacher_of_each_class_can_be_distilled(make: Maker, path: MatchingPat
     module = RealUIDModule(
         small(make), None, path=path, gan=GAN(), fake_steps=1, fake_schedule=Warmup, generator_schedule=Warmup
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=4,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(module, MatchingDataModule(Digits(), batch_size=4, labels=True, eval_samples=8))
+    fit(module, MatchingDataModule(Digits(), batch_size=4, labels=True), tmp_path, 4)
     teacher, generator, fake = (
         dict(part.named_parameters())
         for part in (module.teacher.network, module.generator.network, module.fake_network)

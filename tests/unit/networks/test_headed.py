@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import acting
 from torch import Tensor, nn
 
 from realuid_lightning.errors import UserError
@@ -17,12 +18,8 @@ def unet(size: int = 8, channel_mult: tuple[int, ...] = (1,), **options: Any) ->
 
 
 def lively(network: nn.Module) -> HeadedNetwork:
-    """Put a head on a network and fill all zeroed layers, so that every part acts."""
-    headed = HeadedNetwork(network)
-    for parameter in headed.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
-    return headed
+    """Put a head on a network, of which every part acts."""
+    return acting(HeadedNetwork(network), 0.1)
 
 
 def inputs(network: Any, batch: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -2,16 +2,11 @@ import copy
 
 import pytest
 import torch
+from helpers import acting
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import MLP
 from realuid_lightning.recorded import rebuild
-
-
-def lively(network: MLP) -> MLP:
-    """Fill the zeroed last layer, so that the output depends on everything."""
-    torch.nn.init.normal_(network.out[-1].weight)
-    return network
 
 
 @pytest.mark.parametrize("shape", [[2], [1, 8, 8]])
@@ -25,7 +20,7 @@ def test_output_has_the_shape_of_x_and_starts_at_zero(shape: list[int]) -> None:
 
 def test_time_labels_and_dropout_act() -> None:
     torch.manual_seed(0)
-    network = lively(MLP([3], width=32, num_classes=4, dropout=0.5)).eval()
+    network = acting(MLP([3], width=32, num_classes=4, dropout=0.5)).eval()
     t, x, y = torch.full((6,), 0.3), torch.randn(6, 3), torch.zeros(6, dtype=torch.long)
     base = network(t, x, y)
     assert torch.equal(network(t, x, y), base)
@@ -44,7 +39,7 @@ def test_size_follows_width_and_depth() -> None:
 
 def test_float64_agrees_with_float32() -> None:
     torch.manual_seed(0)
-    network = lively(MLP([3], width=32))
+    network = acting(MLP([3], width=32))
     t, x = torch.rand(6), torch.randn(6, 3)
     double = copy.deepcopy(network).double()(t.double(), x.double())
     assert double.dtype == torch.float64
@@ -56,7 +51,7 @@ def test_float64_agrees_with_float32() -> None:
 @pytest.mark.parametrize(("depth", "lower"), [(1, 1), (2, 1), (3, 2)])
 def test_encode_and_decode_make_up_forward(depth: int, lower: int) -> None:
     torch.manual_seed(0)
-    network = lively(MLP([1, 2, 2], width=16, depth=depth, num_classes=3))
+    network = acting(MLP([1, 2, 2], width=16, depth=depth, num_classes=3))
     t, x, y = torch.rand(4), torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
     used: list[int] = []
     for index, block in enumerate(network.blocks):
@@ -74,7 +69,7 @@ def test_encode_and_decode_make_up_forward(depth: int, lower: int) -> None:
 @pytest.mark.parametrize(("shape", "taken"), [([2], (5,)), ([1, 4, 4], (4, 4, 4))])
 def test_conditions_are_further_channels(shape: list[int], taken: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network = lively(MLP(shape, width=16, condition_channels=3))
+    network = acting(MLP(shape, width=16, condition_channels=3))
     t, x = torch.rand(4), torch.randn(4, *taken)
     output = network(t, x)
     assert output.shape == (4, *shape) == (4, *network.shape)

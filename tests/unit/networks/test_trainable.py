@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from lightning import Trainer
+from helpers import acting, fit, points, same
 from torch import nn
 
-from realuid_lightning.data import Gaussian, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP, Frozen, trainable
 
@@ -15,8 +14,7 @@ class Dropping(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.inner = nn.BatchNorm1d(3), MLP([3], width=8, depth=1)
-        nn.init.normal_(self.inner.out[-1].weight, std=0.2)
+        self.norm, self.inner = nn.BatchNorm1d(3), acting(MLP([3], width=8, depth=1))
 
     def forward(self, t, x, y=None):
         return self.inner(t, self.norm(x), y)
@@ -32,31 +30,17 @@ HANDED = {
 }
 
 
-def fit(model, folder):
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4))
-    return model.state_dict()
-
-
 @pytest.mark.parametrize("make", [lambda network: RealUIDModule(network, None, ema=[0.9]), TeacherModule])
 def test_a_network_trains_alike_however_it_is_handed_over(make, tmp_path):
     ends = {}
     for name, hand in HANDED.items():
         torch.manual_seed(0)
-        ends[name] = fit(make(hand(Dropping())), tmp_path)
+        model = make(hand(Dropping()))
+        fit(model, points(), tmp_path)
+        ends[name] = model.state_dict()
     expected = ends.pop("as built")
     for name, found in ends.items():
-        assert found.keys() == expected.keys(), name
-        assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+        assert same(found, expected), name
 
 
 def test_a_network_that_is_handed_to_a_distillation_is_left_alone():
@@ -78,5 +62,7 @@ def test_parts_that_are_frozen_among_others_stay_so():
 @pytest.mark.parametrize("kept", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("make", [lambda network: RealUIDModule(network, None, ema=[0.9]), TeacherModule])
 def test_a_network_that_was_kept_in_another_precision_trains_in_that_of_the_trainer(make, kept, tmp_path):
-    found = fit(make(Dropping().to(kept)), tmp_path)
-    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in found.values() if value.ndim)
+    model = make(Dropping().to(kept))
+    fit(model, points(), tmp_path)
+    found = [value for value in model.state_dict().values() if value.ndim]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in found)

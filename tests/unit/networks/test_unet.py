@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import acting, kept
 from torch import Tensor, nn
 
 from realuid_lightning.errors import UserError
@@ -23,11 +24,7 @@ def small(**options: Any) -> UNet:
         "attention_resolutions": [4],
         "num_head_channels": 16,
     }
-    network = UNet(**sizes | options)
-    for parameter in network.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.05)
-    return network
+    return acting(UNet(**sizes | options), 0.05)
 
 
 def inputs(batch: int = 4) -> tuple[Tensor, Tensor]:
@@ -123,20 +120,7 @@ def test_checkpointing_gives_equal_gradients(dropout: float, way: Any) -> None:
 
 
 def test_checkpointing_keeps_less() -> None:
-    def kept(network: UNet) -> int:
-        sizes: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            output = network(*inputs(16))
-        parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-        del output
-        return sum(size for pointer, size in sizes.items() if pointer not in parameters)
-
-    assert kept(small(checkpoint=True)) < 0.5 * kept(small())
+    assert kept(small(checkpoint=True), *inputs(16)) < 0.5 * kept(small(), *inputs(16))
 
 
 def test_channels_last_gives_equal_values_and_gradients() -> None:
