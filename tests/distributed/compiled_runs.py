@@ -4,7 +4,7 @@ import functools
 import os
 
 import torch
-from lightning.pytorch import Trainer
+from helpers import acting, fit, weights
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -14,24 +14,19 @@ from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import UNet
 
 
-def weights(compiled):
+def trained(compiled):
     """Train for two cycles; return all weights."""
     torch.manual_seed(1)
-    network = UNet(8, 1, 32, 1, [1, 2], [4], 32, checkpoint="cheap")
-    for weight in network.parameters():
-        nn.init.normal_(weight, std=0.05)
+    network = acting(UNet(8, 1, 32, 1, [1, 2], [4], 32, checkpoint="cheap"), 0.05)
     module = RealUIDModule(network, None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.9], compile=compiled)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    options = {"max_steps": 2, "limit_val_batches": 0, **quiet}
-    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_per_network", **options)
-    trainer.fit(module, MatchingDataModule(Digits(), batch_size=4))
-    return {name: value.clone() for name, value in module.state_dict().items()}
+    fit(module, MatchingDataModule(Digits(), batch_size=4), None, devices=2, strategy="ddp_per_network")
+    return weights(module)
 
 
 if __name__ == "__main__":
     # Operations are traced, split by DDP and divided into both passes, but run as they are.
     nn.Module.compile = functools.partialmethod(nn.Module.compile, backend="aot_eager")
-    eager, compiled = (weights(compiled) for compiled in (False, True))
+    eager, compiled = (trained(compiled) for compiled in (False, True))
     different = [name for name in eager if not torch.equal(eager[name], compiled[name])]
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(different, counters["stats"]["unique_graphs"] >= 4, dict(counters["graph_break"]))

@@ -4,35 +4,24 @@ import os
 import sys
 from pathlib import Path
 
+import helpers
 import torch
-from lightning.pytorch import Trainer
-from torch import nn
+from helpers import acting, mlp
+from together import Together
 
 import realuid_lightning.strategies  # noqa: F401 - makes fsdp_per_network known
-from realuid_lightning.data import Batch, Digits, MatchingDataModule
+from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation import Diagnostics, FIDCallback
 from realuid_lightning.losses import GAN
 from realuid_lightning.metrics import RawFeatures
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP, UNet
+from realuid_lightning.networks import UNet
 from realuid_lightning.running import RunCheckpoint
 
 FOLDER, PROCESSES, STRATEGY = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 RANK = int(os.environ.get("LOCAL_RANK", "0"))
-
-
-class Together:
-    """Draws for all processes alike, of which each takes its own rows."""
-
-    def rng(self, batch_idx):
-        return torch.Generator().manual_seed(self.global_step)
-
-    def draw(self, batch, rng, sample_t=None):
-        whole = Batch(x1=torch.cat([batch.x1] * self.trainer.world_size))
-        start = self.global_rank * batch.size
-        mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
-        return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)
+PLACE = {"devices": PROCESSES, "strategy": STRATEGY}
 
 
 class Distilling(Together, RealUIDModule):
@@ -44,14 +33,10 @@ class Teaching(Together, TeacherModule):
 
 
 def network(kind):
-    torch.manual_seed(1)
     if kind == "mlp":
-        made = MLP([1, 8, 8], width=32, depth=2)
-        nn.init.normal_(made.out[-1].weight, std=0.2)
-    else:
-        made = UNet(8, 1, 32, 1, [1, 2], [4], 32, checkpoint=True)
-        nn.init.normal_(made.out[-1].weight, std=0.05)
-    return made
+        return mlp(width=32, depth=2)
+    torch.manual_seed(1)
+    return acting(UNet(8, 1, 32, 1, [1, 2], [4], 32, checkpoint=True), 0.05)
 
 
 def module(kind):
@@ -68,35 +53,21 @@ def module(kind):
 def fit(name, kind, steps, ckpt=None):
     """Train, and keep the checkpoint, what this process holds, and all figures."""
     torch.manual_seed(5)
-    model = module(kind)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=PROCESSES,
-        strategy=STRATEGY,
-        max_steps=steps,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=FOLDER / name,
-        callbacks=[RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16)],
-    )
+    model, folder = module(kind), FOLDER / name
+    callbacks = [RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16)]
+    options = {"limit_val_batches": None, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    options |= {"log_every_n_steps": 1, "callbacks": callbacks, **PLACE}
     data = MatchingDataModule(Digits(), batch_size=8 // PROCESSES, eval_samples=40, eval_batch_size=16)
-    trainer.fit(model, data, ckpt_path=ckpt)
+    trainer = helpers.fit(model, data, folder, steps, ckpt, **options)
     held = sum(getattr(weight, "to_local", lambda weight=weight: weight)().numel() for weight in model.parameters())
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     torch.save((held, figures), FOLDER / f"{name}.rank{RANK}.pt")
-    return FOLDER / name / "checkpoints" / "last.ckpt"
+    return folder / "checkpoints" / "last.ckpt"
 
 
 def refused():
     """Uneven shares of samples: processes would wait for each other."""
-    trainer = Trainer(
-        accelerator="cpu", devices=PROCESSES, strategy=STRATEGY, logger=False, enable_checkpointing=False, max_steps=1
-    )
+    trainer = helpers.trainer(max_steps=1, **PLACE)
     told = []
     for run, options in ((trainer.fit, {"eval_samples": 41}), (trainer.predict, {"predict_seeds": "0-6"})):
         try:
@@ -119,19 +90,10 @@ def in_place(steps):
     else:
         teacher.unlink()
     model = RealUIDModule(network("mlp"), str(teacher), fake_steps=1, ema=[0.9], evaluate=["ema_0.9"])
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=PROCESSES,
-        strategy=STRATEGY,
-        max_steps=steps,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=FOLDER / "in place",
-        callbacks=[RunCheckpoint(), Diagnostics(16)],
-    )
     last = FOLDER / "in place" / "checkpoints" / "last.ckpt" if steps > 2 else None
-    trainer.fit(model, MatchingDataModule(Digits(), batch_size=4, eval_samples=8), ckpt_path=last)
+    options = {"limit_val_batches": None, "num_sanity_val_steps": 2, "callbacks": [RunCheckpoint(), Diagnostics(16)]}
+    data = MatchingDataModule(Digits(), batch_size=4, eval_samples=8)
+    helpers.fit(model, data, FOLDER / "in place", steps, last, **options, **PLACE)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,17 @@ import os
 import sys
 from pathlib import Path
 
+import helpers
 import torch
-from lightning.pytorch import Trainer
+from helpers import mlp, points, weights
+from together import Together
 from torch import nn
 
 import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
-from realuid_lightning.data import Batch, Digits, Gaussian, MatchingDataModule
+from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN, fake_loss, generator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP
 
 OURS, SEARCHING = "ddp_per_network", "ddp_find_unused_parameters_true"
 FOLDER, PROCESSES = Path(sys.argv[1]), int(sys.argv[2])
@@ -23,17 +24,8 @@ SGD |= {"generator_optimizer": SGD["fake_optimizer"], "generator_schedule": Warm
 MOMENTUM = {f"{name}_optimizer": lambda weights: torch.optim.SGD(weights, 0.1, 0.9) for name in ("fake", "generator")}
 
 
-class Together(RealUIDModule):
-    """Draws for all processes alike, of which each takes its own rows; keeps the gradients of each update."""
-
-    def rng(self, batch_idx):
-        return torch.Generator().manual_seed(self.global_step)
-
-    def draw(self, batch, rng, sample_t=None):
-        whole = Batch(x1=torch.cat([batch.x1] * self.trainer.world_size))
-        start = self.global_rank * batch.size
-        mine = super().draw(whole, rng, sample_t).rows(start, start + batch.size)
-        return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)
+class Distilling(Together, RealUIDModule):
+    """Keeps the gradients of each update."""
 
     def _update(self, optimizer, schedule, loss, network):
         name, kept = "fake" if network is self.fake else "generator", self.__dict__.setdefault("gradients", [])
@@ -47,7 +39,7 @@ class Together(RealUIDModule):
         return norm
 
 
-class Overriding(Together):
+class Overriding(Distilling):
     """Losses of a user's own, who calls networks as is handy, several times and in every way."""
 
     def fake_loss(self, batch):
@@ -62,14 +54,14 @@ class Overriding(Together):
         return generator_loss(*predicted, sample.target, alpha=self.alpha, beta=self.beta)
 
 
-class PastTheNetwork(Together):
+class PastTheNetwork(Distilling):
     """Trains the generator through a part of it, which no wrapper sees."""
 
     def generated(self, batch):
         return self.path.one_step(self.generator.network, batch.z, batch.y, None)
 
 
-class Forgetful(Together):
+class Forgetful(Distilling):
     """Trains a weight that it does not name."""
 
     def __init__(self, *args, **kwargs):
@@ -100,34 +92,13 @@ class Accumulating(TeacherModule):
         return super().training_step(batch, batch_idx)
 
 
-def network(shape=(1, 8, 8), seed=1, **options):
-    torch.manual_seed(seed)
-    made = MLP(list(shape), width=16, depth=2, **options)
-    nn.init.normal_(made.out[-1].weight, std=0.2)
-    return made
-
-
 def digits(labels=False):
     return MatchingDataModule(Digits(), batch_size=8 // PROCESSES, labels=labels)
 
 
 def fit(model, data, strategy, steps=2, ckpt=None, precision="64-true", **options):
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=PROCESSES,
-        strategy=strategy if PROCESSES > 1 else "auto",
-        precision=precision,
-        max_steps=steps,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=FOLDER,
-        **options,
-    )
-    trainer.fit(model, data, ckpt_path=ckpt)
-    return trainer
+    options |= {"devices": PROCESSES, "strategy": strategy if PROCESSES > 1 else "auto", "precision": precision}
+    return helpers.fit(model, data, FOLDER, steps, ckpt, **options)
 
 
 def keep(name, *values):
@@ -136,11 +107,10 @@ def keep(name, *values):
 
 def gradients():
     realuid = {"alpha": 0.9, "beta": 0.94, "fake_steps": 2, **SGD}
-    gaussian = MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=8 // PROCESSES)
     cases = {
-        "gan": (Together(network(num_classes=10), None, gan=GAN(), **realuid), digits(labels=True)),
-        "uid": (Together(network([3]), None, fake_steps=1, **SGD), gaussian),
-        "overriding": (Overriding(network(num_classes=10), None, **realuid), digits(labels=True)),
+        "gan": (Distilling(mlp(depth=2, num_classes=10), None, gan=GAN(), **realuid), digits(labels=True)),
+        "uid": (Distilling(mlp([3], depth=2), None, fake_steps=1, **SGD), points(8 // PROCESSES)),
+        "overriding": (Overriding(mlp(depth=2, num_classes=10), None, **realuid), digits(labels=True)),
     }
     for name, (model, data) in cases.items():
         fit(model, data, OURS)
@@ -152,7 +122,7 @@ def continued(strategy, steps, ckpt=None):
     # checkpoint before it makes the module float64.
     options = {"alpha": 0.9, "beta": 0.94, "gan": GAN(), "fake_steps": 2, "clip": 0.5, "ema": [0.9, 0.5], **MOMENTUM}
     schedules = {f"{name}_schedule": lambda optimizer: Warmup(optimizer, 3) for name in ("fake", "generator")}
-    model = Together(network(), None, **options, **schedules)
+    model = Distilling(mlp(depth=2), None, **options, **schedules)
     return model, fit(model, digits(), strategy, steps, ckpt, precision="32-true")
 
 
@@ -167,13 +137,13 @@ def resumed():
 def searched():
     """Both strategies on the same: several sampling steps, and a teacher that accumulates gradients."""
     for strategy in (OURS, SEARCHING):
-        model = RealUIDModule(network(), None, alpha=0.9, beta=0.94, fake_steps=2, sampling_steps=2)
+        model = RealUIDModule(mlp(depth=2), None, alpha=0.9, beta=0.94, fake_steps=2, sampling_steps=2)
         fit(model, digits(), strategy)
         keep(f"steps.{strategy}", model.state_dict())
-        teacher = Accumulating(network())
+        teacher = Accumulating(mlp(depth=2))
         fit(teacher, digits(), strategy, accumulate_grad_batches=2)
         keep(f"teacher.{strategy}", teacher.state_dict(), teacher.__dict__.get("sends"))
-        measured = Measured(network(), None, alpha=0.9, beta=0.94, fake_steps=2)
+        measured = Measured(mlp(depth=2), None, alpha=0.9, beta=0.94, fake_steps=2)
         fit(measured, digits(), strategy, steps=3)
         keep(f"sent.{strategy}", measured.sent, sum(weight.numel() for weight in measured.fake.parameters()))
 
@@ -181,21 +151,17 @@ def searched():
 def started():
     """Processes that would start differently, from weights of their own."""
     for strategy in (OURS, SEARCHING):
-        model = Together(network(seed=1 + RANK), None, alpha=0.9, beta=0.94, gan=GAN(), fake_steps=1, **SGD)
-        model.on_train_start = lambda model=model: model.__dict__.update(begun=copy(model.state_dict()))
-        before = copy(model.state_dict())
+        model = Distilling(mlp(depth=2, seed=RANK), None, alpha=0.9, beta=0.94, gan=GAN(), fake_steps=1, **SGD)
+        model.on_train_start = lambda model=model: model.__dict__.update(begun=weights(model))
+        before = weights(model)
         fit(model, digits(), strategy, steps=1)
         keep(f"started.{strategy}", model.begun, model.state_dict(), before)
-
-
-def copy(state):
-    return {key: value.clone() for key, value in state.items()}
 
 
 def refused():
     for model in (PastTheNetwork, Forgetful):
         try:
-            fit(model(network(), None, fake_steps=1), digits(), OURS)
+            fit(model(mlp(depth=2), None, fake_steps=1), digits(), OURS)
         except UserError as error:
             keep(model.__name__, str(error))
 

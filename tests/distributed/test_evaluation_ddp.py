@@ -10,8 +10,7 @@ SCRIPT = """
 import sys
 import warnings
 import torch
-from lightning.pytorch import Trainer
-from torch import nn
+from helpers import mlp, trainer
 
 from realuid_lightning.evaluation import FIDCallback, PredictionWriter, SampleGrid
 from realuid_lightning.data import Digits, ImageFolder, MatchingDataModule
@@ -19,25 +18,13 @@ from realuid_lightning.data.sharing import by_one
 from realuid_lightning.errors import UserError
 from realuid_lightning.metrics import RawFeatures
 from realuid_lightning.modules import RealUIDModule
-from realuid_lightning.networks import MLP
 
 warnings.simplefilter("error", UserWarning)
 torch.set_num_threads(1)
 devices, folder = int(sys.argv[1]), sys.argv[2]
-torch.manual_seed(1)
-network = MLP([1, 8, 8], width=16, depth=1, num_classes=10)
-nn.init.normal_(network.out[-1].weight, std=0.2)
-trainer = Trainer(
-    accelerator="cpu",
-    devices=devices,
-    strategy="ddp" if devices > 1 else "auto",
-    logger=False,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-    default_root_dir=folder,
-    callbacks=[FIDCallback(RawFeatures([1, 8, 8])), SampleGrid(9), PredictionWriter(folder, "npz")],
-)
-model = RealUIDModule(network=network, teacher_ckpt=None)
+callbacks = [FIDCallback(RawFeatures([1, 8, 8])), SampleGrid(9), PredictionWriter(folder, "npz")]
+trainer = trainer(folder, devices=devices, strategy="ddp" if devices > 1 else "auto", callbacks=callbacks)
+model = RealUIDModule(mlp(num_classes=10), None)
 data = MatchingDataModule(Digits(), labels=True, eval_samples=101, eval_batch_size=7, predict_seeds="5-40,3")
 trainer.validate(model, data, verbose=False)
 first = {name: float(figure) for name, figure in trainer.callback_metrics.items()}

@@ -8,7 +8,7 @@ import processes
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from helpers import same, trainer
 from torch import nn
 
 from realuid_lightning.cli.training import run
@@ -41,10 +41,6 @@ def alone(folder, tmp_path_factory):
 
 def kept(folder, name, rank=0):
     return torch.load(folder / f"{name}.rank{rank}.pt", weights_only=True)
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 @pytest.mark.parametrize("case", ["gan", "uid", "overriding"])
@@ -130,8 +126,7 @@ def test_other_modules_and_hooks_with_a_state_are_refused():
 
 
 def test_it_is_chosen_by_its_short_name():
-    trainer = Trainer(strategy=OURS, accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
-    assert isinstance(trainer.strategy, PerNetworkDDP)
+    assert isinstance(trainer(strategy=OURS, devices=2).strategy, PerNetworkDDP)
 
 
 def test_compiled_networks_train_alike():
