@@ -69,7 +69,7 @@ class Solver(ABC):
         """Carry ``x`` from time ``t`` to the later time ``s`` (scalars), as step ``number``, counted from 1."""
 
     def fault(self, path: MatchingPath) -> str | None:
-        """Return why this solver can not sample ``path``, or None if it can."""
+        """Return why this solver cannot sample ``path``, or None if it can."""
         del path
         return None
 
@@ -97,7 +97,7 @@ class Solver(ABC):
 
         Raises:
             ValueError: If ``steps`` is below 1, or a stochastic solver is given no noise.
-            UserError: If the solver can not sample this path.
+            UserError: If the solver cannot sample this path.
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
@@ -122,7 +122,7 @@ class Euler(Solver):
     """
 
     def fault(self, path: MatchingPath) -> str | None:
-        """Return why this solver can not sample ``path``, or None if it can."""
+        """Return why this solver cannot sample ``path``, or None if it can."""
         return None if path.ode != "none" else f"{_name(path)} has no ODE with these settings: choose solver Ancestral"
 
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:
@@ -140,7 +140,7 @@ class Heun(Solver):
     """
 
     def fault(self, path: MatchingPath) -> str | None:
-        """Return why this solver can not sample ``path``, or None if it can."""
+        """Return why this solver cannot sample ``path``, or None if it can."""
         if path.ode == "any":
             return None
         advice = "Euler, which makes the path's own steps, or Ancestral" if path.ode == "own steps" else "Ancestral"
@@ -162,7 +162,7 @@ class Ancestral(Solver):
     """
 
     def fault(self, path: MatchingPath) -> str | None:
-        """Return why this solver can not sample ``path``, or None if it can."""
+        """Return why this solver cannot sample ``path``, or None if it can."""
         return None if path.stochastic else f"{_name(path)} has no stochastic sampling: choose solver Euler or Heun"
 
     def step(self, dynamics: Dynamics, t: Tensor, s: Tensor, x: Tensor, number: int) -> Tensor:

@@ -8,14 +8,12 @@ here go through the data end ``x1``; ``c`` are the coefficients at ``t``, shaped
 from abc import abstractmethod
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.paths.base import MatchingPath, expand
+from realuid_lightning.paths.base import MatchingPath
+from realuid_lightning.paths.sample import Samples, Times, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
-
-Samples = Float[Tensor, "b *d"]
 
 
 def denoised_from_velocity(c: Coefficients, xt: Samples, velocity: Samples) -> Samples:
@@ -74,22 +72,20 @@ class AffinePath(MatchingPath):
         a, b, _, _ = self.schedule(t)
         return a * x1 + b * x0
 
-    def signal_to_noise(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def signal_to_noise(self, t: Times) -> Times:
         """Return ``a^2 / b^2``."""
         a, b, _, _ = self.schedule(t)
         return (a / b) ** 2
 
     @abstractmethod
-    def denoise(self, t: Float[Tensor, " b"], xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
+    def denoise(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Turn the prediction into ``E[x1 | xt]``."""
 
-    def score(self, t: Float[Tensor, " b"], xt: Samples, prediction: Samples) -> Samples:
+    def score(self, t: Times, xt: Samples, prediction: Samples) -> Samples:
         """Turn the prediction into the score ``grad log p_t(xt)``."""
         return score_from_denoised(self.schedule(expand(t, xt)), xt, self.denoise(t, xt, prediction))
 
-    def transition(
-        self, t: Float[Tensor, " b"], s: Float[Tensor, " b"], xt: Samples, prediction: Samples, noise: Samples
-    ) -> Samples:
+    def transition(self, t: Times, s: Times, xt: Samples, prediction: Samples, noise: Samples) -> Samples:
         """Draw ``xs`` from the reverse diffusion given the guess of ``x1`` (DDIM with eta = 1, arXiv 2010.02502).
 
         It leaves the marginals of ``xs`` given ``x1`` as they are; at the first time, where ``xt`` knows nothing of

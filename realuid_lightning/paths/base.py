@@ -5,39 +5,15 @@ of a framework predicts ``E[c | xt]``; all losses, modules and solvers speak to 
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, Protocol, final, runtime_checkable
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from realuid_lightning.errors import UserError
+from realuid_lightning.paths.sample import Network, PathSample, Samples, Times, expand
 from realuid_lightning.recorded import Recorded
-
-
-@runtime_checkable
-class Network(Protocol):
-    """A network of a framework: ``prediction = network(t, xt, y)``."""
-
-    def __call__(
-        self, t: Float[Tensor, " b"], x: Float[Tensor, "b *d"], y: Int64[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b *d"]:
-        """Predict the target at ``(t, xt)``, given labels or None."""
-        ...
-
-
-class PathSample(NamedTuple):
-    """A draw from the path and what the network has to predict there.
-
-    Attributes:
-        t: Time, ``(B,)``.
-        xt: Point on the path, ``(B, *D)``.
-        target: Conditional target ``c = f_t(xt | x1, x0)``, ``(B, *D)``.
-    """
-
-    t: Tensor
-    xt: Tensor
-    target: Tensor
 
 
 class MatchingPath(Recorded, ABC):
@@ -76,13 +52,7 @@ class MatchingPath(Recorded, ABC):
         return type(self).std is not MatchingPath.std
 
     @final
-    def sample(
-        self,
-        t: Float[Tensor, " b"],
-        x0: Float[Tensor, "b *d"],
-        x1: Float[Tensor, "b *d"],
-        eps: Float[Tensor, "b *d"] | None = None,
-    ) -> PathSample:
+    def sample(self, t: Times, x0: Samples, x1: Samples, eps: Samples | None = None) -> PathSample:
         """Return ``xt = mean + std eps`` and its target; gradients flow through every argument.
 
         Raises:
@@ -113,21 +83,21 @@ class MatchingPath(Recorded, ABC):
         point, slope, *_ = torch.func.jvp(xt, (t,), (torch.ones_like(t),))
         return point, slope
 
-    def sample_t(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def sample_t(self, u: Times) -> Times:
         """Map uniform draws ``u`` in [0, 1) to the times of teacher and fake model, here uniform on ``t_range``."""
         start, end = self.t_range
         return start + (end - start) * u
 
-    def generator_t(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def generator_t(self, u: Times) -> Times:
         """Map uniform draws ``u`` in [0, 1) to the times of the generator's steps, those of ``sample_t`` by default."""
         return self.sample_t(u)
 
-    def weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"] | None:
+    def weight(self, t: Times) -> Times | None:
         """Return the time weight ``w_t`` of every loss, ``(B,)``; None stands for 1."""
         del t
         return None
 
-    def signal_to_noise(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def signal_to_noise(self, t: Times) -> Times:
         """Return ``(a / s)^2`` where ``xt = a x1 + s n``, ``n`` normal, but for what a network that sees ``x0`` knows.
 
         DMD without its own normalisation weighs by it: so differences of guesses of ``x1`` become those of scores.
@@ -145,11 +115,11 @@ class MatchingPath(Recorded, ABC):
 
     def inputs(
         self,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-        z: Float[Tensor, "b *d"] | None = None,
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b ..."]]:
+        t: Times,
+        xt: Samples,
+        x0: Samples | None = None,
+        z: Samples | None = None,
+    ) -> tuple[Times, Float[Tensor, "b ..."]]:
         """Return the time and the point that the bare network is given, here ``t`` and ``xt`` themselves.
 
         Args:
@@ -161,9 +131,7 @@ class MatchingPath(Recorded, ABC):
         del x0, z
         return t, xt
 
-    def output(
-        self, t: Float[Tensor, " b"], xt: Float[Tensor, "b *d"], raw: Float[Tensor, "b *d"]
-    ) -> Float[Tensor, "b *d"]:
+    def output(self, t: Times, xt: Samples, raw: Samples) -> Samples:
         """Return the prediction of the target that the bare network's ``raw`` output stands for, here itself."""
         del t, xt
         return raw
@@ -172,42 +140,30 @@ class MatchingPath(Recorded, ABC):
     def predict(
         self,
         network: Network,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
+        t: Times,
+        xt: Samples,
         y: Int64[Tensor, " b"] | None = None,
-        x0: Float[Tensor, "b *d"] | None = None,
-        z: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+        x0: Samples | None = None,
+        z: Samples | None = None,
+    ) -> Samples:
         """Predict the target at ``(t, xt)`` by one call of ``network``; arguments as those of ``inputs``."""
         time, point = self.inputs(t, xt, x0, z)
         return self.output(t, xt, network(time, point, y))
 
     # -------------------------------------------------------------------------------------------------- sampling
 
-    def velocity(
-        self,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        prediction: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    def velocity(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Turn the prediction at ``(t, xt)`` into the velocity ``dx/dt`` of the sampling ODE."""
         del t, xt, x0
         return prediction
 
-    def denoise(
-        self,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        prediction: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    def denoise(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Turn the prediction at ``(t, xt)`` into a guess of ``x1``, here by one straight step to the end."""
         return xt + (self.t_range[1] - expand(t, xt)) * self.velocity(t, xt, prediction, x0)
 
     @property
     def ode(self) -> Literal["any", "own steps", "none"]:
-        """Which solvers of the ODE the path bears: any, those that make its own ``flow_step``, or none."""
+        """Which solvers of the ODE suit the path: any, those that make its own ``flow_step``, or none."""
         return "any"
 
     @property
@@ -215,45 +171,19 @@ class MatchingPath(Recorded, ABC):
         """Whether the path has a ``transition`` for stochastic sampling."""
         return type(self).transition is not MatchingPath.transition
 
-    def flow_step(
-        self,
-        t: Float[Tensor, " b"],
-        s: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        prediction: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    def flow_step(self, t: Times, s: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Carry ``xt`` from ``t`` to ``s`` along the ODE with the prediction held: Euler's step."""
         return self.advance(t, s, xt, self.slope(t, xt, prediction, x0))
 
-    def slope(
-        self,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        prediction: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    def slope(self, t: Times, xt: Samples, prediction: Samples, x0: Samples | None = None) -> Samples:
         """Return the slope of the ODE at ``(t, xt)`` in the variable that its solvers step in, here that by time."""
         return self.velocity(t, xt, prediction, x0)
 
-    def advance(
-        self,
-        t: Float[Tensor, " b"],
-        s: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        slope: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+    def advance(self, t: Times, s: Times, xt: Samples, slope: Samples) -> Samples:
         """Carry ``xt`` from ``t`` to ``s`` along a given ``slope``, straight in the variable that it belongs to."""
         return xt + (expand(s, xt) - expand(t, xt)) * slope
 
-    def transition(
-        self,
-        t: Float[Tensor, " b"],
-        s: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        prediction: Float[Tensor, "b *d"],
-        noise: Float[Tensor, "b *d"],
-    ) -> Float[Tensor, "b *d"]:
+    def transition(self, t: Times, s: Times, xt: Samples, prediction: Samples, noise: Samples) -> Samples:
         """Draw ``xs`` at a later time ``s`` given ``xt``, for stochastic sampling.
 
         Args:
@@ -269,13 +199,7 @@ class MatchingPath(Recorded, ABC):
         del t, s, xt, prediction, noise
         raise UserError(f"{type(self).__name__} has no stochastic sampling: choose a solver of the ODE, Euler or Heun")
 
-    def noised(
-        self,
-        t: Float[Tensor, " b"],
-        z: Float[Tensor, "b *d"],
-        x1: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+    def noised(self, t: Times, z: Samples, x1: Samples, x0: Samples | None = None) -> Samples:
         """Return a point of the path at ``t``, made of the latent ``z`` and a guess ``x1``: where samplers begin.
 
         Args:
@@ -299,10 +223,10 @@ class MatchingPath(Recorded, ABC):
     def one_step(
         self,
         network: Network,
-        z: Float[Tensor, "b *d"],
+        z: Samples,
         y: Int64[Tensor, " b"] | None = None,
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+        x0: Samples | None = None,
+    ) -> Samples:
         """Generate ``x1`` from the latent ``z`` by a single call of ``network``: its guess at ``generator_start``.
 
         Args:
@@ -318,16 +242,11 @@ class MatchingPath(Recorded, ABC):
     def guess(
         self,
         network: Network,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
+        t: Times,
+        xt: Samples,
         y: Int64[Tensor, " b"] | None = None,
-        x0: Float[Tensor, "b *d"] | None = None,
-        z: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+        x0: Samples | None = None,
+        z: Samples | None = None,
+    ) -> Samples:
         """Return the guess of ``x1`` at ``(t, xt)`` by one call of ``network``."""
         return self.denoise(t, xt, self.predict(network, t, xt, y, x0, z), x0)
-
-
-def expand(t: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Tensor:
-    """Reshape a value per sample, ``(B,)``, to ``(B, 1, ..., 1)`` of the rank of ``like``."""
-    return t.reshape(-1, *[1] * (like.ndim - 1))

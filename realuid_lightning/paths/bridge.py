@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.paths.base import MatchingPath, expand
-
-Samples = Float[Tensor, "b *d"]
-Times = Float[Tensor, " b"]
+from realuid_lightning.paths.base import MatchingPath
+from realuid_lightning.paths.sample import Samples, Times, expand
 
 # The ODE is infinite at both ends, the drift at the data end. Where sampling begins nothing is known of x1 yet, and
 # what the start lacks of it grows as the noise does: hence so near to the source.

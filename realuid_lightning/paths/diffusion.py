@@ -3,16 +3,12 @@
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.paths.affine import AffinePath, noise_from_denoised, velocity_from_denoised
-from realuid_lightning.paths.base import expand
+from realuid_lightning.paths.sample import Samples, Times, expand
 from realuid_lightning.paths.schedules import KarrasSchedule, Schedule
-
-Samples = Float[Tensor, "b *d"]
-Times = Float[Tensor, " b"]
 
 
 class DiffusionPath(AffinePath):
@@ -49,7 +45,7 @@ class DiffusionPath(AffinePath):
     ) -> None:
         super().__init__(schedule if schedule is not None else KarrasSchedule())
         ends = torch.tensor(self.t_range, dtype=torch.float64)
-        self.schedule.time(ends)  # refuses a schedule that can not tell
+        self.schedule.time(ends)  # refuses a schedule that cannot tell
         self.sigma_max, self.sigma_min = self.sigma(ends).tolist()
         self._explodes = not self.schedule(ends).da.any()  # the data keep their scale, noise is added
         faults = Faults("DiffusionPath")

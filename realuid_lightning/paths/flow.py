@@ -1,10 +1,9 @@
 """Flow matching: affine paths between Gaussian noise and data, with the velocity as target."""
 
-from jaxtyping import Float
 from torch import Tensor
 
 from realuid_lightning.paths.affine import AffinePath, denoised_from_velocity
-from realuid_lightning.paths.base import expand
+from realuid_lightning.paths.sample import Samples, Times, expand
 
 
 class FlowMatchingPath(AffinePath):
@@ -21,11 +20,11 @@ class FlowMatchingPath(AffinePath):
 
     def denoise(
         self,
-        t: Float[Tensor, " b"],
-        xt: Float[Tensor, "b *d"],
-        prediction: Float[Tensor, "b *d"],
-        x0: Float[Tensor, "b *d"] | None = None,
-    ) -> Float[Tensor, "b *d"]:
+        t: Times,
+        xt: Samples,
+        prediction: Samples,
+        x0: Samples | None = None,
+    ) -> Samples:
         """Solve ``xt = a x1 + b x0``, ``prediction = a' x1 + b' x0`` for ``x1``; exact for the conditional target."""
         del x0
         return denoised_from_velocity(self.schedule(expand(t, xt)), xt, prediction)

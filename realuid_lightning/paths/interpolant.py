@@ -9,11 +9,9 @@ from torch import Tensor
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.paths.affine import denoised_from_velocity, with_schedule
-from realuid_lightning.paths.base import MatchingPath, expand
+from realuid_lightning.paths.base import MatchingPath
+from realuid_lightning.paths.sample import Samples, Times, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
-
-Samples = Float[Tensor, "b *d"]
-Times = Float[Tensor, " b"]
 
 EDGE = 1e-3  # the noise may grow infinitely fast at both ends; at this distance 4% of it are left
 START = 1e-5  # nearest to the source end

@@ -163,7 +163,7 @@ def test_ancestral_sampling_ends_with_the_guess_at_the_end():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_a_solver_can_not_do_is_told(path, solver, kind, words):
+def test_what_a_solver_cannot_do_is_told(path, solver, kind, words):
     z = source(4)
     noise = (lambda number: torch.ones_like(z)) if kind is UserError else None
     x0 = z if path.translates and kind is UserError else None

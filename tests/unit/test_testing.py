@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.paths import CosineSchedule, FlowMatchingPath, LinearSchedule, MatchingPath, VPSchedule
-from realuid_lightning.paths.base import expand
+from realuid_lightning.paths import CosineSchedule, FlowMatchingPath, LinearSchedule, MatchingPath, VPSchedule, expand
 from realuid_lightning.testing import check_path
 
 SHAPES = [(3, 4, 4), (2,), (1,)]

@@ -125,7 +125,7 @@ def test_noised_points_are_those_of_the_path():
     assert torch.equal(path.noised(TIMES, z, x1, x0), path.sample(TIMES, x0, x1, z).xt)
 
 
-def test_what_can_not_be_is_refused():
+def test_what_cannot_be_is_refused():
     xt, x0, z, prediction = draws()
     with pytest.raises(ValueError, match=r"condition=True\) shows x0 to the network: pass the source-domain sample"):
         BridgePath().inputs(TIMES, xt)

@@ -245,7 +245,7 @@ def test_the_change_of_variables_between_flow_and_diffusion_leaves_the_generator
 
 
 @pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
-def test_a_schedule_that_can_not_tell_the_time_is_refused(schedule):
+def test_a_schedule_that_cannot_tell_the_time_is_refused(schedule):
     words = f"{type(schedule).__name__} gives no time of a noise level.*choose KarrasSchedule, VPSchedule"
     with pytest.raises(UserError, match=words):
         DiffusionPath(schedule)

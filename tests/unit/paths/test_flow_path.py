@@ -173,7 +173,7 @@ unchecked = MatchingPath.sample.__wrapped__
         (Wrong(), {}, r"Wrong: mean, std and target must give shape .* target \(5, 1, 2, 2\)"),
     ],
 )
-def test_what_can_not_be_is_refused(path, change, words):
+def test_what_cannot_be_is_refused(path, change, words):
     arguments = dict(zip(["t", "x0", "x1", "eps"], draws(), strict=True)) | change
     with pytest.raises(ValueError, match=words):
         unchecked(path, **arguments)
