@@ -1,7 +1,7 @@
 """What many tests build: networks of which every part acts, data without files, trainers that say nothing."""
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
@@ -40,6 +40,20 @@ def fit(model, data, folder, steps=2, ckpt=None, **options):
     made = trainer(folder, **{"max_steps": steps, "limit_val_batches": 0, **options})
     made.fit(model, data, ckpt_path=ckpt)
     return made
+
+
+class Counting(LightningModule):
+    """On batches of ones, its weight is the number of steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        return -self.weight * batch.mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1.0)
 
 
 def weights(of):

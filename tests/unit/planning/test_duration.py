@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from helpers import Counting, trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from realuid_lightning.planning.duration import training_steps, validation_count
@@ -19,30 +19,15 @@ class Endless(IterableDataset):
             yield torch.ones(())
 
 
-class Counting(LightningModule):
+class Validated(Counting):
+    """Counts validations, too."""
+
     def __init__(self):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
         self.validations = 0
-
-    def training_step(self, batch, _):
-        return self.weight * batch.mean()
 
     def validation_step(self, batch, _):
         self.validations += 1
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1.0)
-
-
-def trainer(folder, **options):
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(accelerator="cpu", num_sanity_val_steps=0, default_root_dir=folder, **quiet, **options)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +52,7 @@ def trainer(folder, **options):
     ids=str,
 )
 def test_a_run_is_as_long_as_planned(tmp_path, options):
-    run, module = trainer(tmp_path, **options), Counting()
+    run, module = trainer(tmp_path, **options), Validated()
     planned = training_steps(run), validation_count(run)
     run.fit(module, DataLoader(Endless(), batch_size=None), DataLoader(torch.ones(1)))
     assert planned == (run.global_step, module.validations)

@@ -3,7 +3,8 @@ import signal
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from helpers import Counting, trainer
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from realuid_lightning.running import Preemption, RunCheckpoint, Stopped
@@ -23,16 +24,12 @@ def handlers():
         signal.signal(number, handler)
 
 
-class Counting(LightningModule):
-    """Its weight is the number of steps; validation logs it."""
+class Evaluated(Counting):
+    """Validation logs its weight; batches that it was evaluated on are noted."""
 
     def __init__(self):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
         self.validated = []
-
-    def training_step(self, batch, _):
-        return -self.weight * batch.mean()
 
     def validation_step(self, batch, index):
         self.log("figure", self.weight + batch.mean())
@@ -44,9 +41,6 @@ class Counting(LightningModule):
     def predict_step(self, batch, batch_idx):
         self.validated.append(batch_idx)
         return batch
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1.0)
 
 
 class Sending(Callback):
@@ -70,30 +64,16 @@ def fit(folder, callbacks=(), steps=6, resume=False, **options):
 
 
 def train(folder, callbacks, steps, resume=False, **options):
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        callbacks=callbacks,
-        default_root_dir=folder,
-        logger=False,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
-    module = Counting()
-    last = folder / "checkpoints" / "last.ckpt" if resume else None
-    trainer.fit(module, DataLoader(torch.ones(100)), DataLoader(torch.ones(3)), ckpt_path=last)
+    options |= {"val_check_interval": 2, "check_val_every_n_epoch": None}
+    module, last = Evaluated(), folder / "checkpoints" / "last.ckpt" if resume else None
+    run = trainer(folder, max_steps=steps, callbacks=callbacks, **options)
+    run.fit(module, DataLoader(torch.ones(100)), DataLoader(torch.ones(3)), ckpt_path=last)
     return module
 
 
 def evaluate(folder, command, *callbacks):
-    module = Counting()
-    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    trainer = Trainer(accelerator="cpu", callbacks=[*callbacks, Preemption()], default_root_dir=folder, **options)
-    getattr(trainer, command)(module, DataLoader(torch.ones(4)))
+    module = Evaluated()
+    getattr(trainer(folder, callbacks=[*callbacks, Preemption()]), command)(module, DataLoader(torch.ones(4)))
     return module
 
 

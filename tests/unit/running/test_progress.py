@@ -1,13 +1,12 @@
 import io
 
+import helpers
 import pytest
 import rich
-import torch
-from lightning.pytorch import Trainer
+from helpers import mlp
 
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule, TeacherModule
-from realuid_lightning.networks import MLP
 from realuid_lightning.running import MatchingProgressBar
 
 
@@ -29,29 +28,14 @@ class Watched(MatchingProgressBar):
         return items
 
 
-def network():
-    torch.manual_seed(0)
-    return MLP([1, 8, 8], width=8, depth=1)
-
-
 def fit(folder, module, bar, steps=6, ckpt_path=None, **options):
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        max_steps=steps,
-        default_root_dir=folder,
-        callbacks=[bar],
-        **{"limit_val_batches": 0, "log_every_n_steps": 2, **options},
-    )
-    trainer.fit(module, MatchingDataModule(Digits(), batch_size=4, eval_samples=8), ckpt_path=ckpt_path)
-    return trainer
+    options = {"callbacks": [bar], "enable_progress_bar": True, "log_every_n_steps": 2, **options}
+    data = MatchingDataModule(Digits(), batch_size=4, eval_samples=8)
+    return helpers.fit(module, data, folder, steps, ckpt_path, **options)
 
 
 def student():
-    return RealUIDModule(network=network(), teacher_ckpt=None, fake_steps=1)
+    return RealUIDModule(mlp(width=8), teacher_ckpt=None, fake_steps=1)
 
 
 def test_the_bar_counts_generator_updates_up_to_the_last_step(tmp_path):
@@ -62,7 +46,7 @@ def test_the_bar_counts_generator_updates_up_to_the_last_step(tmp_path):
 
 def test_the_bar_of_a_teacher_counts_updates(tmp_path):
     bar = Watched()
-    fit(tmp_path, TeacherModule(network=network()), bar, steps=2)
+    fit(tmp_path, TeacherModule(mlp(width=8)), bar, steps=2)
     assert bar.shown == [("Updates", 1, 2), ("Updates", 2, 2)]
 
 
@@ -93,7 +77,7 @@ def test_figures_are_shown_right_after_validation(tmp_path):
         def on_validation_epoch_end(self):
             self.log("fid/raw", 3.0, prog_bar=True)
 
-    bar, module = Watched(), Measuring(network=network(), teacher_ckpt=None, fake_steps=1)
+    bar, module = Watched(), Measuring(mlp(width=8), teacher_ckpt=None, fake_steps=1)
     fit(tmp_path, module, bar, 3, limit_val_batches=1, val_check_interval=3, check_val_every_n_epoch=None)
     assert bar.reads[-1][0] == 3
     assert bar.reads[-1][1]["fid/raw"] == 3.0

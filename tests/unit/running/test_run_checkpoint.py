@@ -1,6 +1,7 @@
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from helpers import Counting, trainer
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from realuid_lightning.checkpoints import AtomicCheckpointIO
@@ -10,41 +11,24 @@ from realuid_lightning.running import RunCheckpoint
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 
-class Counting(LightningModule):
-    """Its weight is the number of steps; validation logs the figures that it was given."""
+class Logging(Counting):
+    """Validation logs the figures that it was given."""
 
     def __init__(self, figures=()):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
         self.figures = list(figures)
-
-    def training_step(self, batch, _):
-        return -self.weight * batch.mean()
 
     def validation_step(self, batch, _):
         del batch
         self.log("figure", self.figures.pop(0))
 
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1.0)
-
 
 def fit(folder, module, callback, steps, ckpt_path=None, **options):
     train, validation = DataLoader(torch.ones(100), batch_size=1), DataLoader(torch.ones(1))
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_steps=steps,
-        callbacks=[callback],
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=None,
-        **{"limit_val_batches": 0, **options},
-    )
-    trainer.fit(module, train, validation, ckpt_path=ckpt_path)
-    return trainer
+    options = {"max_steps": steps, "limit_val_batches": 0, "check_val_every_n_epoch": None, **options}
+    run = trainer(folder, callbacks=[callback], **options)
+    run.fit(module, train, validation, ckpt_path=ckpt_path)
+    return run
 
 
 def saved(folder):
@@ -78,18 +62,18 @@ def watched(monkeypatch):
 
 
 def test_the_final_step_is_saved_without_any_validation(tmp_path):
-    fit(tmp_path, Counting(), RunCheckpoint(), 5)
+    fit(tmp_path, Logging(), RunCheckpoint(), 5)
     assert saved(tmp_path) == {"last.ckpt": 5}
 
 
 def test_every_says_when_the_newest_state_is_written(tmp_path, watched):
-    fit(tmp_path, Counting(), RunCheckpoint(every=2), 5)
+    fit(tmp_path, Logging(), RunCheckpoint(every=2), 5)
     assert watched == [2, 4, 5]
     assert saved(tmp_path) == {"last.ckpt": 5}
 
 
 def test_validation_writes_the_newest_state_without_a_monitor(tmp_path, watched):
-    fit(tmp_path, Counting([1.0, 2.0]), RunCheckpoint(), 5, val_check_interval=2, limit_val_batches=1)
+    fit(tmp_path, Logging([1.0, 2.0]), RunCheckpoint(), 5, val_check_interval=2, limit_val_batches=1)
     assert watched == [2, 4, 5]
     assert saved(tmp_path) == {"last.ckpt": 5}
 
@@ -97,14 +81,14 @@ def test_validation_writes_the_newest_state_without_a_monitor(tmp_path, watched)
 @pytest.mark.parametrize("every", [None, 1, 2, 3])
 def test_the_best_is_kept_by_the_monitor_whatever_every_is(tmp_path, every):
     callback = RunCheckpoint(monitor="figure", every=every)
-    fit(tmp_path, Counting([3.0, 1.0, 2.0]), callback, 7, val_check_interval=2, limit_val_batches=1)
+    fit(tmp_path, Logging([3.0, 1.0, 2.0]), callback, 7, val_check_interval=2, limit_val_batches=1)
     assert saved(tmp_path) == {"best_step_00000004.ckpt": 4, "last.ckpt": 7}
     assert best_of(tmp_path).endswith("best_step_00000004.ckpt")
 
 
 def test_last_knows_the_best_right_after_validation(tmp_path):
     callback = RunCheckpoint(monitor="figure", every=2)
-    fit(tmp_path, Counting([3.0, 1.0]), callback, 4, val_check_interval=2, limit_val_batches=1)
+    fit(tmp_path, Logging([3.0, 1.0]), callback, 4, val_check_interval=2, limit_val_batches=1)
     assert best_of(tmp_path).endswith("best_step_00000004.ckpt")
 
 
@@ -113,41 +97,41 @@ def test_last_knows_the_best_right_after_validation(tmp_path):
 )
 def test_mode_and_keep(tmp_path, mode, keep, kept):
     callback = RunCheckpoint(monitor="figure", mode=mode, keep=keep)
-    fit(tmp_path, Counting([3.0, 1.0, 2.0]), callback, 6, val_check_interval=2, limit_val_batches=1)
+    fit(tmp_path, Logging([3.0, 1.0, 2.0]), callback, 6, val_check_interval=2, limit_val_batches=1)
     assert saved(tmp_path) == {f"best_step_{step:08d}.ckpt": step for step in kept} | {"last.ckpt": 6}
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_resuming_goes_on_in_the_same_files(tmp_path):
     options = {"val_check_interval": 2, "limit_val_batches": 1}
-    fit(tmp_path, Counting([3.0, 1.0]), RunCheckpoint(monitor="figure", every=1), 4, **options)
+    fit(tmp_path, Logging([3.0, 1.0]), RunCheckpoint(monitor="figure", every=1), 4, **options)
     last = tmp_path / "checkpoints" / "last.ckpt"
-    fit(tmp_path, Counting([2.0]), RunCheckpoint(monitor="figure", every=1), 7, ckpt_path=last, **options)
+    fit(tmp_path, Logging([2.0]), RunCheckpoint(monitor="figure", every=1), 7, ckpt_path=last, **options)
     assert saved(tmp_path) == {"best_step_00000004.ckpt": 4, "last.ckpt": 7}
     assert best_of(tmp_path).endswith("best_step_00000004.ckpt")
 
 
 def test_a_used_folder_is_refused(tmp_path):
-    fit(tmp_path, Counting(), RunCheckpoint(), 2)
+    fit(tmp_path, Logging(), RunCheckpoint(), 2)
     with pytest.raises(UserError, match=r"--ckpt_path last.*--trainer.default_root_dir"):
-        fit(tmp_path, Counting(), RunCheckpoint(), 2)
+        fit(tmp_path, Logging(), RunCheckpoint(), 2)
 
 
 def test_what_a_killed_write_left_does_not_make_a_folder_used(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / ".last.17.ckpt").write_bytes(b"half a checkp")
-    fit(tmp_path, Counting(), RunCheckpoint(), 1)
+    fit(tmp_path, Logging(), RunCheckpoint(), 1)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_an_unknown_monitor_is_told_with_the_known_ones_and_costs_nothing(tmp_path):
     with pytest.raises(UserError, match=r"monitor.*fid/raw.*figure"):
-        fit(tmp_path, Counting([1.0]), RunCheckpoint(monitor="fid/raw"), 4, val_check_interval=2, limit_val_batches=1)
+        fit(tmp_path, Logging([1.0]), RunCheckpoint(monitor="fid/raw"), 4, val_check_interval=2, limit_val_batches=1)
     assert saved(tmp_path) == {"last.ckpt": 2}
 
 
 def test_a_trial_run_writes_nothing(tmp_path):
-    fit(tmp_path, Counting([1.0]), RunCheckpoint(monitor="figure", every=1), 4, fast_dev_run=True, limit_val_batches=1)
+    fit(tmp_path, Logging([1.0]), RunCheckpoint(monitor="figure", every=1), 4, fast_dev_run=True, limit_val_batches=1)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -176,7 +160,7 @@ VALIDATED = {"val_check_interval": 2, "limit_val_batches": 1}
 @pytest.fixture
 def chosen(tmp_path):
     """A run whose best checkpoint is that of step 2."""
-    fit(tmp_path / "run", Counting([1.0, 3.0]), RunCheckpoint(monitor="figure"), 5, **VALIDATED)
+    fit(tmp_path / "run", Logging([1.0, 3.0]), RunCheckpoint(monitor="figure"), 5, **VALIDATED)
     assert set(saved(tmp_path / "run")) == {"best_step_00000002.ckpt", "last.ckpt"}
     return tmp_path / "run"
 
@@ -184,7 +168,7 @@ def chosen(tmp_path):
 def resume(folder, figures, checkpoint=None, **options):
     last = checkpoint or folder / "checkpoints" / "last.ckpt"
     callback = RunCheckpoint(**{"monitor": "figure", **options})
-    fit(folder, Counting(figures), callback, 5 + 2 * len(figures), ckpt_path=last, **VALIDATED)
+    fit(folder, Logging(figures), callback, 5 + 2 * len(figures), ckpt_path=last, **VALIDATED)
     return callback
 
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import helpers
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from helpers import Counting
+from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from realuid_lightning.errors import UserError
@@ -40,36 +42,13 @@ def another_process(folder):
             process.kill()
 
 
-class Counting(LightningModule):
-    """Its weight is the number of steps."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-
-    def training_step(self, batch, _):
-        return -self.weight * batch.mean()
-
+class Predicting(Counting):
     def predict_step(self, batch, _):
         return batch
 
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1.0)
 
-
-def fit(folder, **options):
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_steps=2,
-        callbacks=[RunCheckpoint()],
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        **options,
-    )
-    trainer.fit(Counting(), DataLoader(torch.ones(4)))
+def fit(folder, callback=None, **options):
+    helpers.fit(Counting(), DataLoader(torch.ones(4)), folder, callbacks=[callback or RunCheckpoint()], **options)
 
 
 def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path, monkeypatch):
@@ -104,9 +83,7 @@ def test_a_process_may_run_again_after_a_failure(tmp_path):
             raise RuntimeError("fails")
 
     with pytest.raises(RuntimeError, match="fails"):
-        Trainer(accelerator="cpu", logger=False, callbacks=[Failing()], default_root_dir=tmp_path, max_steps=1).fit(
-            Counting(), DataLoader(torch.ones(4))
-        )
+        fit(tmp_path, Failing())
     assert not (tmp_path / ".lock").exists()
     fit(tmp_path)
 
@@ -115,12 +92,12 @@ def test_what_writes_no_run_takes_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
     with another_process(tmp_path):
         fit(tmp_path, fast_dev_run=True)
-        trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RunCheckpoint()], default_root_dir=tmp_path)
-        trainer.predict(Counting(), DataLoader(torch.ones(1)), return_predictions=False)
+        trainer = helpers.trainer(tmp_path, callbacks=[RunCheckpoint()])
+        trainer.predict(Predicting(), DataLoader(torch.ones(1)), return_predictions=False)
 
 
 def test_of_many_processes_only_the_first_holds_it_and_all_are_told(tmp_path, monkeypatch):
-    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer = helpers.trainer(tmp_path)
     monkeypatch.setattr(Trainer, "is_global_zero", False)
     monkeypatch.setattr(trainer.strategy, "broadcast", lambda failure: failure or "what process 0 met")
     with pytest.raises(UserError, match="what process 0 met"):
