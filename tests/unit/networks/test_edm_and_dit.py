@@ -1,12 +1,11 @@
-"""What networks of EDM, EDM2 and DiT must do as any other network here; their values are in tests/reference."""
+"""What networks of EDM, EDM2 and DiT are beside what every network is; their values are in tests/reference."""
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from helpers import acting, fit
+from small_networks import WITH_NULL_LABEL, Maker, adm, ddpmpp, dit, each, edm2, inputs, ncsnpp, small
 from torch import Tensor, nn
 
 from realuid_lightning.data import Digits, MatchingDataModule
@@ -29,58 +28,6 @@ from realuid_lightning.paths import DiffusionPath, FlowMatchingPath, MatchingPat
 from realuid_lightning.recorded import rebuild
 from realuid_lightning.sharding import _stages
 
-SMALL: dict[str, Any] = {"channel_mult": [1, 2], "attn_resolutions": [4], "num_blocks": 1}
-NCSNPP: dict[str, Any] = {
-    "embedding_type": "fourier",
-    "encoder_type": "residual",
-    "channel_mult_noise": 2,
-    "resample_filter": [1, 3, 3, 1],
-}
-Maker = Callable[..., Any]
-
-
-def ddpmpp(**options: Any) -> SongUNet:
-    return SongUNet(8, 1, **{"num_classes": 10, "model_channels": 16, "augment_dim": 9, **SMALL, **options})
-
-
-def ncsnpp(**options: Any) -> SongUNet:
-    return ddpmpp(**NCSNPP, **options)
-
-
-def adm(**options: Any) -> DhariwalUNet:
-    return DhariwalUNet(8, 1, **{"num_classes": 10, "model_channels": 32, **SMALL, **options})
-
-
-def edm2(**options: Any) -> EDM2UNet:
-    sizes = {"num_classes": 10, "model_channels": 16, "channels_per_head": 16, "logvar_channels": 8}
-    return EDM2UNet(8, 1, **{**sizes, **SMALL, **options})
-
-
-def dit(**options: Any) -> DiT:
-    return DiT(8, 2, 1, 32, 3, 2, **{"num_classes": 10, **options})
-
-
-MAKERS = [ddpmpp, ncsnpp, adm, edm2, dit]
-UNETS = [ddpmpp, ncsnpp, adm, edm2]
-each = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-
-
-def small(make: Maker, **options: Any) -> Any:
-    torch.manual_seed(0)
-    return acting(make(**options), 0.3)
-
-
-def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    t, x = torch.rand(batch, generator=generator), torch.randn(batch, 1, 8, 8, generator=generator)
-    return t, x, torch.arange(batch)
-
-
-def gradients(network: nn.Module) -> dict[str, Tensor]:
-    torch.manual_seed(2)  # dropout
-    network(*inputs()).square().sum().backward()
-    return {name: parameter.grad for name, parameter in network.named_parameters()}
-
 
 def test_parameter_counts_of_the_published_networks() -> None:
     """Millions, as the papers have them; of DiT without the 0.3 of its positions, which are no parameters here."""
@@ -98,40 +45,6 @@ def test_parameter_counts_of_the_published_networks() -> None:
         assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 1) == millions
 
 
-@each
-def test_output_starts_at_zero_and_every_weight_gets_a_gradient(make: Maker) -> None:
-    t, x, y = inputs()
-    torch.manual_seed(0)
-    assert not make()(t, x, y).any()
-    found = gradients(small(make))
-    assert all(gradient is not None and gradient.any() for gradient in found.values())
-
-
-@each
-def test_time_labels_and_no_label_act(make: Maker) -> None:
-    network = small(make).eval()
-    t, x, y = inputs()
-    outputs = [network(t, x, y), network(t / 2, x, y), network(t, x, y + 1), network(t, x, torch.full_like(y, 10))]
-    assert all(not torch.allclose(outputs[i], outputs[j]) for i in range(4) for j in range(i))
-    torch.testing.assert_close(outputs[0][1:2], network(t[1:2], x[1:2], y[1:2]), atol=1e-4, rtol=1e-4)
-
-
-@each
-def test_record_rebuilds_the_same_architecture(make: Maker) -> None:
-    network = make(num_classes=3, channel_mult=(1, 2), dropout=0.2) if make is not dit else dit(null_label=False)
-    twin = rebuild(network.recorded(), type(network))
-    twin.load_state_dict(network.state_dict())
-    assert twin.recorded() == network.recorded()
-
-
-@pytest.mark.parametrize("way", ["cheap", True])
-@each
-def test_recomputation_changes_no_bit(make: Maker, way: Any) -> None:
-    options = {} if make is dit else {"dropout": 0.3}
-    plain, recomputed = gradients(small(make, **options)), gradients(small(make, checkpoint=way, **options))
-    assert all(torch.equal(recomputed[name], plain[name]) for name in plain)
-
-
 COMPILED = {
     "VE": lambda: VENetwork(ncsnpp()),
     "EDM2": edm2,
@@ -143,73 +56,10 @@ COMPILED = {
 def test_compiles_without_graph_breaks(make: Maker) -> None:
     network = small(make).eval()
     compiled = torch.compile(network, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(*inputs()), network(*inputs()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled(*inputs(network)), network(*inputs(network)), atol=1e-5, rtol=1e-5)
 
 
-@each
-def test_precisions(make: Maker) -> None:
-    network = small(make).eval()
-    t, x, y = inputs()
-    single = network(t, x, y)
-    double = copy.deepcopy(network).double()(t.double(), x.double(), y)
-    assert double.dtype == torch.float64
-    torch.testing.assert_close(single.double(), double, atol=1e-4, rtol=1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = network(t, x, y)
-    half = copy.deepcopy(network).bfloat16()(t, x.bfloat16(), y)
-    assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
-    for rough in (mixed, half.float()):
-        assert (rough - single).norm() < 0.1 * single.norm()
-
-
-@pytest.mark.parametrize("make", UNETS, ids=lambda make: make.__name__)
-def test_channels_last_gives_equal_values_and_survives_every_block(make: Maker) -> None:
-    network = small(make)
-    layout = torch.channels_last
-    twin = copy.deepcopy(network).eval().to(memory_format=layout)
-    t, x, y = inputs()
-    x = x.to(memory_format=layout)
-    encoding = twin.encode(t, x, y)
-    assert all(h.is_contiguous(memory_format=layout) for h in (encoding.middle, *encoding.skips))
-    torch.testing.assert_close(twin(t, x, y), network.eval()(t, x, y), atol=1e-4, rtol=1e-4)
-
-
-@each
-def test_inputs_that_do_not_fit_are_refused(make: Maker) -> None:
-    network, (t, x, y) = make(), inputs()
-    with pytest.raises(UserError, match=r"x must have shape \(batch, 1, 8, 8\)"):
-        network(t, x[:, :, :4], y)
-    with pytest.raises(UserError, match=r"t must have shape \(3,\)"):
-        network(t[0], x, y)
-    with pytest.raises(UserError, match="y must hold labels, for the network has 10 classes"):
-        network(t, x)
-    with pytest.raises(UserError, match=r"y must have shape \(3,\)"):
-        network(t, x, y[:2])
-    with pytest.raises(UserError, match="y must be None"):
-        make(num_classes=None)(t, x, y)
-
-
-@each
-def test_conditions_are_further_channels(make: Maker) -> None:
-    network = small(make, condition_channels=2).eval()
-    t, x, y = inputs()
-    condition = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(3))
-    output = network(t, torch.cat([x, condition], 1), y)
-    assert output.shape == x.shape
-    assert not torch.allclose(network(t, torch.cat([x, condition + 1], 1), y), output)
-
-
-@each
-def test_a_head_sits_on_the_middle(make: Maker) -> None:
-    network = small(make, num_classes=None).eval()
-    t, x, _ = inputs()
-    assert network.encode(t, x).middle.shape == (3, *network.middle_shape)
-    prediction, logits = HeadedNetwork(network)(t, x, judged=1)
-    torch.testing.assert_close(prediction, network(t, x)[:2], atol=1e-4, rtol=1e-4)
-    assert logits.shape == (1,)
-
-
-@each
+@each(WITH_NULL_LABEL)
 def test_fsdp_divides_block_by_block(make: Maker) -> None:
     network = make()
     blocks = [*network.blocks] if make is dit else [*network.enc.values(), *network.dec.values()]
@@ -261,8 +111,7 @@ class Oracle(nn.Module):
 
 def test_noise_at_the_steps_of_ddpm_denoises() -> None:
     """With ``xt = x1 + sigma x0``, a network that knows ``x0`` must give back ``x1``, at each step's own level."""
-    _, x1, _ = inputs()
-    x0 = torch.randn_like(x1)
+    x1, x0 = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     path, oracle = DiffusionPath(sigma_data=1.0), Oracle(x0)
     steps = torch.tensor([0.0, 499, 999])
     kept = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)[steps.long()].float()
@@ -280,7 +129,7 @@ def test_wrapped_networks_are_networks() -> None:
         network: PreconditionedNetwork = acting(kind(ddpmpp()))
         twin = rebuild(network.recorded(), PreconditionedNetwork)
         twin.load_state_dict(network.state_dict())
-        t, x, y = inputs()
+        t, x, y = inputs(network)
         assert torch.equal(twin.eval()(t, x, y), network.eval()(t, x, y))
         assert HeadedNetwork(network)(t, x, y, judged=2)[1].shape == (2,)
         assert (network.shape, network.num_classes) == ((1, 8, 8), 10)
