@@ -83,7 +83,7 @@ def measure(plan: Plan, few: int, many: int, rounds: int) -> dict[str, list[floa
     network = plan.network()
     features = RandomInception() if plan.size != "demo" else RawFeatures(list(network.shape))
     module = module_of(network, Stopwatch(plan.device), {})
-    module.evaluate, module.sampling_chunk = ["raw"], plan.batch
+    module.evaluate, module.eval_batch_size = ["raw"], plan.batch
     module.start()
     source = Noise(network.shape)
     with TemporaryDirectory() as cache:

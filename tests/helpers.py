@@ -28,6 +28,12 @@ def points(batch_size=4, **options):
     return MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size, **options)
 
 
+def rebatched(data, size):
+    """Let the loaders of evaluation give ``size`` samples at once, whatever the module takes in one forward."""
+    data.__class__ = type("Rebatched", (type(data),), {"eval_batch_size": size})
+    return data
+
+
 def trainer(folder=None, **options):
     """A trainer on the CPU that shows and writes only what it is asked for."""
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)

@@ -216,7 +216,7 @@ def _devices(setting: Setting, made: Plan) -> Table:
         table.add_row("DDP's copies of gradients", show(made.buckets), "")
     for name, peak in made.peaks.items():
         step = made.steps.get(name.removesuffix(" update"))
-        rows = setting.module.sampling_chunk if step is None else setting.batch_size
+        rows = setting.module.eval_batch_size if step is None else setting.batch_size
         table.add_row(f"{name}, {rows} samples", show(peak), "" if step is None else show(step.kept))
     table.add_section()
     table.add_row("peak", show(made.total), "")

@@ -49,8 +49,6 @@ class MatchingDataModule(LightningDataModule):
         flip: Mirror training images left to right with probability one half.
         num_workers: Loader processes for real samples; 0 is best for sources held in memory.
         eval_samples: Samples generated in a validation or test run, over all processes.
-        eval_batch_size: Samples per batch and process in evaluation and prediction; ``batch_size`` unless given. It
-            does not change results.
         eval_labels: Labels of generated samples: ``balanced`` (index modulo classes) or ``sampled`` from the real ones.
         predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
         reference: Data set that evaluation compares with; ``source`` unless given.
@@ -76,7 +74,6 @@ class MatchingDataModule(LightningDataModule):
         flip: bool = False,
         num_workers: int = 0,
         eval_samples: int = 50_000,
-        eval_batch_size: int | None = None,
         eval_labels: Literal["balanced", "sampled"] = "balanced",
         predict_seeds: str = "0-63",
         reference: Source | None = None,
@@ -88,8 +85,7 @@ class MatchingDataModule(LightningDataModule):
         super().__init__()
         self.source, self.reference = source, source if reference is None else reference
         self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
-        self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
-        self.labels, self.flip, self.num_workers = labels, flip, num_workers
+        self.batch_size, self.labels, self.flip, self.num_workers = batch_size, labels, flip, num_workers
         self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
         self.on_device = on_device
         self._resident: Resident | None = None
@@ -107,13 +103,8 @@ class MatchingDataModule(LightningDataModule):
         if faults.found:  # all else speaks of shapes
             faults.raise_any()
             return
-        for option in ("batch_size", "eval_batch_size"):
-            size = getattr(self, option)
-            faults.unless(size >= 1, f"{option} must be at least 1, got {size}")
-            each = 4 * math.prod(self.shape) + 8  # as floats, and a position
-            lack = lacking(size * each)
-            many = f"{option} is {size}, and so many samples of shape {self.shape} {lack}"
-            faults.unless(not lack, f"{many}: {int(host_memory() // each)} would fill it")
+        faults.unless(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        self._check_room("batch_size", self.batch_size, faults)
         few = 1 <= self.eval_samples <= MOST_INDICES
         faults.unless(few, f"eval_samples must be 1 to {MOST_INDICES}, got {self.eval_samples}")
         faults.unless(self.num_workers >= 0, f"num_workers must not be negative, got {self.num_workers}")
@@ -139,6 +130,13 @@ class MatchingDataModule(LightningDataModule):
             faults.unless(False, f"predict_seeds: {error}")
         faults.raise_any()
 
+    def _check_room(self, option: str, size: int, faults: Faults) -> None:
+        """Note a batch that memory has no room for."""
+        each = 4 * math.prod(self.shape) + 8  # as floats, and a position
+        lack = lacking(size * each)
+        many = f"{option} is {size}, and so many samples of shape {self.shape} {lack}"
+        faults.unless(not lack, f"{many}: {int(host_memory() // each)} would fill it")
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
@@ -158,6 +156,12 @@ class MatchingDataModule(LightningDataModule):
     def translates(self) -> bool:
         """Whether source ends come from data, not from noise: whether an ``origin`` was given."""
         return self.origin is not None
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Samples per batch and process in evaluation: as many as the module takes in one forward, if it says so."""
+        module = self.trainer.lightning_module if self.trainer else None
+        return int(getattr(module, "eval_batch_size", self.batch_size))
 
     @property
     def reference_fingerprint(self) -> str:
@@ -185,6 +189,9 @@ class MatchingDataModule(LightningDataModule):
             UserError: If data are missing or do not fit, labels are wanted that are not there, or training has no end.
         """
         self._resident = None  # what an interrupted run has left
+        faults = Faults("MatchingDataModule")
+        self._check_room("eval_batch_size", self.eval_batch_size, faults)
+        faults.raise_any()
         if self.labels:
             self._check_classes()
         if stage == "fit":

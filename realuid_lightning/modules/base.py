@@ -59,8 +59,9 @@ class MatchingModule(LightningModule):
         evaluate: Names of the samplers that validation and test measure (``raw``, ``ema_0.999``, a teacher's
             ``raw_steps_50``, ...); all when None.
         predict_with: Name of the sampler that ``predict`` uses; the last one when None.
-        sampling_chunk: Samples in one evaluation forward. Every forward has exactly this size, so that a sample does
-            not depend on the batch size or on the number of processes.
+        eval_batch_size: Samples in one forward of evaluation and prediction, on each process; a ``MatchingDataModule``
+            gives as many at once. Every forward has exactly this size, the last one filled up, so that a sample
+            depends neither on the batches of a loader nor on the number of processes.
         max_skips: Greatest number of updates of one network, in a row, that are left out for a loss or gradient that
             is not finite; one more ends the run.
         compile: Compile every network by ``torch.compile``, for the sizes that batches have. It takes minutes at the
@@ -82,7 +83,7 @@ class MatchingModule(LightningModule):
         ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         evaluate: list[str] | None = None,
         predict_with: str | None = None,
-        sampling_chunk: int = 64,
+        eval_batch_size: int = 64,
         max_skips: int = 10,
         compile: bool = False,  # noqa: A002 - what the user calls it
         channels_last: bool = False,
@@ -93,13 +94,13 @@ class MatchingModule(LightningModule):
         faults.finite(ema=ema)
         for fault in ema_faults(ema):
             faults.unless(False, fault)
-        faults.unless(sampling_chunk >= 1, f"sampling_chunk must be at least 1, got {sampling_chunk}")
+        faults.unless(eval_batch_size >= 1, f"eval_batch_size must be at least 1, got {eval_batch_size}")
         faults.raise_any()
         self.path = path or FlowMatchingPath()
         self.ema_decays = list(ema)
         self.evaluate = evaluate
         self.predict_with = predict_with
-        self.sampling_chunk = sampling_chunk
+        self.eval_batch_size = eval_batch_size
         self.guard = UpdateGuard(max_skips)
         self.compiled, self.channels_last = compile, channels_last
         self.fresh_optimizers = fresh_optimizers
@@ -182,7 +183,7 @@ class MatchingModule(LightningModule):
         raise NotImplementedError
 
     def generate(self, sampler: Sampler, batch: Batch) -> Tensor:
-        """Turn latents into samples by forwards of ``sampling_chunk`` samples each.
+        """Turn latents into samples by forwards of ``eval_batch_size`` samples each.
 
         Args:
             sampler: One of ``samplers()``.
@@ -192,7 +193,7 @@ class MatchingModule(LightningModule):
         Returns:
             Samples, ``(B, *D)``.
         """
-        size, chunk = batch.size, self.sampling_chunk
+        size, chunk = batch.size, self.eval_batch_size
         padding = torch.arange(-(-size // chunk) * chunk, device=self.device) % size
         fields = (batch.y, batch.x0, batch.z, batch.index)
         y, x0, z, index = (None if field is None else field.to(self.device)[padding] for field in fields)

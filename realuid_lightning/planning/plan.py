@@ -65,7 +65,7 @@ class Evaluation(NamedTuple):
         calls: Network calls for one sample, by sampler.
         samples: Samples that each sampler makes in one validation, on all devices, padding included.
         validations: Number of validations in the run; None if the run has no known end.
-        peak: Bytes that one forward of ``sampling_chunk`` samples needs beside the weights.
+        peak: Bytes that one forward of ``eval_batch_size`` samples needs beside the weights.
         flops: FLOPs of one network call for one sample.
         inputs: Arguments of one network call for one sample.
     """
@@ -181,14 +181,11 @@ def _files(trainer: Trainer, validations: int | None) -> tuple[int | None, int |
 def _evaluation(setting: Setting, simulation: Simulation, validations: int | None) -> Evaluation:
     data, module, limit = setting.data, setting.module, setting.trainer.limit_val_batches
     calls, inputs = network_calls(module, data)
-    chunk = module.sampling_chunk
+    chunk = module.eval_batch_size
     samples = 0
     for device in range(setting.devices):
-        count = len(share(data.eval_samples, device, setting.devices))
-        batches = [data.eval_batch_size] * (count // data.eval_batch_size)
-        batches += [count % data.eval_batch_size] if count % data.eval_batch_size else []
-        allowed = int(limit) if isinstance(limit, int) else math.floor(limit * len(batches))
-        samples += sum(-(-size // chunk) * chunk for size in batches[:allowed])
+        batches = -(-len(share(data.eval_samples, device, setting.devices)) // chunk)
+        samples += chunk * (min(limit, batches) if isinstance(limit, int) else math.floor(limit * batches))
     peak, flops = simulation.forward(chunk, inputs)
     return Evaluation(calls, samples, validations, peak, flops // chunk, inputs)
 
@@ -230,11 +227,11 @@ def alternatives(setting: Setting, plan: Plan, limit: int) -> Iterator[Alternati
         if small <= fitting < setting.batch_size:
             yield Alternative(f"--data.batch_size={fitting}", with_peak(math.floor(low + slope * (fitting - small))))
     if evaluation is not None and evaluation.peak > peak:
-        chunk = module.sampling_chunk
+        chunk = module.eval_batch_size
         fitting = chunk * (limit - plan.lasting) // max(evaluation.peak, 1)
         if 0 < fitting < chunk:
             rest = plan.lasting + max(peak, evaluation.peak * fitting // chunk)
-            yield Alternative(f"--model.sampling_chunk={fitting}", rest)
+            yield Alternative(f"--model.eval_batch_size={fitting}", rest)
 
     def half() -> Any:
         return torch.autocast("cpu", torch.bfloat16)
@@ -250,7 +247,7 @@ def alternatives(setting: Setting, plan: Plan, limit: int) -> Iterator[Alternati
         simulation = setting.simulation(context)
         for part in _not_recomputing(simulation.module):
             part.checkpoint = way
-        sampling = simulation.forward(module.sampling_chunk, evaluation.inputs)[0] if evaluation is not None else 0
+        sampling = simulation.forward(module.eval_batch_size, evaluation.inputs)[0] if evaluation is not None else 0
         step = simulation.step(worst, setting.batch_size).peak
         yield Alternative(" ".join(words), plan.lasting + max(step, sampling))
     decays = module.ema_decays

@@ -44,8 +44,8 @@ def tiny(config, folder):
     model = config["model"]["init_args"]
     overlay = {
         "trainer": {"max_steps": 2, "val_check_interval": 2, "log_every_n_steps": 1, "enable_model_summary": False},
-        "model": {"init_args": {"sampling_chunk": 4}},
-        "data": {"init_args": {"batch_size": 4, "eval_samples": 8, "eval_batch_size": 4, "num_workers": 0}},
+        "model": {"init_args": {"eval_batch_size": 4}},
+        "data": {"init_args": {"batch_size": 4, "eval_samples": 8, "num_workers": 0}},
     }
     network = dict(model["network"]["init_args"])
     if "model_channels" in network:

@@ -138,7 +138,7 @@ def test_two_processes_stop_together_whichever_is_told(tmp_path):
 def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, number, code):
     run = tmp_path / "run"
     assert realuid("fit", *TINY, f"--trainer.default_root_dir={run}", "--trainer.max_steps=1")[0] == 0
-    words = ["--data.num_workers=1", "--data.eval_batch_size=64", "--data.eval_samples=1000000"]
+    words = ["--data.num_workers=1", "--model.eval_batch_size=64", "--data.eval_samples=1000000"]
     words += ["--data.predict_seeds=0-999999", f"--writer.folder={tmp_path / 'samples'}", "--grid.count=1"]
     words += ["--model.sampling_steps=[1]", "--model.evaluate=null"]
     evaluation = Run(run, *TWO, *words, command=command, checkpoint="last", fresh=True)

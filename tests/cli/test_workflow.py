@@ -71,7 +71,7 @@ def weights(run):
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_a_checkpoint_measures_what_its_run_measured(demo, realuid, command):
     code, written = realuid(
-        *(command, "--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--data.eval_batch_size=7"),
+        *(command, "--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--data.batch_size=7"),
         *("--ckpt_path=last",),
     )
     assert code == 0, written
@@ -93,12 +93,7 @@ def predict(realuid, *words):
 
 def test_predict_writes_the_same_files_for_any_batch_size(demo, realuid, tmp_path):
     for size in (7, 64):
-        predict(
-            realuid,
-            f"--data.batch_size={size}",
-            f"--data.eval_batch_size={size}",
-            f"--writer.folder={tmp_path / str(size)}",
-        )
+        predict(realuid, f"--data.batch_size={size}", f"--writer.folder={tmp_path / str(size)}")
     names = sorted(file.name for file in (tmp_path / "7").iterdir())
     assert names == [f"{index:06d}.png" for index in range(64)]
     for name in names:
@@ -253,7 +248,7 @@ def test_a_checkpoint_that_is_measured_again_keeps_its_step(demo, realuid):
 
 
 def test_a_figure_tells_how_many_samples_were_measured(demo, realuid):
-    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--data.eval_batch_size=16"]
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--model.eval_batch_size=16"]
     words += ["--trainer.default_root_dir=runs/limited", "--trainer.limit_val_batches=1"]
     assert realuid("validate", *words)[0] == 0
     (row, *_) = (json.loads(line) for line in (demo / "runs" / "limited" / "fid.jsonl").read_text().splitlines())

@@ -57,7 +57,7 @@ def fit(name, kind, steps, ckpt=None):
     callbacks = [RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16)]
     options = {"limit_val_batches": None, "val_check_interval": 2, "check_val_every_n_epoch": None}
     options |= {"log_every_n_steps": 1, "callbacks": callbacks, **PLACE}
-    data = MatchingDataModule(Digits(), batch_size=8 // PROCESSES, eval_samples=40, eval_batch_size=16)
+    data = MatchingDataModule(Digits(), batch_size=8 // PROCESSES, eval_samples=40)
     trainer = helpers.fit(model, data, folder, steps, ckpt, **options)
     held = sum(getattr(weight, "to_local", lambda weight=weight: weight)().numel() for weight in model.parameters())
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -24,8 +24,8 @@ torch.set_num_threads(1)
 devices, folder = int(sys.argv[1]), sys.argv[2]
 callbacks = [FIDCallback(RawFeatures([1, 8, 8])), SampleGrid(9), PredictionWriter(folder, "npz")]
 trainer = trainer(folder, devices=devices, strategy="ddp" if devices > 1 else "auto", callbacks=callbacks)
-model = RealUIDModule(mlp(num_classes=10), None)
-data = MatchingDataModule(Digits(), labels=True, eval_samples=101, eval_batch_size=7, predict_seeds="5-40,3")
+model = RealUIDModule(mlp(num_classes=10), None, eval_batch_size=7)
+data = MatchingDataModule(Digits(), labels=True, eval_samples=101, predict_seeds="5-40,3")
 trainer.validate(model, data, verbose=False)
 first = {name: float(figure) for name, figure in trainer.callback_metrics.items()}
 trainer.validate(model, data, verbose=False)  # the statistics of real data come from the cache

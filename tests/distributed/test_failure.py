@@ -36,9 +36,10 @@ model:
   init_args:
     network: {class_path: realuid_lightning.networks.MLP, init_args: {shape: [1, 8, 8], width: 16, depth: 1}}
     teacher_ckpt: null
+    eval_batch_size: 8
 data:
   class_path: MatchingDataModule
-  init_args: {source: Digits, batch_size: 8, eval_samples: 60, eval_batch_size: 8}
+  init_args: {source: Digits, batch_size: 8, eval_samples: 60}
 fid: {features: {class_path: RawFeatures, init_args: {shape: [1, 8, 8]}}}
 trainer: {accelerator: cpu, devices: 3, strategy: ddp_per_network, max_steps: 2, enable_progress_bar: false}
 """

@@ -39,7 +39,7 @@ ROW_OF = {
 }
 # Those that change a formula, a start or an evaluation of one process, and send nothing.
 LOCAL = {"gamma", "divergence", "fake_init", "teacher_ema", "generator_ckpt", "generator_ema"}
-LOCAL |= {"evaluate", "predict_with", "sampling_chunk", "max_skips", "fresh_optimizers"}
+LOCAL |= {"evaluate", "predict_with", "eval_batch_size", "max_skips", "fresh_optimizers"}
 OPTIONS = {
     name
     for module in (MatchingModule, TeacherModule, DistillationModule, RealUIDModule)

@@ -108,8 +108,12 @@ CASES = {
         ["integer attribute num_features, but Numberless has none"],
     ),
     "a batch that no memory holds": ((*FINE, "--data.batch_size=100000000000"), ["batch_size is 100000000000", "GiB"]),
+    "a batch size of evaluation by its old name": (
+        (*FINE, "--data.eval_batch_size=8"),
+        ["Option 'eval_batch_size' is not accepted"],
+    ),
     "a batch of evaluation that no memory holds": (
-        (*FINE, "--data.eval_batch_size=100000000000"),
+        (*FINE, "--model.eval_batch_size=100000000000"),
         ["eval_batch_size is 100000000000", "GiB"],
     ),
     "images that no memory holds": ((*FINE, *FOLDER, "--data.source.size=10000000"), ["batch_size is", "GiB"]),

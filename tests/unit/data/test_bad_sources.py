@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import mlp, trainer
 from torch.utils.data import DataLoader
 
 from realuid_lightning.data import (
@@ -19,6 +20,7 @@ from realuid_lightning.data import (
 )
 from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.errors import UserError
+from realuid_lightning.modules import RealUIDModule
 
 
 @pytest.fixture(autouse=True)
@@ -178,10 +180,13 @@ def test_every_method_is_named(method):
         data.prepare_data() if method == "prepare" else data.reference_fingerprint
 
 
-@pytest.mark.parametrize("option", ["batch_size", "eval_batch_size"])
-def test_batches_that_no_memory_holds_are_told(option):
-    with pytest.raises(UserError, match=rf"{option} is 1000000000000, and .*take 245869.2 GiB, but this machine"):
-        MatchingDataModule(Digits(), **{option: 10**12})
+def test_batches_that_no_memory_holds_are_told(tmp_path):
+    told = "batch_size is 1000000000000, and .*take 245869.2 GiB, but this machine"
+    with pytest.raises(UserError, match=rf" {told}"):
+        MatchingDataModule(Digits(), batch_size=10**12)
+    model = RealUIDModule(mlp(), teacher_ckpt=None, eval_batch_size=10**12)
+    with pytest.raises(UserError, match=rf" eval_{told}"):
+        trainer(tmp_path).predict(model, MatchingDataModule(Digits()))
 
 
 def test_samples_that_no_memory_holds_are_told(monkeypatch):

@@ -115,7 +115,7 @@ def test_two_processes_train_on_what_one_trains_on(paired):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_knows_the_truth_of_each_source_end(workers):
-    data = translating(Part(0, 30), eval_samples=70, eval_batch_size=9, num_workers=workers)
+    data = translating(Part(0, 30), eval_samples=70, num_workers=workers)
     real = Digits().get(torch.arange(70) % 30)[0]
     for loader in (data.val_dataloader(), data.test_dataloader()):
         batches = list(loader)

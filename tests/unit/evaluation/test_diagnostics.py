@@ -20,7 +20,7 @@ from realuid_lightning.modules import RealUIDModule, TeacherModule
 
 def fit(module, folder, steps=2, **options):
     diagnostics = Diagnostics(count=32)
-    data = MatchingDataModule(Digits(), batch_size=8, eval_samples=40, eval_batch_size=16)
+    data = helpers.rebatched(MatchingDataModule(Digits(), batch_size=8, eval_samples=40), 16)
     options = {"callbacks": [diagnostics], "limit_val_batches": None, "log_every_n_steps": 1, **options}
     options |= {"val_check_interval": steps, "check_val_every_n_epoch": None}
     return helpers.fit(module, data, folder, steps, **options), diagnostics

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import mlp, trainer
+from helpers import mlp, rebatched, trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -41,7 +41,7 @@ def module(**options):
 
 
 def data(batch_size=50, source=None, **options):
-    return MatchingDataModule(source or Digits(), eval_samples=SAMPLES, eval_batch_size=batch_size, **options)
+    return rebatched(MatchingDataModule(source or Digits(), eval_samples=SAMPLES, **options), batch_size)
 
 
 def validate(folder, callback, datamodule=None, model=None, **options):
@@ -100,7 +100,7 @@ def test_samplers_have_figures_of_their_own(tmp_path):
 
 def test_real_against_real_is_zero(tmp_path):
     x = reals()
-    datamodule = MatchingDataModule(Digits(), eval_samples=len(x), eval_batch_size=500)
+    datamodule = rebatched(MatchingDataModule(Digits(), eval_samples=len(x)), 500)
 
     class Pretending(FIDCallback):
         def on_validation_batch_end(self, trainer, pl_module, _, batch, *rest):

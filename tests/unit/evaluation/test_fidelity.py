@@ -73,9 +73,8 @@ class Sided(MemorySource):
 
 def data(source=None, how=HOW, batch_size=7, samples=SAMPLES, **options):
     source = source or Digits()
-    return MatchingDataModule(
-        source, 4, origin=Degraded(source, how), eval_samples=samples, eval_batch_size=batch_size, **options
-    )
+    made = MatchingDataModule(source, 4, origin=Degraded(source, how), eval_samples=samples, **options)
+    return helpers.rebatched(made, batch_size)
 
 
 def trainer(folder, **options):

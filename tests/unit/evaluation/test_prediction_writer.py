@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import mlp, trainer
+from helpers import mlp, rebatched, trainer
 from PIL import Image
 
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule
@@ -18,7 +18,7 @@ def module(shape=(1, 8, 8), num_classes=None):
 
 
 def predict(root, writer, model=None, source=None, batch_size=7, labels=False):
-    data = MatchingDataModule(source or Digits(), labels=labels, predict_seeds=SEEDS, eval_batch_size=batch_size)
+    data = rebatched(MatchingDataModule(source or Digits(), labels=labels, predict_seeds=SEEDS), batch_size)
     made = torch.cat(trainer(root, callbacks=[writer]).predict(model or module(), data))
     return made[torch.tensor(INDICES).argsort()]
 

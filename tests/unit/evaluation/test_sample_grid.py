@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import mlp, trainer
+from helpers import mlp, rebatched, trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
@@ -20,7 +20,7 @@ class Translating(FlowMatchingPath):
 
 def validate(folder, source, count, batch_size=7, logger=False, shape=(1, 8, 8), path=None, **options):
     model = RealUIDModule(mlp(shape), teacher_ckpt=None, path=path)
-    data = MatchingDataModule(source, eval_samples=30, eval_batch_size=batch_size, **options)
+    data = rebatched(MatchingDataModule(source, eval_samples=30, **options), batch_size)
     trainer(folder, logger=logger, callbacks=[SampleGrid(count)]).validate(model, data, verbose=False)
     with torch.no_grad():
         return model.generator(torch.cat([batch.z for batch in data.val_dataloader()]))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import rebatched
 from lightning import Trainer
 from torch import nn
 
@@ -175,8 +176,8 @@ def test_fine_tuning_may_add_steps(runs, tmp_path):
 @pytest.mark.parametrize("path", PATHS)
 def test_a_predicted_sample_is_a_function_of_its_index_alone(path, tmp_path):
     def predicted(seeds, size, chunk):
-        made = module(4, path(), sampling_chunk=chunk)
-        source = data(predict_seeds=seeds, eval_batch_size=size, translates=made.path.translates)
+        made = module(4, path(), eval_batch_size=chunk)
+        source = rebatched(data(predict_seeds=seeds, translates=made.path.translates), size)
         return torch.cat(trainer(tmp_path).predict(made, source))
 
     whole = predicted("0-8", 9, 4)
@@ -189,7 +190,7 @@ def test_a_predicted_sample_is_a_function_of_its_index_alone(path, tmp_path):
 
 
 def test_a_loaded_generator_takes_its_steps_and_equals_the_modules_sampler(runs, tmp_path):
-    made = module(4, sampling_chunk=8)
+    made = module(4, eval_batch_size=8)
     samples = trainer(tmp_path).predict(made, data(8, predict_seeds="0-7"), ckpt_path=runs[4])[0]
     latents = LatentDataset(torch.arange(8), (3,)).__getitems__(range(8))
     renoise = torch.stack([made.noise(latents, step) for step in (1, 2, 3)], 1)
@@ -208,7 +209,8 @@ def test_a_loaded_generator_takes_its_steps_and_equals_the_modules_sampler(runs,
 
 
 def test_a_training_batch_must_hold_a_sample_of_each_step(tmp_path):
-    assert len(trainer(tmp_path).predict(module(4), data(batch_size=1, predict_seeds="0-2"))) == 3
+    (samples,) = trainer(tmp_path).predict(module(4), data(batch_size=1, predict_seeds="0-2"))
+    assert len(samples) == 3
     with pytest.raises(UserError, match=r"data.batch_size must be at least sampling_steps 4, .* got 3"):
         trainer(tmp_path).fit(module(4), data(batch_size=3))
     with pytest.raises(UserError, match="sampling_steps must be at least 1, got 0"):

@@ -274,7 +274,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers
             beta=0.94,
             fake_steps=2,
             ema=[0.9, 0.5],
-            sampling_chunk=8,
+            eval_batch_size=8,
         )
         made.start()
         return made
@@ -351,7 +351,7 @@ def test_a_conditional_model_trains_on_labels(tmp_path):
 
 
 def test_a_sample_does_not_depend_on_its_batch():
-    made = module(sampling_chunk=4)
+    made = module(eval_batch_size=4)
     sampler = made.samplers()["raw"]
     latents = filled(size=11)
     whole = made.generate(sampler, latents)

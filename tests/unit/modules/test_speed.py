@@ -51,7 +51,7 @@ def unet():
 
 def distilling(network, **options):
     return RealUIDModule(
-        network, None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.5, 0.9], sampling_chunk=16, **options
+        network, None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.5, 0.9], eval_batch_size=16, **options
     )
 
 

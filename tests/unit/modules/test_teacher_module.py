@@ -113,7 +113,7 @@ def test_predict_uses_the_named_sampler_or_the_last():
 
 def test_all_faults_at_once():
     for options, words in [
-        ({"ema": [1.0, -0.1], "sampling_chunk": 0}, ["got 1.0", "got -0.1", "sampling_chunk"]),
+        ({"ema": [1.0, -0.1], "eval_batch_size": 0}, ["got 1.0", "got -0.1", "eval_batch_size"]),
         ({"sampling_steps": [0, -2]}, ["got 0", "got -2"]),
         ({"sampling_steps": []}, ["at least one"]),
     ]:

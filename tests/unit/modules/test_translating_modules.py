@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from helpers import rebatched
 from lightning import Trainer
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -43,12 +44,12 @@ def network(channels, std=0.1, **options):
 
 def teacher(path, **options):
     solver = Ancestral() if isinstance(path, BridgePath) else Euler()
-    options = {"sampling_steps": [1, 3], "solver": solver, "ema": [0.5], "sampling_chunk": 4, **options}
+    options = {"sampling_steps": [1, 3], "solver": solver, "ema": [0.5], "eval_batch_size": 4, **options}
     return TeacherModule(network(path.conditions, dropout=options.pop("dropout", 0.0)), path, **options)
 
 
 def distillation(path, **options):
-    options = {"fake_schedule": Warmup, "generator_schedule": Warmup, "sampling_chunk": 4, "ema": [0.5], **options}
+    options = {"fake_schedule": Warmup, "generator_schedule": Warmup, "eval_batch_size": 4, "ema": [0.5], **options}
     made = network(path.conditions, dropout=options.pop("dropout", 0.0))
     return RealUIDModule(made, None, path=path, **{"fake_steps": 2, "alpha": 0.9, "beta": 0.94, **options})
 
@@ -231,7 +232,7 @@ def test_validation_compares_every_samplers_samples_with_the_truth(make, tmp_pat
     for parameter in made.parameters():
         parameter.data.zero_()  # at rest, every sample stays what it was
     run = trainer(tmp_path, callbacks=[FidelityCallback()])
-    run.validate(made, data(eval_batch_size=3), verbose=False)
+    run.validate(made, rebatched(data(), 3), verbose=False)
     source, index = Digits(), torch.arange(10)
     source.setup()
     truth, _ = source.get(index)
@@ -247,7 +248,7 @@ def test_validation_compares_every_samplers_samples_with_the_truth(make, tmp_pat
 @pytest.mark.parametrize("name", PATHS)
 def test_samples_do_not_depend_on_the_batch_size(name, tmp_path):
     def predicted(make, size, seeds="0-9"):
-        source = data(eval_batch_size=size, predict_seeds=seeds)
+        source = rebatched(data(predict_seeds=seeds), size)
         return torch.cat(trainer(tmp_path).predict(make(PATHS[name]()), source))
 
     for make in (teacher, distillation):

@@ -38,7 +38,7 @@ def unet(**options):
 
 
 def data(size=6, **options):
-    return MatchingDataModule(Untouched(), **{"batch_size": size, "eval_samples": 10, "eval_batch_size": 4, **options})
+    return MatchingDataModule(Untouched(), **{"batch_size": size, "eval_samples": 10, **options})
 
 
 ADAM = partial(torch.optim.Adam, lr=1e-4)
@@ -236,12 +236,12 @@ def setting(module, source, devices=1, **options):
 
 
 def test_a_plan_counts_files_and_passes():
-    module = RealUIDModule(unet(), None, fake_steps=2, ema=[0.9], sampling_chunk=8)
+    module = RealUIDModule(unet(), None, fake_steps=2, ema=[0.9], eval_batch_size=8)
     plan = make_plan(setting(module, data()))
     assert (plan.files, plan.writes) == (4, 21)  # 5 validations, each the last and one of the best; 10 and the end
     assert plan.evaluation is not None
-    # Batches of 4, 4 and 2 samples, each filled up to forwards of 8, by two samplers.
-    assert (plan.evaluation.samples, plan.evaluation.passes, plan.evaluation.validations) == (24, 48, 5)
+    # Batches of 8 and 2 samples, each filled up to forwards of 8, by two samplers.
+    assert (plan.evaluation.samples, plan.evaluation.passes, plan.evaluation.validations) == (16, 32, 5)
     with FlopCounterMode(display=False) as flops, torch.no_grad():
         module.architecture(torch.zeros(1), torch.zeros(1, 3, 8, 8))
     assert plan.evaluation.flops == flops.get_total_flops()
@@ -280,7 +280,7 @@ def test_a_run_without_end_or_validation_is_planned():
 
 
 def test_what_to_change_is_measured():
-    module = TeacherModule(unet(), ema=[0.9, 0.99], sampling_steps=[1], sampling_chunk=2)
+    module = TeacherModule(unet(), ema=[0.9, 0.99], sampling_steps=[1], eval_batch_size=2)
     chosen = setting(module, data(64))
     plan = make_plan(chosen)
     limit = plan.lasting + max(plan.peaks.values()) // 2
@@ -294,7 +294,7 @@ def test_what_to_change_is_measured():
     halved = make_plan(setting(module, data(64), precision="bf16-mixed")).total
     assert found["--trainer.precision"][1] == pytest.approx(halved, rel=1e-3)
     assert halved < plan.total
-    one = make_plan(setting(TeacherModule(unet(), ema=[0.9], sampling_steps=[1], sampling_chunk=2), data(64))).total
+    one = make_plan(setting(TeacherModule(unet(), ema=[0.9], sampling_steps=[1], eval_batch_size=2), data(64))).total
     assert found["--model.ema"] == ("--model.ema=[0.9]", one)
     totals = dict(alternatives(chosen, plan, limit))
     full, cheap = (totals[f"--model.network.checkpoint={way}"] for way in ("true", "cheap"))
