@@ -7,6 +7,7 @@ from torch import nn
 
 from realuid_lightning.data import Gaussian, MatchingDataModule
 from realuid_lightning.networks import MLP
+from realuid_lightning.recorded import Recorded
 
 
 def acting(network, std=0.2):
@@ -60,6 +61,25 @@ class Counting(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 1.0)
+
+
+class Tied(Recorded, nn.Module):
+    """A network one of whose weights has two names."""
+
+    def __init__(self, width=3):
+        super().__init__()
+        self.first, self.last = nn.Linear(width, width), nn.Linear(width, width)
+        self.last.weight = self.first.weight
+
+    def forward(self, t, x, y=None):
+        return self.last(torch.tanh(self.first(x) + t[:, None]))
+
+
+def checkpoint(module):
+    """What the trainer would write of a module, without a run."""
+    content = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(content)
+    return content
 
 
 def weights(of):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import checkpoint
 from PIL import Image
 from torch._dynamo.utils import counters
 
@@ -127,10 +128,8 @@ def provide(option, file, network, options):
         module = TeacherModule(network, path, ema=[ema])
     else:
         module = RealUIDModule(network, teacher_ckpt=None, path=path, ema=[ema])
-    checkpoint = {"state_dict": module.state_dict()}
-    module.on_save_checkpoint(checkpoint)
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, file)
+    torch.save(checkpoint(module), file)
 
 
 @pytest.mark.parametrize("file", [*FILES, *OVERLAYS], ids=str)

@@ -1,13 +1,13 @@
 """Files of strangers: opening them runs nothing, and what is wrong with them is told in one message."""
 
 import codecs
-import copy
 import json
 import sys
 import zipfile
 
 import pytest
 import torch
+from helpers import checkpoint
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -36,13 +36,10 @@ LOOPS = {name: {} for name in ("fit_loop", "validate_loop", "test_loop", "predic
 
 
 def content(role="generator", path=None):
-    """What the trainer would write, without a run."""
     network = MLP([2], width=8, depth=1)
     module = RealUIDModule(network, None, path=path) if role == "generator" else TeacherModule(network, path=path)
-    whole = {"state_dict": module.state_dict(), "global_step": 0, "epoch": 0, "loops": LOOPS}
-    whole["pytorch-lightning_version"] = "2.6.0"
-    module.on_save_checkpoint(whole)
-    return whole
+    trainers = {"global_step": 0, "epoch": 0, "loops": LOOPS, "pytorch-lightning_version": "2.6.0"}
+    return checkpoint(module) | trainers
 
 
 @pytest.fixture
@@ -441,56 +438,3 @@ def test_tuples_survive_the_header_of_an_export(tmp_path):
     load_weights(tmp_path / "export.safetensors", role="generator", path=Listed())
     with pytest.raises(UserError, match="made on the path Listed"):
         load_weights(tmp_path / "export.safetensors", role="generator", path=Listed((0.1, 0.3)))
-
-
-# ------------------------------------------------------------------------------------------------------- tied weights
-
-
-class Tied(Recorded, nn.Module):
-    """A network one of whose weights has two names."""
-
-    def __init__(self, width=3):
-        super().__init__()
-        self.first, self.last = nn.Linear(width, width), nn.Linear(width, width)
-        self.last.weight = self.first.weight
-
-    def forward(self, t, x, y=None):
-        return self.last(torch.tanh(self.first(x))) + t[:, None]
-
-
-def saved(module, file):
-    whole = {"state_dict": module.state_dict()}
-    module.on_save_checkpoint(whole)
-    torch.save(whole, file)
-    return file
-
-
-def test_tied_weights_are_exported_and_come_back_tied(tmp_path):
-    module = RealUIDModule(Tied(), None, ema=[0.5])
-    file = saved(module, tmp_path / "tied.ckpt")
-    export_generator(file, tmp_path / "tied.safetensors", ema=0.5)
-    z = torch.randn(4, 3)
-    for loaded in (load_generator(file, 0.5), load_generator(tmp_path / "tied.safetensors")):
-        assert loaded.network.last.weight is loaded.network.first.weight
-        assert torch.equal(loaded(z), module.ema[0.5].network(z))
-
-
-def test_a_teacher_with_tied_weights_is_loaded_and_stays_tied(tmp_path):
-    teacher = TeacherModule(Tied(), ema=[0.5])
-    file = saved(teacher, tmp_path / "teacher.ckpt")
-    torch.save(teacher.network.state_dict(), tmp_path / "bare.pt")
-    for name, ema in ((file, None), (file, 0.5), (tmp_path / "bare.pt", None)):
-        module = RealUIDModule(Tied(), str(name), teacher_ema=ema, ema=[0.5])
-        module.start()
-        for network in (module.teacher.network, module.fake, module.generator.network, module.ema[0.5].network.network):
-            assert network.last.weight is network.first.weight
-            assert torch.equal(network.first.weight, teacher.network.first.weight)
-
-
-def test_different_values_for_tied_weights_are_refused(tmp_path):
-    state = copy.deepcopy(Tied().state_dict())
-    state["last.weight"] = state["first.weight"] + 1
-    torch.save(state, tmp_path / "untied.pt")
-    module = RealUIDModule(Tied(), str(tmp_path / "untied.pt"))
-    with pytest.raises(UserError, match=r"1 of 4 tied.*: last.weight differs from first.weight"):
-        module.start()

@@ -1,9 +1,11 @@
 """Weights from any file that holds them, and generators for use outside training."""
 
+import copy
 import pickle
 
 import pytest
 import torch
+from helpers import Tied, checkpoint, mlp
 from safetensors.torch import save_file
 from torch import nn
 
@@ -12,31 +14,19 @@ from realuid_lightning.checkpoints import export_generator, load_weights
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule
-from realuid_lightning.networks import MLP
 from realuid_lightning.paths import CosineSchedule, DiffusionPath, FlowMatchingPath, KarrasSchedule
 
 
-def network(seed=0, **options):
-    torch.manual_seed(seed)
-    made = MLP([3], width=32, depth=1, **options)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    return made
-
-
 def saved(module, file):
-    """What the trainer would write, without a run."""
-    checkpoint = {"state_dict": module.state_dict()}
-    module.on_save_checkpoint(checkpoint)
-    AtomicCheckpointIO().save_checkpoint(checkpoint, file)
+    AtomicCheckpointIO().save_checkpoint(checkpoint(module), file)
     return file
 
 
 @pytest.fixture
 def distilled(tmp_path):
-    module = RealUIDModule(network(), teacher_ckpt=None, ema=[0.5, 0.9], path=FlowMatchingPath(CosineSchedule()))
+    module = RealUIDModule(mlp([3]), teacher_ckpt=None, ema=[0.5, 0.9], path=FlowMatchingPath(CosineSchedule()))
     module.start()
-    module.ema[0.5].network.network.load_state_dict(network(seed=1).state_dict())
+    module.ema[0.5].network.network.load_state_dict(mlp([3], seed=1).state_dict())
     return module, saved(module, tmp_path / "distilled.ckpt")
 
 
@@ -82,7 +72,7 @@ def test_a_network_that_records_nothing_is_passed_in(tmp_path):
 def test_foreign_files_teachers_and_unknown_averages_are_refused(distilled, tmp_path):
     _, file = distilled
     save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    teacher = saved(TeacherModule(network()), tmp_path / "teacher.ckpt")
+    teacher = saved(TeacherModule(mlp([3])), tmp_path / "teacher.ckpt")
     for wrong, ema, words in [
         (tmp_path / "foreign.safetensors", None, "foreign"),
         (teacher, None, "holds a teacher"),
@@ -94,7 +84,7 @@ def test_foreign_files_teachers_and_unknown_averages_are_refused(distilled, tmp_
 
 
 def test_a_bare_state_dict_serves_both_roles_but_has_no_averages(tmp_path):
-    state = network().state_dict()
+    state = mlp([3]).state_dict()
     save_file(state, tmp_path / "bare.safetensors")
     torch.save(state, tmp_path / "bare.pt")
     for name in ("bare.safetensors", "bare.pt"):
@@ -122,19 +112,50 @@ def test_a_failed_write_leaves_the_checkpoint_before(distilled):
 
 
 def test_a_teacher_serves_a_path_that_differs_in_its_tuning_alone(tmp_path):
-    teacher = saved(TeacherModule(network(), DiffusionPath(), ema=[0.9]), tmp_path / "teacher.ckpt")
+    teacher = saved(TeacherModule(mlp([3]), DiffusionPath(), ema=[0.9]), tmp_path / "teacher.ckpt")
     tuned = DiffusionPath(KarrasSchedule(), generator_share=0.9, generator_sigma=1.5, log_sigma_mean=-1.0)
     load_weights(teacher, role="teacher", path=tuned)
     with pytest.raises(UserError, match="made on the path DiffusionPath"):
         load_weights(teacher, role="teacher", path=DiffusionPath(sigma_data=0.6))
-    generator = saved(RealUIDModule(network(), None, path=DiffusionPath()), tmp_path / "generator.ckpt")
+    generator = saved(RealUIDModule(mlp([3]), None, path=DiffusionPath()), tmp_path / "generator.ckpt")
     with pytest.raises(UserError, match="made on the path DiffusionPath"):
         load_weights(generator, role="generator", path=tuned)
 
 
 def test_an_official_teacher_predicts_velocities_and_serves_nothing_else(tmp_path):
-    torch.save({"net_model": network().state_dict(), "ema_models": {}}, tmp_path / "official.pt")
+    torch.save({"net_model": mlp([3]).state_dict(), "ema_models": {}}, tmp_path / "official.pt")
     load_weights(tmp_path / "official.pt", role="teacher", path=FlowMatchingPath())
     for path in (DiffusionPath(), FlowMatchingPath(CosineSchedule())):
         with pytest.raises(UserError, match=r"made on the path FlowMatchingPath\(schedule=LinearSchedule"):
             load_weights(tmp_path / "official.pt", role="teacher", path=path)
+
+
+def test_tied_weights_are_exported_and_come_back_tied(tmp_path):
+    module = RealUIDModule(Tied(), None, ema=[0.5])
+    file = saved(module, tmp_path / "tied.ckpt")
+    export_generator(file, tmp_path / "tied.safetensors", ema=0.5)
+    z = torch.randn(4, 3)
+    for loaded in (load_generator(file, 0.5), load_generator(tmp_path / "tied.safetensors")):
+        assert loaded.network.last.weight is loaded.network.first.weight
+        assert torch.equal(loaded(z), module.ema[0.5].network(z))
+
+
+def test_a_teacher_with_tied_weights_is_loaded_and_stays_tied(tmp_path):
+    teacher = TeacherModule(Tied(), ema=[0.5])
+    file = saved(teacher, tmp_path / "teacher.ckpt")
+    torch.save(teacher.network.state_dict(), tmp_path / "bare.pt")
+    for name, ema in ((file, None), (file, 0.5), (tmp_path / "bare.pt", None)):
+        module = RealUIDModule(Tied(), str(name), teacher_ema=ema, ema=[0.5])
+        module.start()
+        for network in (module.teacher.network, module.fake, module.generator.network, module.ema[0.5].network.network):
+            assert network.last.weight is network.first.weight
+            assert torch.equal(network.first.weight, teacher.network.first.weight)
+
+
+def test_different_values_for_tied_weights_are_refused(tmp_path):
+    state = copy.deepcopy(Tied().state_dict())
+    state["last.weight"] = state["first.weight"] + 1
+    torch.save(state, tmp_path / "untied.pt")
+    module = RealUIDModule(Tied(), str(tmp_path / "untied.pt"))
+    with pytest.raises(UserError, match=r"1 of 4 tied.*: last.weight differs from first.weight"):
+        module.start()
