@@ -1,72 +1,19 @@
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers import fit, trainer
 from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from PIL import Image
+from recording import Recorder, placed, together
 
 from realuid_lightning.data import CIFAR10, Digits, Gaussian, ImageFolder, MatchingDataModule, Toy2D, to_floats
 from realuid_lightning.errors import UserError
 
 # Lightning's own use of torch.
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-
-
-class Recorder(LightningModule):
-    """Notes every batch it is given."""
-
-    def __init__(self, micro_batches=2):
-        super().__init__()
-        self.micro_batches = micro_batches
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, _):
-        self.seen.append(batch)
-        return self.weight * batch.x1.mean()
-
-    def validation_step(self, batch, _):
-        self.seen.append(batch)
-
-    def test_step(self, batch, batch_idx):
-        self.seen.append(batch)
-
-    def predict_step(self, batch, _):
-        return batch
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def trainer(tmp_path, **options):
-    return Trainer(
-        **{
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "limit_val_batches": 0,
-            "default_root_dir": tmp_path,
-            **options,
-        }
-    )
-
-
-def placed(data, rank=0, world_size=1, step=0, micro_batches=1, device="cpu"):
-    """Attach ``data`` to a stand-in for process ``rank`` of ``world_size``."""
-    module = SimpleNamespace(micro_batches=micro_batches)
-    place = {"global_rank": rank, "world_size": world_size, "global_step": step}
-    strategy = SimpleNamespace(root_device=torch.device(device))
-    data.trainer = SimpleNamespace(**place, lightning_module=module, strategy=strategy, accumulate_grad_batches=1)
-    return data
-
-
-def together(loader, field):
-    return torch.cat([getattr(batch, field) for batch in loader])
 
 
 def equal(a, b):
@@ -88,19 +35,17 @@ def test_resuming_continues_the_stream(tmp_path, workers):
         return MatchingDataModule(Digits(), batch_size=4, labels=True, flip=True, num_workers=workers)
 
     straight, first, second = Recorder(), Recorder(), Recorder()
-    trainer(tmp_path, max_steps=6).fit(straight, data())
-    stopped = trainer(tmp_path, max_steps=4)
-    stopped.fit(first, data())
-    stopped.save_checkpoint(tmp_path / "a.ckpt")
-    trainer(tmp_path, max_steps=6).fit(second, data(), ckpt_path=tmp_path / "a.ckpt")
+    fit(straight, data(), tmp_path, 6)
+    fit(first, data(), tmp_path, 4).save_checkpoint(tmp_path / "a.ckpt")
+    fit(second, data(), tmp_path, 6, tmp_path / "a.ckpt")
     assert equal(first.seen + second.seen, straight.seen)
     assert straight.seen[0].x1.shape == (8, 1, 8, 8)
 
 
 def test_short_epochs_do_not_repeat_the_stream(tmp_path):
     straight, epochs = Recorder(), Recorder()
-    trainer(tmp_path, max_steps=6).fit(straight, MatchingDataModule(Digits(), 4))
-    trainer(tmp_path, max_epochs=3, limit_train_batches=2).fit(epochs, MatchingDataModule(Digits(), 4))
+    fit(straight, MatchingDataModule(Digits(), 4), tmp_path, 6)
+    fit(epochs, MatchingDataModule(Digits(), 4), tmp_path, -1, max_epochs=3, limit_train_batches=2)
     assert equal(epochs.seen, straight.seen)
 
 
@@ -139,12 +84,12 @@ def test_loading_leaves_the_global_generator_alone():
 def test_bytes_travel_and_floats_arrive(tmp_path):
     data, model = MatchingDataModule(Digits(), 16), Recorder(micro_batches=1)
     assert next(iter(data.train_dataloader())).x1.dtype == torch.uint8
-    trainer(tmp_path, max_steps=1).fit(model, data)
+    fit(model, data, tmp_path, 1)
     x = model.seen[0].x1
     assert (x.dtype, x.min(), x.max(), x.shape) == (torch.float32, -1.0, 1.0, (16, 1, 8, 8))
     assert to_floats(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist() == [-1.0, 1.0]
     vectors = Recorder()
-    trainer(tmp_path, max_steps=1).fit(vectors, MatchingDataModule(Gaussian([5.0], [0.1]), 16))
+    fit(vectors, MatchingDataModule(Gaussian([5.0], [0.1]), 16), tmp_path, 1)
     assert abs(vectors.seen[0].x1.mean() - 5) < 0.1
 
 
@@ -152,7 +97,7 @@ def test_validation_test_and_prediction_under_a_trainer(tmp_path):
     def data():
         return MatchingDataModule(Digits(), 4, labels=True, eval_samples=25, predict_seeds="20-24,3")
 
-    run = trainer(tmp_path, limit_val_batches=1.0)
+    run = trainer(tmp_path)
     small, large = Recorder(), Recorder()
     large.eval_batch_size = 7  # as a module says that takes so many in one forward
     run.validate(small, data(), verbose=False)
@@ -234,7 +179,7 @@ def test_prepare_data_prepares_both_sources():
 
 def test_labels_need_a_source_with_classes(tmp_path):
     with pytest.raises(UserError, match="labels: true needs a source with classes, but Toy2D has none"):
-        trainer(tmp_path, max_steps=1).fit(Recorder(), MatchingDataModule(Toy2D("spiral"), labels=True))
+        fit(Recorder(), MatchingDataModule(Toy2D("spiral"), labels=True), tmp_path, 1)
 
 
 def test_fewer_samples_than_processes():

@@ -1,14 +1,14 @@
 import io
 import pickle
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.plugins.precision import Precision
+from helpers import fit, trainer
+from lightning.pytorch import seed_everything
 from PIL import Image
+from recording import Recorder, placed
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from realuid_lightning.data import (
@@ -45,56 +45,21 @@ class Part(Digits):
         return super().get(index)
 
 
-class Recorder(LightningModule):
-    """Notes every batch it is given, and what the data module holds at the time."""
+class Holding(Recorder):
+    """Notes what the data module holds with every batch, too."""
 
     def __init__(self, fail=False):
         super().__init__()
-        self.micro_batches, self.fail = 2, fail
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen, self.held = [], []
+        self.fail, self.held = fail, []
 
-    def training_step(self, batch, _):
+    def training_step(self, batch, batch_idx):
         assert not self.fail
-        self.seen.append(batch)
         self.held.append(self.trainer.datamodule._resident)
-        return self.weight * batch.x1.mean()
+        return super().training_step(batch, batch_idx)
 
-    def validation_step(self, batch, _):
-        self.seen.append(batch)
+    def validation_step(self, batch, batch_idx):
         self.held.append(self.trainer.datamodule._resident)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def trainer(tmp_path, steps, **options):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        max_steps=steps,
-        **options,
-    )
-
-
-def placed(data, rank=0, world_size=1, step=0, device=CPU):
-    """Attach ``data`` to a stand-in for process ``rank`` of ``world_size``."""
-    data.trainer = SimpleNamespace(
-        global_rank=rank,
-        world_size=world_size,
-        global_step=step,
-        max_steps=1,
-        overfit_batches=0.0,
-        accumulate_grad_batches=1,
-        lightning_module=SimpleNamespace(micro_batches=3),
-        strategy=SimpleNamespace(root_device=torch.device(device)),
-        precision_plugin=Precision(),
-    )
-    return data
+        super().validation_step(batch, batch_idx)
 
 
 def same(batches, others):
@@ -134,32 +99,32 @@ def data(request, tmp_path):
 
 
 def fitted(tmp_path, data, steps, ckpt_path=None, **options):
-    model, run = Recorder(), trainer(tmp_path, steps, **options)
-    run.fit(model, data, ckpt_path=ckpt_path)
-    return model.seen, run
+    model = Holding()
+    return model.seen, fit(model, data, tmp_path, steps, ckpt_path, **options)
 
 
 def test_training_and_validation_meet_the_same_batches_bit_for_bit(tmp_path, data, monkeypatch):
     monkeypatch.setattr(resident, "PART", 7)  # data come to the device in several parts
-    streamed, _ = fitted(tmp_path, data(), 4, accumulate_grad_batches=2, limit_val_batches=1)
-    held, _ = fitted(tmp_path, data(on_device=True), 4, accumulate_grad_batches=2, limit_val_batches=1)
+    options = {"accumulate_grad_batches": 2, "limit_val_batches": 1, "num_sanity_val_steps": 1}
+    streamed, _ = fitted(tmp_path, data(), 4, **options)
+    held, _ = fitted(tmp_path, data(on_device=True), 4, **options)
     assert len(streamed) == 1 + 8  # one of the sanity check; the training batches pass the end of the data twice
     assert same(held, streamed)
 
 
 def test_resuming_continues_the_stream_either_way(tmp_path, data):
-    straight, _ = fitted(tmp_path, data(), 6, limit_val_batches=0)
-    first, stopped = fitted(tmp_path, data(on_device=True), 4, limit_val_batches=0)
+    straight, _ = fitted(tmp_path, data(), 6)
+    first, stopped = fitted(tmp_path, data(on_device=True), 4)
     stopped.save_checkpoint(tmp_path / "a.ckpt")
     for on_device in (True, False):
         again = data(on_device=on_device)
-        second, _ = fitted(tmp_path, again, 6, tmp_path / "a.ckpt", limit_val_batches=0)
+        second, _ = fitted(tmp_path, again, 6, tmp_path / "a.ckpt")
         assert same(first + second, straight)
 
 
 def test_processes_meet_their_own_batches(data):
     def batches(rank, on_device):
-        made = placed(data(on_device=on_device), rank, world_size=2, step=5)
+        made = placed(data(on_device=on_device), rank, world_size=2, step=5, micro_batches=3)
         made.setup("fit")
         return [made.on_after_batch_transfer(batch, 0) for batch in islice(made.train_dataloader(), 3)]
 
@@ -177,7 +142,7 @@ def test_vectors_take_the_trainers_precision_either_way(tmp_path, precision):
 
 
 def test_the_loader_passes_codes_alone(data):
-    made = placed(data(on_device=True, num_workers=2))
+    made = placed(data(on_device=True, num_workers=2), micro_batches=3)
     made.setup("fit")
     loader = made.train_dataloader()
     batch = next(iter(loader))
@@ -195,8 +160,8 @@ def test_a_process_is_sent_no_samples():
 
 def test_samples_are_held_once_from_setup_to_teardown(tmp_path):
     source = Part()
-    data, model = MatchingDataModule(source, 8, flip=True, on_device=True), Recorder()
-    trainer(tmp_path, 4, limit_val_batches=0).fit(model, data)
+    data, model = MatchingDataModule(source, 8, flip=True, on_device=True), Holding()
+    fit(model, data, tmp_path, 4)
     assert len(set(map(id, model.held))) == 1
     assert isinstance(model.held[0], Resident)
     assert source.asked == 3  # to look at a sample, for the type of one, and for all of them
@@ -205,19 +170,18 @@ def test_samples_are_held_once_from_setup_to_teardown(tmp_path):
 
 def test_an_interrupted_run_leaves_nothing_to_the_next(tmp_path):
     data = MatchingDataModule(Part(), 8, on_device=True, eval_samples=4)
-    run = trainer(tmp_path, 1, limit_val_batches=0)
     with pytest.raises(AssertionError):
-        run.fit(Recorder(fail=True), data)
+        fit(Holding(fail=True), data, tmp_path, 1)
     assert data._resident is not None
-    model = Recorder()
-    trainer(tmp_path, 1, limit_val_batches=1).validate(model, data, verbose=False)
+    model = Holding()
+    trainer(tmp_path, limit_val_batches=1).validate(model, data, verbose=False)
     assert model.held == [None]
 
 
 def test_nothing_goes_into_a_checkpoint(tmp_path):
     def checkpoint(on_device):
         data = MatchingDataModule(Part(), 8, on_device=on_device)
-        run, model, file = trainer(tmp_path, 1, limit_val_batches=0), Recorder(), io.BytesIO()
+        run, model, file = trainer(tmp_path, max_steps=1, limit_val_batches=0), Holding(), io.BytesIO()
         states = []
         model.on_train_batch_end = lambda *_: states.append(
             (data.state_dict(), run._checkpoint_connector.dump_checkpoint())

@@ -1,9 +1,10 @@
 from itertools import islice
-from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from helpers import fit, trainer
+from lightning.pytorch import seed_everything
+from recording import Recorder, placed, together
 
 from realuid_lightning.data import Degraded, Digits, Inpainting, MatchingDataModule, Sketch, Toy2D
 from realuid_lightning.errors import UserError
@@ -34,52 +35,6 @@ class Part(Digits):
         return self.prepared, self.loaded
 
 
-class Recorder(LightningModule):
-    """Notes every batch it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, _):
-        self.seen.append(batch)
-        return self.weight * (batch.x1 - batch.x0).mean()
-
-    def validation_step(self, batch, _):
-        self.seen.append(batch)
-
-    def predict_step(self, batch, _):
-        return batch
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def trainer(tmp_path, **options):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        **{"limit_val_batches": 0, **options},
-    )
-
-
-def placed(data, rank, world_size):
-    place = {"global_rank": rank, "world_size": world_size, "global_step": 2}
-    module = SimpleNamespace(micro_batches=3)
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(**place, lightning_module=module, strategy=strategy, accumulate_grad_batches=1)
-    return data
-
-
-def together(loader, field):
-    return torch.cat([getattr(batch, field) for batch in loader])
-
-
 def translating(source=None, origin=None, **options):
     source = source or Digits()
     return MatchingDataModule(source, 4, origin=origin or Degraded(source, HOW), **options)
@@ -92,11 +47,9 @@ def test_resuming_continues_both_ends(tmp_path, paired):
 
     seed_everything(3, verbose=False)
     straight, first, second = Recorder(), Recorder(), Recorder()
-    trainer(tmp_path, max_steps=6).fit(straight, data())
-    stopped = trainer(tmp_path, max_steps=4)
-    stopped.fit(first, data())
-    stopped.save_checkpoint(tmp_path / "a.ckpt")
-    trainer(tmp_path, max_steps=6).fit(second, data(), ckpt_path=tmp_path / "a.ckpt")
+    fit(straight, data(), tmp_path, 6)
+    fit(first, data(), tmp_path, 4).save_checkpoint(tmp_path / "a.ckpt")
+    fit(second, data(), tmp_path, 6, tmp_path / "a.ckpt")
     for field in ("x0", "x1", "y"):
         assert torch.equal(together(first.seen + second.seen, field), together(straight.seen, field))
 
@@ -105,7 +58,7 @@ def test_resuming_continues_both_ends(tmp_path, paired):
 def test_two_processes_train_on_what_one_trains_on(paired):
     def batches(batch_size, rank=0, world_size=1):
         data = MatchingDataModule(Digits(), batch_size, flip=True, origin=Degraded(Digits(), HOW), paired=paired)
-        return list(islice(placed(data, rank, world_size).train_dataloader(), 4))
+        return list(islice(placed(data, rank, world_size, 2, micro_batches=3).train_dataloader(), 4))
 
     alone, ranks = batches(8), [batches(4, rank, 2) for rank in range(2)]
     for k, field in [(k, field) for k in range(4) for field in ("x0", "x1")]:
@@ -200,7 +153,7 @@ def test_prediction_needs_the_source_for_labels_that_its_ends_lack(tmp_path, lab
 
 def test_floats_arrive_in_evaluation(tmp_path):
     model = Recorder()
-    trainer(tmp_path, limit_val_batches=1.0).validate(model, translating(eval_samples=8), verbose=False)
+    trainer(tmp_path).validate(model, translating(eval_samples=8), verbose=False)
     for x in (model.seen[0].x0, model.seen[0].x1):
         assert (x.dtype, x.min(), x.max()) == (torch.float32, -1.0, 1.0)
 
