@@ -1,7 +1,7 @@
 """Closed forms that say what the objective does, and the same by training."""
 
 from realuid_lightning.analysis.gaussian import (
-    Gaussian,
+    Normal,
     best_fake,
     best_generator,
     is_bounded,
@@ -11,7 +11,7 @@ from realuid_lightning.analysis.gaussian import (
 from realuid_lightning.analysis.laboratory import Problem, train_generators
 
 __all__ = [
-    "Gaussian",
+    "Normal",
     "Problem",
     "best_fake",
     "best_generator",

@@ -17,7 +17,7 @@ from torch import Tensor
 from realuid_lightning.losses import fake_loss
 
 
-class Gaussian(NamedTuple):
+class Normal(NamedTuple):
     """A normal distribution of ``x1``.
 
     Attributes:
@@ -54,7 +54,7 @@ def velocity(
 
 
 def best_fake(
-    t: Float[Tensor, " b"], x: Float[Tensor, " b"], generated: Gaussian, real: Gaussian, alpha: float, beta: float
+    t: Float[Tensor, " b"], x: Float[Tensor, " b"], generated: Normal, real: Normal, alpha: float, beta: float
 ) -> Float[Tensor, " b"]:
     """Return the exact inner maximiser ``(beta p_g u_g + (1-beta) p_r u_r) / (alpha p_g + (1-alpha) p_r)`` at ``x``."""
     p_g, p_r = generated.density(t, x), real.density(t, x)
@@ -62,7 +62,7 @@ def best_fake(
     return flux / (alpha * p_g + (1 - alpha) * p_r)
 
 
-def is_bounded(generated: Gaussian, real: Gaussian, alpha: float, beta: float) -> bool:
+def is_bounded(generated: Normal, real: Normal, alpha: float, beta: float) -> bool:
     """Return whether the inner problem has a finite value: whether ``m f_opt^2`` is integrable over space and time.
 
     With ``m = alpha p_g + (1-alpha) p_r``, the integrand is at most ``2 beta^2 p_g u_g^2 / alpha`` plus
@@ -80,9 +80,9 @@ def is_bounded(generated: Gaussian, real: Gaussian, alpha: float, beta: float) -
 
 
 def realuid_value(
-    generated: Gaussian,
-    real: Gaussian,
-    teacher: Gaussian,
+    generated: Normal,
+    real: Normal,
+    teacher: Normal,
     alpha: float,
     beta: float,
     times: int = 64,
@@ -125,7 +125,7 @@ def realuid_value(
     return (at_teacher - at_best).item()
 
 
-def best_generator(real: Gaussian, teacher: Gaussian, alpha: float, beta: float) -> Gaussian:
+def best_generator(real: Normal, teacher: Normal, alpha: float, beta: float) -> Normal:
     """Return the Gaussian that minimises ``realuid_value``: where an exact generator of this family ends.
 
     Nelder-Mead over the mean and the logarithm of the standard deviation, from the teacher where that is possible. The
@@ -139,7 +139,7 @@ def best_generator(real: Gaussian, teacher: Gaussian, alpha: float, beta: float)
     """
 
     def value(point: npt.NDArray[np.float64]) -> float:
-        generated = Gaussian(float(point[0]), math.exp(point[1]))
+        generated = Normal(float(point[0]), math.exp(point[1]))
         found = realuid_value(generated, real, teacher, alpha, beta, times=16, points=161, reach=16.0)
         return found if math.isfinite(found) else math.inf  # densities that underflow on the way
 
@@ -149,4 +149,4 @@ def best_generator(real: Gaussian, teacher: Gaussian, alpha: float, beta: float)
     simplex = corner + np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]])
     options = {"initial_simplex": simplex, "xatol": 1e-5, "fatol": 1e-12}
     mean, log_std = minimize(value, corner, method="Nelder-Mead", options=options).x
-    return Gaussian(float(mean), math.exp(log_std))
+    return Normal(float(mean), math.exp(log_std))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from realuid_lightning.analysis.gaussian import Gaussian, velocity
+from realuid_lightning.analysis.gaussian import Normal, velocity
 from realuid_lightning.losses import fake_loss, generator_loss
 from realuid_lightning.paths import FlowMatchingPath, PathSample
 from realuid_lightning.seeding import keyed_generator
@@ -36,15 +36,15 @@ class Problem(NamedTuple):
         beta: Any real number.
     """
 
-    real: Gaussian
-    teacher: Gaussian
+    real: Normal
+    teacher: Normal
     alpha: float
     beta: float
 
 
 def train_generators(
     problems: Sequence[Problem], steps: int = 800, seed: int = 0, batch_size: int = 256, fake_steps: int = 3
-) -> list[Gaussian]:
+) -> list[Normal]:
     """Play the min-max game of every problem and return where the generators end, in the order of ``problems``.
 
     Fake models and generators start at the teacher, as in the package's recipes. Learning rates warm up, then decay to
@@ -80,7 +80,7 @@ def train_generators(
         if step >= first:
             total += torch.stack([game.mean.detach(), game.log_std.detach().exp()])
     ends = dict(zip(order, (total / (steps - first)).T.tolist(), strict=True))
-    return [Gaussian(*ends[index]) for index in range(len(problems))]
+    return [Normal(*ends[index]) for index in range(len(problems))]
 
 
 class _Correction(nn.Module):

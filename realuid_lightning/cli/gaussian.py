@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from realuid_lightning.analysis import (
-    Gaussian,
+    Normal,
     Problem,
     best_generator,
     is_bounded,
@@ -27,14 +27,14 @@ from realuid_lightning.cli.parsing import Clear, at_home
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-REAL = Gaussian(0.0, 1.0)
+REAL = Normal(0.0, 1.0)
 # Study 1, teacher = real: the coefficients of the published runs, the data-free ones, and a pair that is not bounded.
 LOSSES = ((1.0, 1.0), (0.9, 0.9), (0.92, 0.94), (0.98, 0.96), (0.9, 0.88), (1.0, 0.9))
-WRONG_GENERATORS = (Gaussian(0.5, 1.0), Gaussian(0.0, 0.75), Gaussian(0.0, 1.5))
+WRONG_GENERATORS = (Normal(0.5, 1.0), Normal(0.0, 0.75), Normal(0.0, 1.5))
 MEANS, STDS = np.arange(-12, 13) / 10, np.linspace(0.4, 1.8, 22)
 LEVELS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 # Study 2, the teacher is wrong: off by its mean, by its standard deviation, and by both.
-TEACHERS = (Gaussian(1.0, 1.0), Gaussian(0.0, 0.5), Gaussian(0.5, 1.5))
+TEACHERS = (Normal(1.0, 1.0), Normal(0.0, 0.5), Normal(0.5, 1.5))
 COEFFICIENTS = (
     *((1.0, 1.0), (0.9, 0.9), (0.92, 0.94), (0.94, 0.92), (0.8, 0.9)),
     *((0.9, 0.8), (0.5, 0.6), (1.0, 0.9), (0.94, 1.0), (0.9, 1.08)),
@@ -184,7 +184,7 @@ def _losses(alpha: float, beta: float) -> Grid:
     """Return the exact loss over STDS and MEANS; the quadrature is coarse, but good to 1e-6 of a bounded loss."""
     half = MEANS[MEANS >= 0]
     values = [
-        realuid_value(Gaussian(mean, std), REAL, REAL, alpha, beta, times=12, points=81, reach=8.0)
+        realuid_value(Normal(mean, std), REAL, REAL, alpha, beta, times=12, points=81, reach=8.0)
         for std in STDS.tolist()
         for mean in half.tolist()
     ]
@@ -192,7 +192,7 @@ def _losses(alpha: float, beta: float) -> Grid:
     return np.hstack([right[:, :0:-1], right])  # REAL has mean 0, so that the loss is even in the mean
 
 
-def _name(data: Gaussian) -> str:
+def _name(data: Normal) -> str:
     return f"N({data.mean:g}, {data.std:g}²)"
 
 

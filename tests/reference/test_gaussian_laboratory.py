@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from realuid_lightning.analysis import Gaussian, Problem, best_generator, is_bounded, realuid_value, train_generators
+from realuid_lightning.analysis import Normal, Problem, best_generator, is_bounded, realuid_value, train_generators
 
 TOLD = json.loads((Path(__file__).parent / "values" / "gaussian1d.json").read_text())
 ROWS = TOLD["corrupted_teacher_minimisers"]
 PROBLEMS = [
-    Problem(Gaussian(*row["real"]), Gaussian(*row["teacher"]), float(row["alpha"]), float(row["beta"])) for row in ROWS
+    Problem(Normal(*row["real"]), Normal(*row["teacher"]), float(row["alpha"]), float(row["beta"])) for row in ROWS
 ]
 # Training starts at the teacher. Where the exact inner problem has no value there, no sample ever shows it: the tails
 # that decide lie beyond four standard deviations. docs/gaussian.md tells where training ends instead.
@@ -19,7 +19,7 @@ BOUNDED = [row for row, at in enumerate(PROBLEMS) if is_bounded(at.teacher, at.r
 
 def test_the_criterion_tells_the_unbounded_value():
     for row in TOLD["values"]:
-        generated, real, teacher = (Gaussian(*row[name]) for name in ("generator", "real", "teacher"))
+        generated, real, teacher = (Normal(*row[name]) for name in ("generator", "real", "teacher"))
         alpha, beta = float(row["alpha"]), float(row["beta"])
         assert is_bounded(generated, real, alpha, beta) == (row["value"] < 1e6), row
         if row["value"] > 1e6:

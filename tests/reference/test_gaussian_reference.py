@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from realuid_lightning.analysis import Gaussian, best_fake, realuid_value
+from realuid_lightning.analysis import Normal, best_fake, realuid_value
 from realuid_lightning.losses import fake_loss, generator_loss
 
 TOLD = json.loads((Path(__file__).parent / "values" / "gaussian1d.json").read_text())
@@ -21,20 +21,20 @@ def test_all_but_one_inner_problem_is_bounded():
 @pytest.mark.parametrize("row", BOUNDED, ids=lambda row: f"{row['generator']}-{row['alpha']}-{row['beta']}")
 def test_values(row):
     got = realuid_value(
-        *(Gaussian(*row[name]) for name in ("generator", "real", "teacher")), float(row["alpha"]), float(row["beta"])
+        *(Normal(*row[name]) for name in ("generator", "real", "teacher")), float(row["alpha"]), float(row["beta"])
     )
     assert got == pytest.approx(row["value"], rel=1e-7, abs=1e-12)
 
 
 @pytest.mark.parametrize("row", TOLD["corrupted_teacher_minimisers"], ids=str)
 def test_minimisers_under_a_wrong_teacher(row):
-    real, teacher = Gaussian(*row["real"]), Gaussian(*row["teacher"])
+    real, teacher = Normal(*row["real"]), Normal(*row["teacher"])
     alpha, beta = float(row["alpha"]), float(row["beta"])
 
     def value(mean, std):
-        return realuid_value(Gaussian(mean, std), real, teacher, alpha, beta, points=2001)
+        return realuid_value(Normal(mean, std), real, teacher, alpha, beta, points=2001)
 
-    least = realuid_value(Gaussian(row["mean"], row["std"]), real, teacher, alpha, beta)
+    least = realuid_value(Normal(row["mean"], row["std"]), real, teacher, alpha, beta)
     assert least == pytest.approx(row["value"], rel=1e-6, abs=1e-9)
     # It is a minimum: no neighbour is lower.
     for step in [(0.05, 0), (-0.05, 0), (0, 0.05), (0, -0.05)]:
@@ -42,7 +42,7 @@ def test_minimisers_under_a_wrong_teacher(row):
 
 
 def test_the_maximiser_maximises_and_the_generator_loss_is_its_generated_half():
-    generated, real = Gaussian(0.4, 0.7), Gaussian(-0.2, 1.1)
+    generated, real = Normal(0.4, 0.7), Normal(-0.2, 1.1)
     generator = torch.Generator().manual_seed(0)
     t = torch.rand(4096, dtype=torch.float64, generator=generator)
     s = torch.randn(4096, dtype=torch.float64, generator=generator)
@@ -68,7 +68,7 @@ def test_the_maximiser_maximises_and_the_generator_loss_is_its_generated_half():
 
 def test_velocity_is_the_regression_of_the_flow_target():
     generator = torch.Generator().manual_seed(1)
-    data, n, t = Gaussian(1.5, 0.6), 400_000, 0.35
+    data, n, t = Normal(1.5, 0.6), 400_000, 0.35
     x0, noise = torch.randn(2, n, dtype=torch.float64, generator=generator)
     x1 = data.mean + data.std * noise
     xt = (1 - t) * x0 + t * x1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from realuid_lightning.analysis import (
-    Gaussian,
+    Normal,
     Problem,
     best_generator,
     is_bounded,
@@ -15,13 +15,13 @@ from realuid_lightning.analysis import (
     velocity,
 )
 
-REAL = Gaussian(0.0, 1.0)
+REAL = Normal(0.0, 1.0)
 # Two share their coefficients, and they do not lie in the order in which they are trained.
 PROBLEMS = [
-    Problem(REAL, Gaussian(1.0, 1.0), 0.92, 0.94),
-    Problem(REAL, Gaussian(0.0, 0.5), 0.5, 0.6),
-    Problem(Gaussian(-0.5, 0.8), Gaussian(0.5, 1.5), 0.92, 0.94),
-    Problem(REAL, Gaussian(0.3, 1.2), 1.0, 1.0),
+    Problem(REAL, Normal(1.0, 1.0), 0.92, 0.94),
+    Problem(REAL, Normal(0.0, 0.5), 0.5, 0.6),
+    Problem(Normal(-0.5, 0.8), Normal(0.5, 1.5), 0.92, 0.94),
+    Problem(REAL, Normal(0.3, 1.2), 1.0, 1.0),
 ]
 SHORT = {"steps": 25, "batch_size": 64}
 
@@ -66,14 +66,14 @@ def test_velocity_of_many_is_that_of_each():
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.9, 0.9), (0.92, 0.94), (0.9, 0.88), (0.5, 0.6), (1.0, 0.9)])
 def test_a_right_teacher_makes_the_real_distribution_the_minimum(alpha, beta):
-    real = Gaussian(0.4, 0.7)
+    real = Normal(0.4, 0.7)
     assert best_generator(real, real, alpha, beta) == pytest.approx(real, abs=1e-5)
 
 
 @pytest.mark.parametrize("std", [0.65, 0.70, 0.715, 0.8, 1.0])
 def test_the_inner_problem_is_bounded_where_its_integrand_decays(std):
     """At alpha = 1 the tail of ``m f_opt^2`` is that of ``p_r^2 / p_g``, and t = 1 is the worst time."""
-    generated, t = Gaussian(0.0, std), torch.ones(2, dtype=torch.float64)
+    generated, t = Normal(0.0, std), torch.ones(2, dtype=torch.float64)
     near, far = REAL.density(t, x := torch.tensor([5.0, 15.0], dtype=torch.float64)) ** 2 / generated.density(t, x)
     assert is_bounded(generated, REAL, 1.0, 0.9) == bool(far < near)
     assert is_bounded(generated, REAL, 1.0, 1.0)
@@ -84,7 +84,7 @@ def test_the_inner_problem_is_bounded_where_its_integrand_decays(std):
 @pytest.mark.parametrize("beta", [0.9, 1.1])
 def test_the_loss_grows_without_end_towards_the_bound(beta):
     bound = math.sqrt(0.5)
-    values = [realuid_value(Gaussian(0.0, bound + gap), REAL, REAL, 1.0, beta) for gap in (0.02, 0.005, 0.001, -1e-9)]
+    values = [realuid_value(Normal(0.0, bound + gap), REAL, REAL, 1.0, beta) for gap in (0.02, 0.005, 0.001, -1e-9)]
     assert values == sorted(values)
     assert values[2] > 5 * values[0]
     assert math.isinf(values[3])
