@@ -1,19 +1,16 @@
 """Mistakes in what to go on from."""
 
-from bad_input.words import FINE, LAST
+from bad_input.words import FINE, LAST, PLAN, PREDICT, TEST, VALIDATE
 
 PATH = "expected the path of a checkpoint file"
 WHICH = "expected last, best, resume or the path of a file"
 
 CASES = {
     "Lightning's hpc": ((*FINE, "--ckpt_path=hpc"), [WHICH, "hpc"]),
-    "Lightning's hpc in an evaluation": (("validate", *FINE[1:], "--ckpt_path=hpc"), [WHICH, "hpc"]),
+    "Lightning's hpc in an evaluation": ((*VALIDATE, "--ckpt_path=hpc"), [WHICH, "hpc"]),
     "Lightning's registry": ((*FINE, "--ckpt_path=registry:model:version:1"), [WHICH, "registry"]),
     "a URL to resume from": ((*FINE, "--ckpt_path=https://x.invalid/a.ckpt"), [WHICH, "https://x.invalid/a.ckpt"]),
-    "a bucket to predict from": (
-        ("predict", *FINE[1:], "--ckpt_path=s3://bucket/a.ckpt"),
-        [WHICH, "s3://bucket/a.ckpt"],
-    ),
+    "a bucket to predict from": ((*PREDICT, "--ckpt_path=s3://bucket/a.ckpt"), [WHICH, "s3://bucket/a.ckpt"]),
     "nothing to resume from": ((*FINE, "--ckpt_path="), [WHICH, "nothing"]),
     "a folder to resume from": ((*FINE, "--ckpt_path=runs"), ["runs", "it is a folder"]),
     "a checkpoint that is gone": ((*FINE, "--ckpt_path=gone.ckpt"), ["gone.ckpt", "no such file"]),
@@ -31,14 +28,11 @@ CASES = {
         (*FINE, "--model.teacher_ckpt=null"),
         ["teacher_ema is set, but teacher_ckpt is null"],
     ),
-    "test what is gone": (("test", *FINE[1:], "--ckpt_path=gone.ckpt"), ["gone.ckpt", "no such file"]),
-    "test of a text": (("test", *FINE[1:], "--ckpt_path=text.ckpt"), ["text.ckpt", "another format"]),
+    "test what is gone": ((*TEST, "--ckpt_path=gone.ckpt"), ["gone.ckpt", "no such file"]),
+    "test of a text": ((*TEST, "--ckpt_path=text.ckpt"), ["text.ckpt", "another format"]),
     "plan of a teacher that is gone": (
-        ("plan", *FINE[1:], "--model.network.num_classes=10"),
+        (*PLAN, "--model.network.num_classes=10"),
         ["expects one of 10 classes", "data.labels is false"],
     ),
-    "predict with another average": (
-        ("predict", *FINE[1:], LAST, "--model.predict_with=ema_0.5"),
-        ["ema_0.5", "ema_0.99"],
-    ),
+    "predict with another average": ((*PREDICT, LAST, "--model.predict_with=ema_0.5"), ["ema_0.5", "ema_0.99"]),
 }

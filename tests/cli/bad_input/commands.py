@@ -1,6 +1,6 @@
 """Mistakes in the words of a command."""
 
-from bad_input.words import FINE, LAST
+from bad_input.words import FINE, LAST, PREDICT
 
 CASES = {
     "plan without words": (("plan",), ["required", "model", "data"]),
@@ -23,12 +23,9 @@ CASES = {
         ["unrecognized", "--optimizer"],
     ),
     "what to print of a config": ((*FINE, "--print_config=all"), ["print_config", "all"]),
-    "predictions in another format": (
-        ("predict", *FINE[1:], LAST, "--writer.format=jpg"),
-        ["writer.format", "png", "jpg"],
-    ),
+    "predictions in another format": ((*PREDICT, LAST, "--writer.format=jpg"), ["writer.format", "png", "jpg"]),
     "predictions into a file": (
-        ("predict", *FINE[1:], LAST, "--writer.folder=text.ckpt/x", "--trainer.default_root_dir=runs/demo/distil"),
+        (*PREDICT, LAST, "--writer.folder=text.ckpt/x", "--trainer.default_root_dir=runs/demo/distil"),
         ["text.ckpt"],
     ),
     "an average of no number": (("export", "a.ckpt", "b.safetensors", "--ema=much"), ["ema", "much"]),

@@ -1,6 +1,6 @@
 """Mistakes in data sets and in features, the user's own above all."""
 
-from bad_input.words import FINE, LAST, TEACHER
+from bad_input.words import FINE, LAST, PREDICT, TEACHER
 
 FILES = {
     "sources.py": (
@@ -95,10 +95,7 @@ CASES = {
         (*TEACHER, "--trainer.max_steps=1", *LABELS, "--data.source=sources.Four"),
         ["Four.labels must give labels from 0 to 2, for num_classes is 3, got 3"],
     ),
-    "labels of NaN": (
-        (*TEACHER, "--trainer.max_steps=1", *LABELS, "--data.source=sources.Vague"),
-        ["Vague."],
-    ),
+    "labels of NaN": ((*TEACHER, "--trainer.max_steps=1", *LABELS, "--data.source=sources.Vague"), ["Vague."]),
     "features of another width": features("Wide", "of shape (2, 63)", "returned torch.float32 of shape (2, 64)"),
     "features of another rank": features("Deep", "of shape (2, 64)", "returned torch.float32 of shape (2, 64, 1)"),
     "features of NaN": features("NaN", "of the real samples must be finite numbers"),
@@ -130,11 +127,11 @@ CASES = {
         ["eval_samples must be 1 to 100000000, got 1000000000000"],
     ),
     "more samples than can be asked for": (
-        ("predict", *FINE[1:], LAST, "--data.predict_seeds=0-999999999999"),
+        (*PREDICT, LAST, "--data.predict_seeds=0-999999999999"),
         ["predict_seeds: at most 100000000 samples", "names 1000000000000"],
     ),
     "a sample beyond 64 bits": (
-        ("predict", *FINE[1:], LAST, "--data.predict_seeds=9223372036854775808"),
+        (*PREDICT, LAST, "--data.predict_seeds=9223372036854775808"),
         ["predict_seeds: indices may have at most 18 digits"],
     ),
     "an image folder that is gone from home": (

@@ -1,6 +1,6 @@
 """Mistakes in the user's own code, and in what is built from a config: networks, optimizers, schedules, callbacks."""
 
-from bad_input.words import DISTIL, FINE, TEACHER
+from bad_input.words import DISTIL, FINE, PLAN, TEACHER
 
 FILES = {
     "lacks.py": "import no_such_package\n",
@@ -84,7 +84,7 @@ CASES = {
         ["fake_optimizer: Invalid learning rate: -1", "generator_optimizer: Invalid learning rate: -2"],
     ),
     "a negative rate of a teacher": ((*TEACHER, "--model.optimizer.lr=-1"), ["TeacherModule: optimizer: ", "-1"]),
-    "a plan at a negative rate": (("plan", *FINE[1:], "--model.fake_optimizer.lr=-1"), ["fake_optimizer: ", "-1"]),
+    "a plan at a negative rate": ((*PLAN, "--model.fake_optimizer.lr=-1"), ["fake_optimizer: ", "-1"]),
     "three betas": (
         (*FINE, "--model.generator_optimizer.betas=[0.1,0.2,0.3]"),
         ["generator_optimizer", "betas: expected tuple with 2 elements, got [0.1, 0.2, 0.3]"],

@@ -1,6 +1,12 @@
 """Mistakes in whatever a run is made of: its objective, teacher, data, folder, devices."""
 
-from bad_input.words import DISTIL, FINE, TEACHER
+from bad_input.words import DISTIL, FINE, GENERATOR_FILE, LAST, PLAN, PREDICT, TEACHER, TEACHER_FILE, VALIDATE
+
+
+def images(folder):
+    options = {"root": folder, "size": 8, "channels": 1}
+    return (*FINE, "--data.source=ImageFolder", *(f"--data.source.{name}={value}" for name, value in options.items()))
+
 
 CASES = {
     "alpha above 1": ((*FINE, "--model.alpha=1.5"), ["alpha must be in (0, 1], got 1.5"]),
@@ -29,11 +35,11 @@ CASES = {
     ),
     "code in a teacher": ((*FINE, "--model.teacher_ckpt=code.pt"), ["code.pt", "could run code"]),
     "distilled as a teacher": (
-        (*FINE, "--model.teacher_ckpt=runs/demo/distil/checkpoints/last.ckpt"),
+        (*FINE, f"--model.teacher_ckpt={GENERATOR_FILE}"),
         ["expected the checkpoint of a teacher, got that of a generator"],
     ),
     "teacher as a generator": (
-        (*FINE, "--model.generator_ckpt=runs/demo/teacher/checkpoints/last.ckpt"),
+        (*FINE, f"--model.generator_ckpt={TEACHER_FILE}"),
         ["expected the checkpoint of a generator, got that of a teacher"],
     ),
     "no such average": ((*FINE, "--model.teacher_ema=0.5"), ["no average of decay 0.5; available: 0.999"]),
@@ -57,36 +63,9 @@ CASES = {
         ["labels", "Gaussian has none"],
     ),
     "other shape": ((*FINE, "--model.network.shape=[1,4,4]"), ["(1, 4, 4)", "(1, 8, 8)"]),
-    "empty image folder": (
-        (
-            *FINE,
-            "--data.source=ImageFolder",
-            "--data.source.root=hollow",
-            "--data.source.size=8",
-            "--data.source.channels=1",
-        ),
-        ["no images in hollow"],
-    ),
-    "missing image folder": (
-        (
-            *FINE,
-            "--data.source=ImageFolder",
-            "--data.source.root=gone",
-            "--data.source.size=8",
-            "--data.source.channels=1",
-        ),
-        ["gone"],
-    ),
-    "broken image": (
-        (
-            *FINE,
-            "--data.source=ImageFolder",
-            "--data.source.root=broken",
-            "--data.source.size=8",
-            "--data.source.channels=1",
-        ),
-        [".png"],
-    ),
+    "empty image folder": (images("hollow"), ["no images in hollow"]),
+    "missing image folder": (images("gone"), ["gone"]),
+    "broken image": (images("broken"), [".png"]),
     "missing CIFAR-10": (
         (*TEACHER, "--trainer.max_steps=1", "--data.source=CIFAR10", "--model.network.shape=[3,32,32]"),
         ["CIFAR10", "download"],
@@ -99,11 +78,11 @@ CASES = {
     "resume what never ran": ((*FINE, "--ckpt_path=last"), ["no checkpoints/last.ckpt"]),
     "resume from a text": ((*FINE, "--ckpt_path=text.ckpt"), ["text.ckpt", "another format"]),
     "resume from a teacher": (
-        (*FINE, "--ckpt_path=runs/demo/teacher/checkpoints/last.ckpt"),
+        (*FINE, f"--ckpt_path={TEACHER_FILE}"),
         ["holds a teacher, but RealUIDModule resumes a generator"],
     ),
     "resume on another path": (
-        (*FINE, "--model.path.schedule=CosineSchedule", "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt"),
+        (*FINE, "--model.path.schedule=CosineSchedule", LAST),
         ["ckpt_path: made on the path FlowMatchingPath(schedule=LinearSchedule())", "CosineSchedule"],
     ),
     "resume from a bare state dict": (
@@ -120,20 +99,14 @@ CASES = {
         ["raw values (192)", "(1, 8, 8)", "[1, 8, 8]"],
     ),
     "a file where the run folder should be": ((*FINE, "--trainer.default_root_dir=text.ckpt/run"), ["text.ckpt"]),
-    "export into nowhere": (
-        ("export", "runs/demo/distil/checkpoints/last.ckpt", "text.ckpt/generator.safetensors"),
-        ["text.ckpt"],
-    ),
+    "export into nowhere": (("export", GENERATOR_FILE, "text.ckpt/generator.safetensors"), ["text.ckpt"]),
     "a distance that is not measured": (
         (*FINE, "--checkpoint.monitor=fid/nothing"),
         ["monitor names 'fid/nothing'", "fid/raw, fid/ema_0.9"],
     ),
     "a seed out of range": ((*FINE, "--seed_everything=-3"), ["seed_everything", "-3"]),
     "training without end": ((*FINE, "--trainer.max_steps=-1", "--trainer.max_epochs=2"), ["no end", "max_steps"]),
-    "broken seeds": (
-        ("predict", *FINE[1:], "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt", "--data.predict_seeds=9-3"),
-        ["predict_seeds", "9-3"],
-    ),
+    "broken seeds": ((*PREDICT, LAST, "--data.predict_seeds=9-3"), ["predict_seeds", "9-3"]),
     "updates to leave out": ((*FINE, "--model.max_skips=-1"), ["max_skips must be at least 0, got -1"]),
     "no GPU here": ((*FINE, "--trainer.accelerator=gpu"), ["trainer", "gpu"]),
     "no device": ((*FINE, "--trainer.devices=0"), ["trainer", "devices"]),
@@ -152,28 +125,22 @@ CASES = {
         ["nowhere.invalid", "MASTER_ADDR"],
     ),
     "a run folder that can not be": ((*FINE, "--trainer.default_root_dir=/proc/run"), ["/proc/run"]),
-    "resume in an evaluation": (("validate", *FINE[1:], "--ckpt_path=resume"), ["resume is for fit"]),
+    "resume in an evaluation": ((*VALIDATE, "--ckpt_path=resume"), ["resume is for fit"]),
     "evaluate what never ran": (
-        ("validate", *FINE[1:], "--trainer.default_root_dir=hollow", "--ckpt_path=last"),
+        (*VALIDATE, "--trainer.default_root_dir=hollow", "--ckpt_path=last"),
         ["hollow", "no checkpoints/last.ckpt"],
     ),
     "the best of a run without a metric": (
-        ("validate", *FINE[1:], "--trainer.default_root_dir=runs/demo/teacher", "--ckpt_path=best"),
+        (*VALIDATE, "--trainer.default_root_dir=runs/demo/teacher", "--ckpt_path=best"),
         ["monitors nothing", "--checkpoint.monitor"],
     ),
     "nothing but damaged checkpoints": (
         (*FINE, "--trainer.default_root_dir=damaged", "--ckpt_path=last"),
         ["last.ckpt", "cut off", "no checkpoint in damaged is whole"],
     ),
-    "plan for a strange memory": (("plan", *FINE[1:], "--device_memory=lots"), ["24GiB", "'lots'"]),
-    "plan of a mistake": (("plan", *FINE[1:], "--model.alpha=2"), ["alpha must be in (0, 1], got 2"]),
+    "plan for a strange memory": ((*PLAN, "--device_memory=lots"), ["24GiB", "'lots'"]),
+    "plan of a mistake": ((*PLAN, "--model.alpha=2"), ["alpha must be in (0, 1], got 2"]),
     "report of nothing": (("report", "hollow"), ["no fid.jsonl"]),
-    "export to another format": (
-        ("export", "runs/demo/distil/checkpoints/last.ckpt", "generator.bin"),
-        [".safetensors"],
-    ),
-    "export of a teacher": (
-        ("export", "runs/demo/teacher/checkpoints/last.ckpt", "x.safetensors"),
-        ["holds a teacher"],
-    ),
+    "export to another format": (("export", GENERATOR_FILE, "generator.bin"), [".safetensors"]),
+    "export of a teacher": (("export", TEACHER_FILE, "x.safetensors"), ["holds a teacher"]),
 }

@@ -1,6 +1,6 @@
 """Mistakes in the trainer's options, loggers, plugins, profilers and callbacks."""
 
-from bad_input.words import FINE, TEACHER
+from bad_input.words import FINE, PLAN, TEACHER
 
 
 def with_option(name, *words):
@@ -100,8 +100,5 @@ CASES = {
         ["monitor names 'psnr/no'", "psnr/raw"],
     ),
     "an unknown mode": ((*FINE, "--checkpoint.mode=low"), ["checkpoint.mode", "'min', 'max'", "low"]),
-    "a metric that a plan refuses": (
-        ("plan", *FINE[1:], "--checkpoint.monitor=fidd/raw"),
-        ["monitor names 'fidd/raw'"],
-    ),
+    "a metric that a plan refuses": ((*PLAN, "--checkpoint.monitor=fidd/raw"), ["monitor names 'fidd/raw'"]),
 }

@@ -34,26 +34,20 @@ def test_values_follow_the_plain_formula():
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_buffers_are_copied():
+@pytest.mark.parametrize(
+    ("method", "copied"),
+    [("update", lambda net: dict(net.named_buffers())), ("reset", lambda net: net.state_dict())],
+    ids=["buffers by an update", "everything by a reset"],
+)
+def test_copies_are_equal_and_apart(method, copied):
     net = network()
     ema = EMA(net, [0.5, 0.9])
     randomise(net)
-    ema.update(net)
-    for copy in ema.named().values():
-        for mine, theirs in zip(copy.network.buffers(), net.buffers(), strict=True):
-            assert torch.equal(mine, theirs)
-            assert mine.data_ptr() != theirs.data_ptr()
-
-
-def test_reset_makes_every_average_the_network():
-    net = network()
-    ema = EMA(net, [0.5, 0.9])
-    randomise(net)
-    ema.reset(net)
-    for copy in ema.named().values():
-        for name, tensor in net.state_dict().items():
-            assert torch.equal(copy.network.state_dict()[name], tensor)
-            assert copy.network.state_dict()[name].data_ptr() != tensor.data_ptr()
+    getattr(ema, method)(net)
+    for average in ema.named().values():
+        for name, tensor in copied(net).items():
+            assert torch.equal(copied(average.network)[name], tensor)
+            assert copied(average.network)[name].data_ptr() != tensor.data_ptr()
 
 
 def test_the_network_itself_stays_as_it_is():
