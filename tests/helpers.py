@@ -1,5 +1,7 @@
 """What many tests build: networks of which every part acts, data without files, trainers that say nothing."""
 
+import json
+
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -89,6 +91,11 @@ def weights(of):
 def same(left, right):
     """Whether two state dicts are equal in every bit."""
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def measurements(folder, name="fid.jsonl"):
+    """What evaluation has measured, one row a figure."""
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
 def kept(network, *inputs):

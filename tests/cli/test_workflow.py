@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import measurements
 from PIL import Image
 
 from realuid_lightning import load_generator
@@ -28,7 +29,7 @@ def test_fit_leaves_checkpoints_distances_pictures_and_its_config(demo):
     for name, samplers in [("teacher", ["ema_0.999_steps_1", "ema_0.999_steps_50"]), ("distil", ["raw", "ema_0.99"])]:
         run = demo / "runs" / "demo" / name
         assert (run / "checkpoints" / "last.ckpt").is_file()
-        rows = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()]
+        rows = measurements(run)
         assert {row["step"] for row in rows} == {2, 4}
         assert all(row["distance"] > 0 and row["features"] == "raw values (64)" for row in rows)
         for sampler in samplers:
@@ -75,7 +76,7 @@ def test_a_checkpoint_measures_what_its_run_measured(demo, realuid, command):
         *("--ckpt_path=last",),
     )
     assert code == 0, written
-    rows = [json.loads(line) for line in (demo / "runs" / "demo" / "distil" / "fid.jsonl").read_text().splitlines()]
+    rows = measurements(demo / "runs" / "demo" / "distil")
     measured = [row["distance"] for row in rows if row["sampler"] == "ema_0.99"]
     assert measured[-1] == pytest.approx(measured[1], rel=1e-9)
     assert yaml.safe_load((demo / "runs/demo/distil/config.yaml").read_text())["data"]["init_args"]["batch_size"] == 16
@@ -222,12 +223,12 @@ def test_best_is_the_checkpoint_with_the_least_distance(demo, realuid):
     words += [f"--trainer.default_root_dir={run}"]
     training = ["--checkpoint.monitor=fid/raw", "--trainer.max_steps=4", "--trainer.val_check_interval=1"]
     assert realuid("fit", *words, *training)[0] == 0
-    measured = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()]
+    measured = measurements(run)
     best = min((row for row in measured if row["sampler"] == "raw"), key=lambda row: row["distance"])
     assert [file.name for file in (run / "checkpoints").glob("best*")] == [f"best_step_{best['step']:08d}.ckpt"]
     code, written = realuid("validate", *words, "--ckpt_path=best")
     assert code == 0, written
-    again = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()][len(measured) :]
+    again = measurements(run)[len(measured) :]
     assert next(row["distance"] for row in again if row["sampler"] == "raw") == pytest.approx(
         best["distance"], rel=1e-9
     )
@@ -239,10 +240,10 @@ def test_best_is_the_checkpoint_with_the_least_distance(demo, realuid):
 def test_a_checkpoint_that_is_measured_again_keeps_its_step(demo, realuid):
     words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--ckpt_path=last"]
     run = demo / "runs" / "demo" / "distil"
-    before = len((run / "fid.jsonl").read_text().splitlines())
+    before = len(measurements(run))
     for command in ("validate", "test"):
         assert realuid(command, *words)[0] == 0
-    again = [json.loads(line) for line in (run / "fid.jsonl").read_text().splitlines()[before:]]
+    again = measurements(run)[before:]
     assert {row["step"] for row in again} == {4}
     assert not list(run.glob("samples/*/step_00000000.png"))
 
@@ -251,7 +252,7 @@ def test_a_figure_tells_how_many_samples_were_measured(demo, realuid):
     words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=40", "--model.eval_batch_size=16"]
     words += ["--trainer.default_root_dir=runs/limited", "--trainer.limit_val_batches=1"]
     assert realuid("validate", *words)[0] == 0
-    (row, *_) = (json.loads(line) for line in (demo / "runs" / "limited" / "fid.jsonl").read_text().splitlines())
+    (row, *_) = measurements(demo / "runs" / "limited")
     assert row["samples"] == 16
 
 

@@ -1,9 +1,8 @@
 """Evaluation and prediction by two or three processes must give what one gives; one alone looks at the files."""
 
-import json
-
 import processes
 import pytest
+from helpers import measurements
 from PIL import Image
 
 SCRIPT = """
@@ -71,7 +70,7 @@ def run(folder, devices):
     script.write_text(SCRIPT)
     done = processes.run(script, devices, folder, count=devices, XDG_CACHE_HOME=str(folder / "cache"))
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in (folder / "fid.jsonl").read_text().splitlines()]
+    return measurements(folder)
 
 
 @pytest.fixture(scope="module")

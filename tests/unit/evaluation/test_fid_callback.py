@@ -1,10 +1,9 @@
-import json
 import logging
 import math
 
 import pytest
 import torch
-from helpers import mlp, rebatched, trainer
+from helpers import measurements, mlp, rebatched, trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -50,10 +49,6 @@ def validate(folder, callback, datamodule=None, model=None, **options):
     return figures
 
 
-def rows(folder):
-    return [json.loads(line) for line in (folder / "fid.jsonl").read_text().splitlines()]
-
-
 def frechet(one, two):
     """Fréchet distance of two sets of vectors, by eigenvalues of symmetric matrices only."""
     one, two = one.double(), two.double()
@@ -85,7 +80,7 @@ def test_the_figure_is_the_frechet_distance(tmp_path, make):
         expected = frechet(features(reals()), features(generated(model, data())))
     assert expected > 0.01
     assert figures == {name: pytest.approx(expected, rel=1e-6) for name in ("fid/raw", "fid/ema_0.999")}
-    assert rows(tmp_path)[0]["distance"] == pytest.approx(expected, rel=1e-6)
+    assert measurements(tmp_path)[0]["distance"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_samplers_have_figures_of_their_own(tmp_path):
@@ -118,11 +113,13 @@ def test_the_batch_size_does_not_matter(tmp_path):
 def test_rows_tell_figure_and_protocol(tmp_path):
     validate(tmp_path, FIDCallback(Pooled()))
     figures = validate(tmp_path, FIDCallback(Pooled()))
-    assert [row.pop("distance") for row in rows(tmp_path)[2:]] == pytest.approx(list(figures.values()), rel=1e-6)
+    assert [row.pop("distance") for row in measurements(tmp_path)[2:]] == pytest.approx(
+        list(figures.values()), rel=1e-6
+    )
     source = Digits()
     common = {"step": 0, "features": "pooled", "samples": SAMPLES, "reference": source.fingerprint()}
     common["checkpoint"] = "none"  # no training, no file
-    assert [{k: v for k, v in row.items() if k != "distance"} for row in rows(tmp_path)] == [
+    assert [{k: v for k, v in row.items() if k != "distance"} for row in measurements(tmp_path)] == [
         {"sampler": name, **common} for name in ("raw", "ema_0.999", "raw", "ema_0.999")
     ]
 
@@ -223,7 +220,7 @@ def test_data_without_a_fingerprint_are_measured_every_time_and_compared_with_no
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"the real data have no fingerprint \(in the cloud\)"):
             assert measured(Pooled(), data(reference=Nameless())) == len(Digits())
-    assert len({row["reference"] for row in rows(tmp_path)}) == 2
+    assert len({row["reference"] for row in measurements(tmp_path)}) == 2
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -330,8 +327,8 @@ def test_figures_come_in_training_and_not_in_the_sanity_check(tmp_path):
     options = {"max_steps": 2, "val_check_interval": 1, "check_val_every_n_epoch": None, "num_sanity_val_steps": 1}
     run = trainer(tmp_path, callbacks=[callback], **options)
     run.fit(module(fake_steps=1), data(batch_size=64))
-    assert [row["step"] for row in rows(tmp_path)] == [1, 1, 2, 2]
-    assert run.callback_metrics["fid/raw"] == pytest.approx(rows(tmp_path)[2]["distance"], rel=1e-6)
+    assert [row["step"] for row in measurements(tmp_path)] == [1, 1, 2, 2]
+    assert run.callback_metrics["fid/raw"] == pytest.approx(measurements(tmp_path)[2]["distance"], rel=1e-6)
 
 
 def test_missing_weights_are_told_before_any_work(tmp_path):
@@ -381,4 +378,4 @@ def test_a_diverged_generator_has_no_figure_and_ends_no_training(tmp_path):
     nn.init.constant_(model.teacher.network.out[-1].bias, float("nan"))
     figures = validate(tmp_path, FIDCallback(Pooled()), model=model)
     assert all(math.isnan(figure) for figure in figures.values())
-    assert len(rows(tmp_path)) == 2
+    assert len(measurements(tmp_path)) == 2

@@ -87,7 +87,7 @@ def validate(folder, datamodule, model=None, **options):
 
 
 def rows(folder):
-    return [json.loads(line) for line in (folder / "fidelity.jsonl").read_text().splitlines()]
+    return helpers.measurements(folder, "fidelity.jsonl")
 
 
 def ends(source=None, how=HOW, samples=SAMPLES):
