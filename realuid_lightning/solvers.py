@@ -57,7 +57,7 @@ class Dynamics(NamedTuple):
 
 
 class Solver(ABC):
-    """A sampler of equal steps in time; a subclass says how one step is made.
+    """A sampler of equal steps in time, or as the path shifts them; a subclass says how one step is made.
 
     The last step is the network's guess of ``x1``, as in EDM (arXiv 2206.00364, alg. 1, whose last level is 0), so that
     no noise stays in the samples. Where a path ends in noise, as diffusion does at its least ``sigma`` and a bridge
@@ -87,7 +87,7 @@ class Solver(ABC):
         """Carry latents, or source-domain samples, to the data end.
 
         Args:
-            path: The framework; its ``t_range`` is divided into equal steps.
+            path: The framework; its ``t_range`` is divided into equal steps, ``shifted``.
             network: The teacher.
             z: Standard normal latents.
             y: Labels or None.
@@ -108,7 +108,7 @@ class Solver(ABC):
             raise UserError(fault)
         dynamics = Dynamics(path, network, y, x0, noise or _no_noise)
         points = steps if dynamics.ends_in_noise(z) else steps + 1  # of which the last needs no guess any more
-        times = torch.linspace(*path.t_range, points, dtype=z.dtype, device=z.device)[:steps]
+        times = path.shifted(torch.linspace(*path.t_range, points, dtype=z.dtype, device=z.device))[:steps]
         x = path.noised(times[0].expand(len(z)), z, torch.zeros_like(z), x0)
         for number, (t, s) in enumerate(pairwise(times), 1):
             x = self.step(dynamics, t, s, x, number)

@@ -38,8 +38,8 @@ def check_path(path: MatchingPath, shape: Sequence[int] = (3, 4, 4)) -> None:
     against ``mean`` and ``std``; the target, or what ``velocity`` makes of it, against the time derivative of ``xt``;
     both ends, where 5% of the other one may be left; gradients against finite differences; what the network is shown,
     which must not tell ``x1`` where sampling begins, and what becomes of its output; ``denoise`` against ``x1``, where
-    it is overridden and the path has no noise; the
-    levels of a generator of several steps; ``one_step``; and the record that goes into checkpoints.
+    it is overridden and the path has no noise; the steps of solvers, the levels of a generator of several steps;
+    ``one_step``; and the record that goes into checkpoints.
 
     Example:
         >>> from realuid_lightning.paths import FlowMatchingPath
@@ -193,10 +193,16 @@ def _gradients(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
 
 
 def _prediction(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
-    time, point = path.inputs(draws.t, draws.x1, draws.x0, draws.eps)
-    _fits(expect, "the network's time", time, draws.t)
-    _fits(expect, "the network's input", point, torch.cat([draws.x1] * (1 + path.conditions), 1))
-    _fits(expect, "output", path.output(draws.t, draws.x1, draws.eps), draws.x1)
+    single = _Draws(*(field.float() for field in draws))
+    for t, x0, x1, eps in (draws, single._replace(t=path.sample_t(torch.linspace(0, LAST_U, len(draws.t))))):
+        time, point = path.inputs(t, x1, x0, eps)
+        _fits(expect, "the network's time", time, t)
+        _fits(expect, "the network's input", point, torch.cat([x1] * (1 + path.conditions), 1))
+        _fits(expect, "output", path.output(t, x1, eps), x1)
+    told = path.inputs(draws.t, draws.x1, draws.x0, draws.eps)[0].diff()
+    expect((told >= 0).all() | (told <= 0).all(), "the network's time must be monotone in t, but turns around")
+    moved = path.output(draws.t, draws.x1, draws.eps) != path.output(draws.t, draws.x1, draws.eps + 1)
+    expect(moved.flatten(1).any(1).all(), "output must depend on what the network returns at every t, but does not")
 
 
 def _solving(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
@@ -213,7 +219,11 @@ def _solving(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
     if type(path).denoise is not MatchingPath.denoise and not path.noisy:
         gap = (path.denoise(*path.sample(*draws), x0) - draws.x1).abs().max()
         expect(gap < 1e-6, f"denoise must turn the target back into x1, differs by {gap:.3g}; solve for x1")
-    levels = path.levels(4)
+    stops = path.shifted(draws.t)
+    _fits(expect, "shifted", stops, draws.t)
+    rising = (stops.diff() > 0).all() and torch.allclose(stops[[0, -1]], draws.t[[0, -1]])
+    expect(rising, f"shifted must rise from one end of t_range to the other, got {stops.tolist()}")
+    levels = path.levels(path.generator_steps or 4)
     rising = levels[0] == path.generator_start and levels == sorted(set(levels)) and levels[-1] < path.t_range[1]
     expect(rising, f"levels must rise from generator_start {path.generator_start} to below t_range[1], got {levels}")
 

@@ -30,17 +30,18 @@ def load_weights(
         UserError: If the file is missing, broken, foreign, of another role or framework, or lacks that average.
     """
     content = read_checkpoint(file)
+    but = path.tuning if path is not None and role == "teacher" else frozenset()
     if is_official(content):
         official: Role = "generator" if "gen" in content else "teacher"
         _require_role(file, official, role)
         if path is not None:
-            check_path_record({"path": FlowMatchingPath().recorded()}, path, file)
+            check_path_record({"path": FlowMatchingPath().recorded()}, path, file, but)
         return official_weights(content, ema, file)
     if RECORD in content:
         record = record_of(content, file)
         _require_role(file, record["role"], role)
         if path is not None:
-            check_path_record(record, path, file, but=path.tuning if role == "teacher" else frozenset())
+            check_path_record(record, path, file, but)
         return network_weights(content, ema, file)
     if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         if ema is not None:

@@ -8,12 +8,11 @@ from realuid_lightning.networks.frozen import Frozen, frozen_weights, trainable
 from realuid_lightning.networks.generator import OneStepGenerator
 from realuid_lightning.networks.headed import HeadedNetwork
 from realuid_lightning.networks.mlp import MLP
-from realuid_lightning.networks.preconditioned import DDPMNetwork, VENetwork, VPNetwork
+from realuid_lightning.networks.preconditioned import VENetwork, VPNetwork
 from realuid_lightning.networks.unet import UNet
 
 __all__ = [
     "MLP",
-    "DDPMNetwork",
     "DhariwalUNet",
     "DiT",
     "EDM2UNet",

@@ -24,8 +24,8 @@ class DiT(Recorded, nn.Module):
     - A **SiT** is this network with time in [0, 1] and a velocity as output. The original's code has noise at 0 and
       data at 1, as ``FlowMatchingPath`` has (its paper counts the other way), so a checkpoint of the linear
       interpolant is a teacher of that path as it is.
-    - A **DiT** takes steps of DDPM, 0 to 999, and returns noise: put it into ``DDPMNetwork``, and take
-      ``DiffusionPath(sigma_data=1)``.
+    - A **DiT** takes steps of DDPM, 0 to 999, and returns noise: it is a teacher of
+      ``DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps()))``.
 
     The original drops labels in training, this does not. The middle, on which a GAN head can be put, is a map of the
     tokens after half of the blocks.

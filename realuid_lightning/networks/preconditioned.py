@@ -2,19 +2,19 @@
 
 That path gives its network ``log(sigma) / 4`` and the point over ``sqrt(sigma^2 + 1)``, and makes the denoised sample
 ``D = c_skip x + c_out F`` of its output ``F`` (EDM, arXiv 2206.00364, table 1). Where the original says
-``D = x - sigma e`` instead, solving for ``F`` gives ``F = sigma c_in x - sqrt(sigma^2 + 1) e``.
+``D = x - sigma e`` instead, solving for ``F`` gives ``F = sigma c_in x - sqrt(sigma^2 + 1) e``. They are here for the
+keys of EDM's own checkpoints; any other network that predicts noise is served by ``paths.Noise`` as it is.
 """
 
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import Encoding
-from realuid_lightning.paths.schedules import VPSchedule
+from realuid_lightning.paths.time_inputs import VPSteps
 from realuid_lightning.recorded import Recorded
 
 _NEEDS = ("encode", "decode", "shape", "middle_shape", "num_classes", "condition_channels")
@@ -108,15 +108,11 @@ class VPNetwork(PreconditionedNetwork):
 
     def __init__(self, model: nn.Module, beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000) -> None:
         super().__init__(model)
-        self.schedule = VPSchedule(beta_min, beta_max)
-        faults = Faults("VPNetwork")
-        faults.unless(steps > 1, f"steps must be at least 2, got {steps}")
-        faults.raise_any()
-        self.steps = steps
+        self.steps = VPSteps(beta_min, beta_max, steps)
 
     def time(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Return the step, not rounded."""
-        return (self.steps - 1) * (1 - self.schedule.time(sigma))
+        return self.steps.of(sigma)
 
 
 class VENetwork(PreconditionedNetwork):
@@ -137,40 +133,3 @@ class VENetwork(PreconditionedNetwork):
     def noise(self, raw: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return the negative output."""
         return -raw
-
-
-class DDPMNetwork(PreconditionedNetwork):
-    """A network that predicts noise at the steps of DDPM with linear ``beta`` (arXiv 2006.11239), such as ``DiT``.
-
-    Between two steps, time is interpolated in ``log sigma``; beyond the last ones it stays there.
-
-    Args:
-        model: The bare network.
-        beta_first: Variance added in the first step, above 0.
-        beta_last: Variance added in the last one, below 1.
-        steps: Number of steps, counted from 0.
-
-    Raises:
-        UserError: If arguments are out of range.
-    """
-
-    def __init__(self, model: nn.Module, beta_first: float = 1e-4, beta_last: float = 0.02, steps: int = 1000) -> None:
-        super().__init__(model)
-        faults = Faults("DDPMNetwork")
-        faults.unless(steps > 1, f"steps must be at least 2, got {steps}")
-        faults.unless(
-            0 < beta_first <= beta_last < 1,
-            f"beta_first and beta_last must be in (0, 1) in this order, got {beta_first} and {beta_last}",
-        )
-        faults.raise_any()
-        self.beta_first, self.beta_last, self.steps = beta_first, beta_last, steps
-
-    def time(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Return the step, not rounded."""
-        # Made anew each time: as a buffer it would be rounded with the weights of a bfloat16 network.
-        beta = torch.linspace(self.beta_first, self.beta_last, self.steps, dtype=torch.float64, device=sigma.device)
-        table = torch.expm1(-torch.log1p(-beta).cumsum(0)).log() / 2
-        level = sigma.to(table.dtype).log()
-        above = torch.searchsorted(table, level).clamp(1, self.steps - 1)
-        low, high = table[above - 1], table[above]
-        return (above - 1 + ((level - low) / (high - low)).clamp(0, 1)).to(sigma.dtype)

@@ -6,6 +6,15 @@ from realuid_lightning.paths.bridge import BridgePath
 from realuid_lightning.paths.diffusion import DiffusionPath
 from realuid_lightning.paths.flow import FlowMatchingPath
 from realuid_lightning.paths.interpolant import InterpolantPath
+from realuid_lightning.paths.parameterisations import (
+    EDM,
+    Data,
+    Noise,
+    Parameterisation,
+    ReversedVelocity,
+    Velocity,
+    VPrediction,
+)
 from realuid_lightning.paths.sample import Network, PathSample, expand
 from realuid_lightning.paths.schedules import (
     Coefficients,
@@ -16,22 +25,51 @@ from realuid_lightning.paths.schedules import (
     Schedule,
     VPSchedule,
 )
+from realuid_lightning.paths.time_inputs import (
+    DDPMSteps,
+    LogSigma,
+    PathTime,
+    ReversedTime,
+    Sigma,
+    TimeInput,
+    VPSteps,
+)
+from realuid_lightning.paths.times import KarrasSigma, LogitNormal, LogNormalSigma, TimeLaw, Uniform
 
 __all__ = [
+    "EDM",
     "AffinePath",
     "BridgePath",
     "Coefficients",
     "CosineSchedule",
+    "DDPMSteps",
+    "Data",
     "DiffusionPath",
     "EncoderDecoderSchedule",
     "FlowMatchingPath",
     "InterpolantPath",
     "KarrasSchedule",
+    "KarrasSigma",
     "LinearSchedule",
+    "LogNormalSigma",
+    "LogSigma",
+    "LogitNormal",
     "MatchingPath",
     "Network",
+    "Noise",
+    "Parameterisation",
     "PathSample",
+    "PathTime",
+    "ReversedTime",
+    "ReversedVelocity",
     "Schedule",
+    "Sigma",
+    "TimeInput",
+    "TimeLaw",
+    "Uniform",
     "VPSchedule",
+    "VPSteps",
+    "VPrediction",
+    "Velocity",
     "expand",
 ]

@@ -210,6 +210,15 @@ class MatchingPath(Recorded, ABC):
         """
         return self.mean(expand(t, z), z if x0 is None else x0, x1)
 
+    def shifted(self, t: Tensor) -> Tensor:
+        """Return where solvers stop on their way, given equal steps ``t`` over ``t_range``: here just there."""
+        return t
+
+    @property
+    def generator_steps(self) -> int | None:
+        """Number of steps of the generators that ``levels`` is for; None, as here, stands for any."""
+        return None
+
     @property
     def generator_start(self) -> float:
         """Time at which the one-step generator calls its network, here the source end."""

@@ -1,14 +1,20 @@
 """Diffusion: a denoiser as target, variance exploding (EDM) or variance preserving by the schedule."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.paths.affine import AffinePath, noise_from_denoised, velocity_from_denoised
+from realuid_lightning.paths.affine import AffinePath
+from realuid_lightning.paths.conversions import noise_from_denoised, velocity_from_denoised
+from realuid_lightning.paths.parameterisations import EDM, Parameterisation
 from realuid_lightning.paths.sample import Samples, Times, expand
 from realuid_lightning.paths.schedules import KarrasSchedule, Schedule
+from realuid_lightning.paths.times import KarrasSigma, LogNormalSigma, TimeLaw
+
+MEAN, STD, SIGMA, SHARE = -1.2, 1.2, 2.5, 0.8  # of EDM and SiD; laws and levels of one's own take their place
 
 
 class DiffusionPath(AffinePath):
@@ -16,7 +22,7 @@ class DiffusionPath(AffinePath):
 
     Everything is told in the noise level ``sigma = b / a`` of ``xt / a``, so that one class serves every schedule: the
     variance-exploding one of EDM (``KarrasSchedule``, equal steps of ``t`` are Karras' steps of ``sigma``), the
-    variance-preserving one (``VPSchedule``), and yours. The network is given ``log(sigma) / 4`` for its time.
+    variance-preserving one (``VPSchedule``), and yours.
 
     Args:
         schedule: The coefficients ``a`` and ``b``, with a method ``time``; ``KarrasSchedule`` when None.
@@ -27,28 +33,51 @@ class DiffusionPath(AffinePath):
             arXiv 2404.04057).
         generator_share: The generator's steps draw ``sigma`` between the least level and this share of the way to the
             greatest one, in Karras' scale, uniformly; in (0, 1].
+        times: Law of the times of teacher and fake model, in place of ``log_sigma_mean`` and ``log_sigma_std``, which
+            stand for ``LogNormalSigma``.
+        generator_times: Law of the times of the generator's steps, in place of ``generator_share``, which stands for
+            ``KarrasSigma``.
+        levels: Times at which a generator calls its network, rising, one for each of its ``sampling_steps``, in place
+            of equal steps from that of ``generator_sigma``.
+        parameterisation: What the network predicts, and how it is told the time; ``EDM(sigma_data)`` when None.
+            ``t_range`` leaves out the times that it cannot tell.
 
     Raises:
-        UserError: If arguments are out of range, listing all of them.
+        UserError: If arguments are out of range or do not go together, listing all of them.
+
+    Example:
+        >>> from realuid_lightning.paths import DDPMSteps, Noise, VPSchedule
+        >>> edm = DiffusionPath()
+        >>> ddpm = DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps()))
     """
 
-    tuning = frozenset({"log_sigma_mean", "log_sigma_std", "generator_sigma", "generator_share"})
+    tuning = AffinePath.tuning | {"log_sigma_mean", "log_sigma_std", "generator_sigma", "generator_share"}
 
     def __init__(
         self,
         schedule: Schedule | None = None,
         sigma_data: float = 0.5,
-        log_sigma_mean: float = -1.2,
-        log_sigma_std: float = 1.2,
-        generator_sigma: float = 2.5,
-        generator_share: float = 0.8,
+        log_sigma_mean: float = MEAN,
+        log_sigma_std: float = STD,
+        generator_sigma: float = SIGMA,
+        generator_share: float = SHARE,
+        times: TimeLaw | None = None,
+        generator_times: TimeLaw | None = None,
+        levels: Sequence[float] | None = None,
+        parameterisation: Parameterisation | None = None,
     ) -> None:
         super().__init__(schedule if schedule is not None else KarrasSchedule())
-        ends = torch.tensor(self.t_range, dtype=torch.float64)
-        self.schedule.time(ends)  # refuses a schedule that cannot tell
-        self.sigma_max, self.sigma_min = self.sigma(ends).tolist()
-        self._explodes = not self.schedule(ends).da.any()  # the data keep their scale, noise is added
         faults = Faults("DiffusionPath")
+        self._use_parameterisation(parameterisation, faults)
+        ends = torch.tensor(self.t_range, dtype=torch.float64)
+        self.sigma_max, self.sigma_min = self.sigma(ends).tolist()
+        self.schedule.time(ends)  # refuses a schedule that cannot tell
+        self._explodes = not self.schedule(ends).da.any()  # the data keep their scale, noise is added
+        faults.unless(
+            math.isfinite(self.sigma_max),
+            f"{type(self.schedule).__name__} begins at infinite noise over data: choose KarrasSchedule, VPSchedule, or "
+            "FlowMatchingPath",
+        )
         faults.finite(sigma_data=sigma_data, log_sigma_mean=log_sigma_mean, log_sigma_std=log_sigma_std)
         faults.unless(sigma_data > 0, f"sigma_data must be above 0, got {sigma_data}")
         faults.unless(log_sigma_std > 0, f"log_sigma_std must be above 0, got {log_sigma_std}")
@@ -58,15 +87,35 @@ class DiffusionPath(AffinePath):
             f"got {generator_sigma}",
         )
         faults.unless(0 < generator_share <= 1, f"generator_share must be in (0, 1], got {generator_share}")
+        faults.unless(
+            times is None or (log_sigma_mean, log_sigma_std) == (MEAN, STD),
+            "times stands in for log_sigma_mean and log_sigma_std: leave one of them out",
+        )
+        faults.unless(
+            generator_times is None or generator_share == SHARE,
+            "generator_times stands in for generator_share: leave one of them out",
+        )
+        faults.unless(
+            levels is None or generator_sigma == SIGMA,
+            "levels stands in for generator_sigma: leave one of them out",
+        )
+        self._use_levels(levels, faults)
         faults.raise_any()
         self.sigma_data = sigma_data
         self.log_sigma_mean, self.log_sigma_std = log_sigma_mean, log_sigma_std
         self.generator_sigma, self.generator_share = generator_sigma, generator_share
+        self.times = times or LogNormalSigma(log_sigma_mean, log_sigma_std)
+        self.generator_times = generator_times or KarrasSigma(generator_share)
+        if parameterisation is None:
+            self.parameterisation = self._usual_parameterisation()
+        self._refuse_wrong_laws()
+
+    def _usual_parameterisation(self) -> Parameterisation:
+        return EDM(self.sigma_data)
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise level ``b / a`` at ``t`` (any shape)."""
-        a, b, _, _ = self.schedule(t)
-        return b / a
+        return self.schedule.sigma(t)
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -74,40 +123,16 @@ class DiffusionPath(AffinePath):
         del eps
         return self.mean(t, x0, x1), x1
 
-    def sample_t(self, u: Times) -> Times:
-        """Return the times of log-normal noise levels, cut at both ends of ``t_range``."""
-        log_sigma = self.log_sigma_mean + self.log_sigma_std * torch.special.ndtri(u)
-        return self._time(log_sigma.clamp(math.log(self.sigma_min), math.log(self.sigma_max)).exp())
-
-    def generator_t(self, u: Times) -> Times:
-        """Return the times of noise levels that are uniform in Karras' scale (SiD, arXiv 2404.04057, section 4)."""
-        low, high = self.sigma_min ** (1 / 7), self.sigma_max ** (1 / 7)
-        return self._time((low + self.generator_share * u * (high - low)) ** 7)
-
     def weight(self, t: Times) -> Times:
         """Return EDM's weight ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``."""
         sigma = self.sigma(t)
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
-    def _time(self, sigma: Tensor) -> Tensor:
-        return self.schedule.time(sigma).clamp(*self.t_range)
-
     # ------------------------------------------------------------------------------------------------ prediction
 
-    def inputs(
-        self, t: Times, xt: Samples, x0: Samples | None = None, z: Samples | None = None
-    ) -> tuple[Times, Samples]:
-        """Return ``log(sigma) / 4`` and the point, scaled to unit variance."""
-        del x0, z
-        a, b, _, _ = self.schedule(t)
-        scale = 1 / (a * ((b / a) ** 2 + self.sigma_data**2).sqrt())
-        return (b / a).log() / 4, expand(scale, xt) * xt
-
     def output(self, t: Times, xt: Samples, raw: Samples) -> Samples:
-        """Return the denoised sample ``D = c_skip xt / a + c_out raw``."""
-        a, b, _, _ = self.schedule(expand(t, xt))
-        sigma, total = b / a, (b / a) ** 2 + self.sigma_data**2
-        return self.sigma_data**2 / (total * a) * xt + sigma * self.sigma_data / total.sqrt() * raw
+        """Return the denoised sample that the bare network's ``raw`` output stands for."""
+        return self.parameterisation.denoised(self.schedule, t, xt, raw)
 
     # -------------------------------------------------------------------------------------------------- sampling
 
@@ -144,5 +169,8 @@ class DiffusionPath(AffinePath):
 
     @property
     def generator_start(self) -> float:
-        """Time of the level ``generator_sigma``."""
-        return float(self._time(torch.tensor(self.generator_sigma, dtype=torch.float64)))
+        """Time of the first own level, or of the noise level ``generator_sigma``."""
+        if self.generator_steps is not None:
+            return super().generator_start
+        start = self.schedule.time(torch.tensor(self.generator_sigma, dtype=torch.float64))
+        return float(start.clamp(*self.t_range))

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.paths.affine import denoised_from_velocity, with_schedule
+from realuid_lightning.paths.affine import with_schedule
 from realuid_lightning.paths.base import MatchingPath
+from realuid_lightning.paths.conversions import denoised_from_velocity
 from realuid_lightning.paths.sample import Samples, Times, expand
 from realuid_lightning.paths.schedules import Coefficients, LinearSchedule, Schedule
 

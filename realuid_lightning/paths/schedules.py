@@ -1,5 +1,6 @@
 """Schedules of affine paths ``xt = a(t) x1 + b(t) x0`` as four coefficients."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -35,16 +36,27 @@ class Schedule(Recorded, ABC):
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients at ``t`` (any shape)."""
 
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the noise level ``b / a`` at ``t`` (any shape); infinite where ``a`` is 0."""
+        a, b, _, _ = self(t)
+        return b / a
+
+    @functools.cached_property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and greatest noise level of ``t_range``."""
+        greatest, least = self.sigma(torch.tensor(self.t_range, dtype=torch.float64, device="cpu")).tolist()
+        return least, greatest
+
     def time(self, sigma: Tensor) -> Tensor:
-        """Return the time at which the noise level ``b / a`` is ``sigma`` (any shape, above 0).
+        """Return the time at which the noise level ``b / a`` is ``sigma`` (any shape, at least 0).
 
         Raises:
-            UserError: If there is no such function, as here, where ``a`` begins at 0.
+            UserError: If there is no such function, as here.
         """
         del sigma
         raise UserError(
-            f"{type(self).__name__} gives no time of a noise level, which DiffusionPath needs: choose KarrasSchedule, "
-            "VPSchedule, or add a method time"
+            f"{type(self).__name__} gives no time of a noise level, which DiffusionPath and laws of noise levels need: "
+            "choose LinearSchedule, CosineSchedule, KarrasSchedule, VPSchedule, or add a method time"
         )
 
 
@@ -56,6 +68,10 @@ class LinearSchedule(Schedule):
         one = torch.ones_like(t)
         return Coefficients(t, 1 - t, one, -one)
 
+    def time(self, sigma: Tensor) -> Tensor:
+        """Solve ``(1 - t) / t = sigma``."""
+        return 1 / (1 + sigma)
+
 
 class CosineSchedule(Schedule):
     """``a = sin(pi t / 2)``, ``b = cos(pi t / 2)``: variance preserving for unit-variance data (arXiv 2303.08797)."""
@@ -64,6 +80,10 @@ class CosineSchedule(Schedule):
         """Return the coefficients at ``t``."""
         a, b = torch.sin(math.pi / 2 * t), torch.cos(math.pi / 2 * t)
         return Coefficients(a, b, math.pi / 2 * b, -math.pi / 2 * a)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Solve ``cot(pi t / 2) = sigma``."""
+        return 2 / math.pi * torch.atan2(torch.ones_like(sigma), sigma)
 
 
 class VPSchedule(Schedule):

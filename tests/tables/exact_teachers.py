@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 import torch
 
-from realuid_lightning.paths import DiffusionPath, MatchingPath
+from realuid_lightning.paths import (
+    AffinePath,
+    DDPMSteps,
+    LogSigma,
+    MatchingPath,
+    PathTime,
+    ReversedTime,
+    Sigma,
+    VPSteps,
+)
 
 
 @dataclass(frozen=True)
@@ -67,13 +76,32 @@ def expected_target(path, law, t, xt, x0):
     return (share * torch.stack(guesses)).sum(0)
 
 
+def of_ddpm(told, time):
+    """Noise level of a step, on a line in its logarithm between two of them."""
+    beta = torch.linspace(told.beta_first, told.beta_last, told.steps, dtype=time.dtype)
+    kept = (1 - beta).cumprod(0)
+    table, below = ((1 - kept) / kept).log() / 2, time.long().clamp(max=told.steps - 2)
+    return (table[below] + (time - below) * (table[below + 1] - table[below])).exp()
+
+
+TOLD = {
+    PathTime: lambda told, time, schedule: time / told.scale,
+    ReversedTime: lambda told, time, schedule: 1 - time / told.scale,
+    Sigma: lambda told, time, schedule: schedule.time(time),
+    LogSigma: lambda told, time, schedule: schedule.time((time / told.scale).exp()),
+    VPSteps: lambda told, time, schedule: schedule.time(told.diffusion.sigma(1 - time / (told.steps - 1))),
+    DDPMSteps: lambda told, time, schedule: schedule.time(of_ddpm(told, time)),
+}
+"""The time ``t`` of what a network is told."""
+
+
 def teacher(path, law):
     """Return the network whose prediction is the expected target, through the path's own ``inputs`` and ``output``."""
 
     def network(time, point, y=None):
         t, xt = time, point[:, :1]
-        if isinstance(path, DiffusionPath):
-            t = path.schedule.time((4 * time).exp())
+        if isinstance(path, AffinePath):
+            t = TOLD[type(path.parameterisation.time)](path.parameterisation.time, time, path.schedule)
             xt = point / path.inputs(t[:1], torch.ones_like(point[:1]))[1]
         x0 = point[:, 1:2] if shown(path) else None
         target = expected_target(path, law, t[:1], xt, x0)

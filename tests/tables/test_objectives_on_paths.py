@@ -23,14 +23,23 @@ from realuid_lightning.losses import DMD, GAN, L2, Divergence, FDivergence, Pseu
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
 from realuid_lightning.paths import (
+    AffinePath,
     BridgePath,
     CosineSchedule,
+    Data,
     DiffusionPath,
     EncoderDecoderSchedule,
     FlowMatchingPath,
     InterpolantPath,
+    KarrasSigma,
+    LogitNormal,
+    LogNormalSigma,
     MatchingPath,
+    Noise,
     Schedule,
+    Sigma,
+    TimeLaw,
+    VPrediction,
     VPSchedule,
 )
 
@@ -38,7 +47,10 @@ PATHS: dict[str, MatchingPath] = {
     "flow": FlowMatchingPath(),
     "flow, cosine": FlowMatchingPath(CosineSchedule()),
     "flow, vp": FlowMatchingPath(VPSchedule()),
+    "flow, noise": FlowMatchingPath(times=LogitNormal(0.4), shift=3.0, parameterisation=Noise(), levels=[0.2]),
+    "flow, v": FlowMatchingPath(CosineSchedule(), times=LogNormalSigma(), parameterisation=VPrediction(Sigma())),
     "edm": DiffusionPath(),
+    "edm, data": DiffusionPath(generator_times=KarrasSigma(0.5), parameterisation=Data(unit_variance=True)),
     "vp": DiffusionPath(VPSchedule()),
     "bridge": BridgePath(0.7),
     "bridge, drift": BridgePath(0.7, target="drift"),
@@ -213,6 +225,9 @@ def test_everything_that_ships_has_its_row():
     assert shipped(Divergence) == {type(row.divergence) for row in OBJECTIVES.values()}
     assert shipped(MatchingPath) == {type(path) for path in PATHS.values()}
     assert shipped(Schedule) == schedules
+    affine = [path for path in PATHS.values() if isinstance(path, AffinePath)]
+    laws = [law for path in affine for law in (path.times, path.generator_times) if law is not None]
+    assert shipped(TimeLaw) == set(map(type, laws))
     assert set(get_args(FDivergence)) == F_DIVERGENCES.keys()
     assert {row.divergence.f for row in OBJECTIVES.values() if row.by_divergence} == F_DIVERGENCES.keys()
 

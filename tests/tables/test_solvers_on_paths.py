@@ -26,17 +26,32 @@ from exact_teachers import (
 from realuid_lightning import paths, solvers
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import (
+    EDM,
+    AffinePath,
     BridgePath,
     CosineSchedule,
+    Data,
+    DDPMSteps,
     DiffusionPath,
     EncoderDecoderSchedule,
     FlowMatchingPath,
     InterpolantPath,
     KarrasSchedule,
     LinearSchedule,
+    LogSigma,
     MatchingPath,
+    Noise,
+    Parameterisation,
+    PathTime,
+    ReversedTime,
+    ReversedVelocity,
     Schedule,
+    Sigma,
+    TimeInput,
+    Velocity,
+    VPrediction,
     VPSchedule,
+    VPSteps,
 )
 from realuid_lightning.solvers import Ancestral, Euler, Heun, Solver
 
@@ -53,6 +68,14 @@ PATHS = {
     "flow karras": FlowMatchingPath(KarrasSchedule(0.01, 80.0, 3.0)),
     "diffusion karras": DiffusionPath(KARRAS),
     "diffusion vp": DiffusionPath(VPSchedule()),
+    "flow linear noise": FlowMatchingPath(parameterisation=Noise()),
+    "flow linear data": FlowMatchingPath(parameterisation=Data(PathTime(1000.0))),
+    "flow linear reversed": FlowMatchingPath(shift=3.0, parameterisation=ReversedVelocity(ReversedTime(1000.0))),
+    "flow cosine v": FlowMatchingPath(SCHEDULES["cosine"], parameterisation=VPrediction(Sigma())),
+    "flow cosine edm": FlowMatchingPath(SCHEDULES["cosine"], parameterisation=EDM()),
+    "flow vp noise": FlowMatchingPath(SCHEDULES["vp"], parameterisation=Noise(DDPMSteps())),
+    "diffusion karras v": DiffusionPath(KARRAS, parameterisation=VPrediction(VPSteps(), unit_variance=True)),
+    "diffusion vp velocity": DiffusionPath(SCHEDULES["vp"], parameterisation=Velocity(LogSigma())),
     **{f"interpolant {n} {g}": InterpolantPath(s, g) for (n, s), g in product(SCHEDULES.items(), GAMMAS)},
     **{f"interpolant karras {g}": InterpolantPath(KarrasSchedule(0.01, 80.0, 3.0), g) for g in GAMMAS},
     **{f"interpolant encdec {g}": InterpolantPath(ENCDEC, g) for g in ("sqrt", "sin2")},
@@ -119,10 +142,16 @@ def test_everything_has_a_row():
         given.add(f"path {cls.__name__}")
         given |= {f"{cls.__name__} with {name}={value}" for name, value in arguments.items()}
         given.add(f"{cls.__name__} with {type(arguments.get('schedule')).__name__}")
+    told = [path.parameterisation for _, path in PATHS.items() if isinstance(path, AffinePath)]
+    wanted += [f"parameterisation {cls.__name__}" for cls in shipped(Parameterisation)]
+    wanted += [f"time as {cls.__name__}" for cls in shipped(TimeInput)]
+    given |= {f"parameterisation {type(each).__name__}" for each in told}
+    given |= {f"time as {type(each.time).__name__}" for each in told}
     missing = [name for name in wanted if name not in given]
     assert not missing, f"without a row in PATHS or SOLVERS: {', '.join(missing)}"
     assert {cls.__name__ for cls in kinds} <= set(paths.__all__)
     assert all(hasattr(solvers, cls.__name__) for cls in shipped(Solver))
+    assert {cls.__name__ for base in (Parameterisation, TimeInput) for cls in shipped(base)} <= set(paths.__all__)
 
 
 # ------------------------------------------------------------------------------------------------------ many steps
@@ -201,6 +230,27 @@ def test_no_noise_is_left_in_samples_of_a_point(solver, name):
     mean, _, std = moments(SOLVERS[solver], path, point, 20).tolist()
     assert mean == pytest.approx(0.7, abs=0.01)
     assert std < 0.01
+
+
+# ------------------------------------------------------------------------------------------------ parameterisations
+
+WORDS = (Velocity(), ReversedVelocity(), Noise(), Data(), VPrediction(), EDM(0.4), EDM(1.0))
+
+
+@pytest.mark.parametrize("name", ["flow linear", "flow cosine", "flow vp", "diffusion karras", "diffusion vp"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_a_network_predicts_makes_no_difference_to_its_samples(solver, name):
+    """One teacher in other words, on the narrowest range of times."""
+    kind, schedule = type(PATHS[name]), PATHS[name].schedule
+    z, (start, end) = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None], schedule.t_range
+    made = []
+    for words in WORDS:
+        path = kind(schedule, parameterisation=words)
+        path.t_range = (max(start, 0.001), min(end, 0.999))
+        made.append(SOLVERS[solver].sample(path, teacher(path, MODES), z, None, 9, noise=drawn()))
+    for words, samples in zip(WORDS[1:], made[1:], strict=True):
+        told = f"{type(words).__name__} made {samples.flatten().tolist()}, expected {made[0].flatten().tolist()}"
+        torch.testing.assert_close(samples, made[0], rtol=1e-7, atol=1e-7, msg=told)
 
 
 # ------------------------------------------------------------------------------------------------------------ order

@@ -3,7 +3,7 @@ import torch
 from test_testing import Conditioned, Curved, Denoiser, Interpolant, Stochastic
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.paths import FlowMatchingPath, MatchingPath
+from realuid_lightning.paths import FlowMatchingPath, MatchingPath, expand
 from realuid_lightning.testing import check_path
 
 
@@ -248,6 +248,33 @@ class InfiniteOutput(Curved):
         return raw / t.reshape(-1, *[1] * (raw.ndim - 1))
 
 
+class InfiniteAtTheEnd(Curved):
+    """Only in float32, and at the last draw of training, does the time of the network overflow."""
+
+    def inputs(self, t, xt, x0=None, z=None):
+        return 1e34 / (1 - t + 1e-6), xt
+
+
+class TurningInput(Curved):
+    def inputs(self, t, xt, x0=None, z=None):
+        return t * (1 - t), xt
+
+
+class DeafOutput(Curved):
+    def output(self, t, xt, raw):
+        return xt + raw * (expand(t, xt) < 1)
+
+
+class ShiftedBack(Curved):
+    def shifted(self, t):
+        return 1 - t
+
+
+class ShiftedOff(Curved):
+    def shifted(self, t):
+        return t / 2
+
+
 class SameLevels(Curved):
     def levels(self, steps):
         return [self.generator_start] * steps
@@ -366,6 +393,11 @@ def forgetful():
         (HalfOutput(), ["prediction: output must have shape (9, 3, 2, 2), got (9, 1, 2, 2)"]),
         (SingleOutput(), ["prediction: output must keep torch.float64, got torch.float32"]),
         (InfiniteOutput(), ["prediction: output must be finite"]),
+        (InfiniteAtTheEnd(), ["prediction: the network's time must be finite"]),
+        (TurningInput(), ["prediction: the network's time must be monotone in t"]),
+        (DeafOutput(), ["prediction: output must depend on what the network returns at every t"]),
+        (ShiftedBack(), ["solving: shifted must rise from one end of t_range to the other, got [1.0, 0.875"]),
+        (ShiftedOff(), ["solving: shifted must rise from one end of t_range to the other, got [0.0, 0.0625"]),
         (SameLevels(), ["levels must rise from generator_start 0.0 to below t_range[1], got [0.0, 0.0, 0.0, 0.0]"]),
         (FallingLevels(), ["levels must rise", "got [0.0, 0.75, 0.5, 0.25]"]),
         (LateLevels(), ["levels must rise from generator_start 0.0", "got [0.1, "]),
@@ -402,6 +434,10 @@ def test_broken_paths_are_told_what_is_wrong(path, words):
         (Leaky(), 1),
         (GeneratorUpAndDown(), 1),
         (Untold(), 1),
+        (InfiniteAtTheEnd(), 1),
+        (TurningInput(), 1),
+        (DeafOutput(), 1),
+        (ShiftedBack(), 1),
         (SameLevels(), 1),
         (Motionless(), 2),
         (WideStep(), 1),

@@ -14,7 +14,18 @@ from realuid_lightning.checkpoints import export_generator, load_weights
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule
-from realuid_lightning.paths import CosineSchedule, DiffusionPath, FlowMatchingPath, KarrasSchedule
+from realuid_lightning.paths import (
+    CosineSchedule,
+    Data,
+    DiffusionPath,
+    FlowMatchingPath,
+    KarrasSchedule,
+    LogitNormal,
+    Noise,
+    PathTime,
+    Uniform,
+    Velocity,
+)
 
 
 def saved(module, file):
@@ -122,9 +133,24 @@ def test_a_teacher_serves_a_path_that_differs_in_its_tuning_alone(tmp_path):
         load_weights(generator, role="generator", path=tuned)
 
 
+def test_a_teacher_serves_a_flow_of_other_times_but_of_no_other_prediction(tmp_path):
+    noise = FlowMatchingPath(parameterisation=Noise())
+    teacher = saved(TeacherModule(mlp([3]), noise, ema=[0.9]), tmp_path / "teacher.ckpt")
+    tuned = {"times": LogitNormal(), "shift": 3.0, "generator_times": Uniform(), "levels": [0.2, 0.5]}
+    load_weights(teacher, role="teacher", path=FlowMatchingPath(parameterisation=Noise(PathTime()), **tuned))
+    others = [Velocity(), Data(), Noise(PathTime(1000.0)), Noise(unit_variance=True)]
+    for path in [FlowMatchingPath(), *(FlowMatchingPath(parameterisation=other) for other in others)]:
+        with pytest.raises(UserError, match=r"made on the path FlowMatchingPath\(.*parameterisation=Noise\(time=Path"):
+            load_weights(teacher, role="teacher", path=path)
+    generator = saved(RealUIDModule(mlp([3]), None, path=noise), tmp_path / "generator.ckpt")
+    with pytest.raises(UserError, match="made on the path FlowMatchingPath"):
+        load_weights(generator, role="generator", path=FlowMatchingPath(parameterisation=Noise(), shift=3.0))
+
+
 def test_an_official_teacher_predicts_velocities_and_serves_nothing_else(tmp_path):
     torch.save({"net_model": mlp([3]).state_dict(), "ema_models": {}}, tmp_path / "official.pt")
-    load_weights(tmp_path / "official.pt", role="teacher", path=FlowMatchingPath())
+    for path in (FlowMatchingPath(), FlowMatchingPath(times=LogitNormal(), shift=3.0)):
+        load_weights(tmp_path / "official.pt", role="teacher", path=path)
     for path in (DiffusionPath(), FlowMatchingPath(CosineSchedule())):
         with pytest.raises(UserError, match=r"made on the path FlowMatchingPath\(schedule=LinearSchedule"):
             load_weights(tmp_path / "official.pt", role="teacher", path=path)

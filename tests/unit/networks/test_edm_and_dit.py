@@ -6,25 +6,31 @@ import pytest
 import torch
 from helpers import acting, fit
 from small_networks import WITH_NULL_LABEL, Maker, adm, ddpmpp, dit, each, edm2, inputs, ncsnpp, small
-from torch import Tensor, nn
+from torch import nn
 
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.networks import (
-    DDPMNetwork,
     DhariwalUNet,
     DiT,
     EDM2UNet,
-    Encoding,
     HeadedNetwork,
     SongUNet,
     VENetwork,
     VPNetwork,
 )
 from realuid_lightning.networks.preconditioned import PreconditionedNetwork
-from realuid_lightning.paths import DiffusionPath, FlowMatchingPath, MatchingPath
+from realuid_lightning.paths import (
+    DDPMSteps,
+    DiffusionPath,
+    FlowMatchingPath,
+    MatchingPath,
+    Noise,
+    VPSchedule,
+    VPSteps,
+)
 from realuid_lightning.recorded import rebuild
 from realuid_lightning.sharding import _stages
 
@@ -48,7 +54,7 @@ def test_parameter_counts_of_the_published_networks() -> None:
 COMPILED = {
     "VE": lambda: VENetwork(ncsnpp()),
     "EDM2": edm2,
-    "DDPM": lambda: DDPMNetwork(dit(checkpoint=True)),
+    "DiT": lambda: dit(checkpoint=True),
 }
 
 
@@ -91,41 +97,8 @@ def test_all_faulty_arguments_are_told_at_once() -> None:
         DiT(8, 3, 1, 32, 2, 5)
 
 
-class Oracle(nn.Module):
-    """Knows the noise, and remembers what it was given."""
-
-    shape, num_classes, condition_channels, middle_shape = (1, 8, 8), None, 0, (1, 8, 8)
-
-    def __init__(self, noise: Tensor) -> None:
-        super().__init__()
-        self.noise = noise
-
-    def encode(self, t: Tensor, x: Tensor, y: Tensor | None) -> Encoding:
-        assert y is None
-        self.t, self.x = t, x
-        return Encoding(self.noise, (), t)
-
-    def decode(self, encoding: Encoding) -> Tensor:
-        return encoding.middle
-
-
-def test_noise_at_the_steps_of_ddpm_denoises() -> None:
-    """With ``xt = x1 + sigma x0``, a network that knows ``x0`` must give back ``x1``, at each step's own level."""
-    x1, x0 = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    path, oracle = DiffusionPath(sigma_data=1.0), Oracle(x0)
-    steps = torch.tensor([0.0, 499, 999])
-    kept = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)[steps.long()].float()
-    sigma = ((1 - kept) / kept).sqrt()
-    t = path.schedule.time(sigma)
-    xt = x1 + sigma[:, None, None, None] * x0
-    denoised = path.predict(DDPMNetwork(oracle), t, xt)
-    torch.testing.assert_close(oracle.t, steps, atol=0.05, rtol=1e-3)
-    torch.testing.assert_close(oracle.x, kept.sqrt()[:, None, None, None] * xt, atol=1e-4, rtol=1e-4)  # as DDPM has it
-    torch.testing.assert_close(denoised, x1, atol=1e-3, rtol=1e-3)
-
-
 def test_wrapped_networks_are_networks() -> None:
-    for kind in (VPNetwork, VENetwork, DDPMNetwork):
+    for kind in (VPNetwork, VENetwork):
         network: PreconditionedNetwork = acting(kind(ddpmpp()))
         twin = rebuild(network.recorded(), PreconditionedNetwork)
         twin.load_state_dict(network.state_dict())
@@ -136,8 +109,17 @@ def test_wrapped_networks_are_networks() -> None:
         assert all(name.startswith("model.") for name in network.state_dict())
     with pytest.raises(UserError, match=r"VENetwork: model must have encode.* but Linear lacks encode"):
         VENetwork(nn.Linear(1, 1))
-    with pytest.raises(UserError, match="DDPMNetwork: beta_first and beta_last must be in"):
-        DDPMNetwork(ddpmpp(), beta_first=0.5, beta_last=0.1)
+    with pytest.raises(UserError, match="VPSteps: steps must be at least 2, got 1"):
+        VPNetwork(ddpmpp(), steps=1)
+
+
+@torch.no_grad()
+def test_a_network_that_predicts_noise_needs_no_wrapper() -> None:
+    network = acting(ddpmpp()).eval()
+    t, x, y = inputs(network)
+    wrapped = DiffusionPath(sigma_data=1.0).predict(VPNetwork(network), t, x, y)
+    bare = DiffusionPath(parameterisation=Noise(VPSteps(), unit_variance=True)).predict(network, t, x, y)
+    torch.testing.assert_close(bare, wrapped, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +131,7 @@ def test_wrapped_networks_are_networks() -> None:
         (edm2, DiffusionPath()),
         (dit, FlowMatchingPath()),
         (lambda: VPNetwork(ddpmpp()), DiffusionPath(sigma_data=1.0)),
-        (lambda: DDPMNetwork(dit()), DiffusionPath(sigma_data=1.0)),
+        (dit, DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps()))),
     ],
     ids=["ddpmpp", "ncsnpp", "adm", "edm2", "sit", "vp", "dit"],
 )

@@ -16,8 +16,8 @@ from realuid_lightning.paths import (
     KarrasSchedule,
     LinearSchedule,
     VPSchedule,
-    affine,
 )
+from realuid_lightning.paths import conversions as convert
 from realuid_lightning.testing import check_path
 
 MEAN, STD = 0.7, 0.4
@@ -76,9 +76,9 @@ def test_the_way_there_and_back_changes_nothing(schedule, seed):
     c, (xt, value, _) = schedule(inner_times(schedule)[:, None]), draws(seed=seed)
     # Rounding is that of xt, as seen in the units of what is converted into.
     there_and_back = {
-        "velocity": (affine.denoised_from_velocity, affine.velocity_from_denoised),
-        "noise": (affine.denoised_from_noise, affine.noise_from_denoised),
-        "score": (affine.denoised_from_score, affine.score_from_denoised),
+        "velocity": (convert.denoised_from_velocity, convert.velocity_from_denoised),
+        "noise": (convert.denoised_from_noise, convert.noise_from_denoised),
+        "score": (convert.denoised_from_score, convert.score_from_denoised),
     }
     for name, (to_denoised, from_denoised) in there_and_back.items():
         denoised = to_denoised(c, xt, from_denoised(c, xt, value))
@@ -95,12 +95,13 @@ def test_conversions_agree_with_the_closed_form_of_a_gaussian(schedule):
     xt = c.a * MEAN + ((c.a * STD) ** 2 + c.b**2).sqrt() * z
     denoised, noise, velocity, score = gaussian(c, xt)
     for found, expected in [
-        (affine.denoised_from_velocity(c, xt, velocity), denoised),
-        (affine.denoised_from_noise(c, xt, noise), denoised),
-        (affine.denoised_from_score(c, xt, score), denoised),
-        (affine.velocity_from_denoised(c, xt, denoised), velocity),
-        (affine.noise_from_denoised(c, xt, denoised), noise),
-        (affine.score_from_denoised(c, xt, denoised), score),
+        (convert.denoised_from_velocity(c, xt, velocity), denoised),
+        (convert.denoised_from_noise(c, xt, noise), denoised),
+        (convert.denoised_from_score(c, xt, score), denoised),
+        (convert.velocity_from_denoised(c, xt, denoised), velocity),
+        (convert.velocity_from_noise(c, xt, noise), velocity),
+        (convert.noise_from_denoised(c, xt, denoised), noise),
+        (convert.score_from_denoised(c, xt, denoised), score),
     ]:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
@@ -109,10 +110,10 @@ def test_conversions_agree_with_the_closed_form_of_a_gaussian(schedule):
 def test_conversions_hold_for_every_single_pair_of_ends(schedule):
     c, (x0, x1, _) = schedule(inner_times(schedule)[:, None]), draws()
     xt, velocity = c.a * x1 + c.b * x0, c.da * x1 + c.db * x0
-    torch.testing.assert_close(affine.denoised_from_velocity(c, xt, velocity), x1, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(affine.denoised_from_noise(c, xt, x0), x1, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(convert.denoised_from_velocity(c, xt, velocity), x1, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(convert.denoised_from_noise(c, xt, x0), x1, rtol=1e-9, atol=1e-9)
     scale = 1 + velocity.abs()
-    torch.testing.assert_close(affine.velocity_from_denoised(c, xt, x1) / scale, velocity / scale, rtol=0, atol=1e-10)
+    torch.testing.assert_close(convert.velocity_from_denoised(c, xt, x1) / scale, velocity / scale, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("path", [*map(FlowMatchingPath, SCHEDULES[:4]), DiffusionPath(), DiffusionPath(VPSchedule())])

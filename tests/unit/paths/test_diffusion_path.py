@@ -12,10 +12,11 @@ from realuid_lightning.paths import (
     FlowMatchingPath,
     KarrasSchedule,
     LinearSchedule,
+    Schedule,
     VPSchedule,
     expand,
 )
-from realuid_lightning.paths.affine import velocity_from_denoised
+from realuid_lightning.paths.conversions import velocity_from_denoised
 
 PATHS = {
     "edm": DiffusionPath(),
@@ -245,10 +246,21 @@ def test_the_change_of_variables_between_flow_and_diffusion_leaves_the_generator
 
 
 @pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
-def test_a_schedule_that_cannot_tell_the_time_is_refused(schedule):
-    words = f"{type(schedule).__name__} gives no time of a noise level.*choose KarrasSchedule, VPSchedule"
+def test_a_schedule_that_begins_without_data_is_refused(schedule):
+    words = f"{type(schedule).__name__} begins at infinite noise over data: choose KarrasSchedule, VPSchedule, or Flow"
     with pytest.raises(UserError, match=words):
         DiffusionPath(schedule)
+
+
+class Untold(VPSchedule):
+    """Does not invert its noise level."""
+
+    time = Schedule.time
+
+
+def test_a_schedule_that_cannot_tell_the_time_is_refused():
+    with pytest.raises(UserError, match="Untold gives no time of a noise level, which DiffusionPath and laws of noise"):
+        DiffusionPath(Untold())
 
 
 @pytest.mark.parametrize("path", [DiffusionPath, FlowMatchingPath])
