@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
-from realuid_lightning.data import Batch, Digits, MatchingDataModule
+from realuid_lightning.data import Digits, Draws, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
 
@@ -39,12 +39,12 @@ class Watched(RealUIDModule):
         self.profiled = profiled
         self.taken: dict[str, list[float]] = {update: [] for update in UPDATES}
 
-    def fake_loss(self, batch: Batch) -> torch.Tensor:
+    def fake_loss(self, batch: Draws) -> torch.Tensor:
         """Begin a fake update."""
         self.begin()
         return super().fake_loss(batch)
 
-    def generator_loss(self, batch: Batch) -> torch.Tensor:
+    def generator_loss(self, batch: Draws) -> torch.Tensor:
         """Begin a generator update."""
         self.begin()
         return super().generator_loss(batch)

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from realuid_lightning.networks import OneStepGenerator
+from realuid_lightning.networks import Generator
 from realuid_lightning.paths import FlowMatchingPath
 from realuid_lightning.solvers import Euler
 
@@ -91,7 +91,7 @@ def measure(row: Row) -> dict[str, Any]:
     path, network = FlowMatchingPath(), row.plan.network().to(device).eval()
     if row.compiled:
         network.compile(dynamic=False)
-    generator = OneStepGenerator(network, path)
+    generator = Generator(network, path)
     z = torch.randn(row.plan.batch, *network.shape, device=device)
     half = torch.autocast(device.type, torch.bfloat16, enabled=row.dtype == "bf16", cache_enabled=False)
     with torch.inference_mode(), half:

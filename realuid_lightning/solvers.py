@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath, Network, expand
 
@@ -30,7 +31,7 @@ class Dynamics(NamedTuple):
 
     path: MatchingPath
     network: Network
-    y: Tensor | None
+    y: Condition | None
     x0: Tensor | None
     noise: Noise
 
@@ -79,7 +80,7 @@ class Solver(ABC):
         path: MatchingPath,
         network: Network,
         z: Float[Tensor, "b *d"],
-        y: Int64[Tensor, " b"] | None,
+        y: Condition | None,
         steps: int,
         x0: Float[Tensor, "b *d"] | None = None,
         noise: Noise | None = None,

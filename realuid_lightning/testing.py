@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath, expand
 from realuid_lightning.recorded import rebuild
@@ -229,10 +230,10 @@ def _solving(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
 
 
 def _one_step(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
-    calls: list[tuple[Tensor, Tensor | None]] = []
+    calls: list[tuple[Tensor, Condition | None]] = []
     scale, z, x0 = (x.clone().requires_grad_() for x in (torch.ones_like(draws.t[0]), draws.eps, draws.x0))
 
-    def network(t: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def network(t: Tensor, x: Tensor, y: Condition | None = None) -> Tensor:
         calls.append((t, y))
         return scale * x.reshape(len(x), -1, *z.shape[1:]).mean(1)  # also takes conditioning channels
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from parts.measure import Cycle, PeakMemory, Stopwatch, exact
 from parts.sizes import IMAGES, Plan
 from parts.textbook import ALPHA, BETA, BETAS, CLIP, DECAYS, FAKE_STEPS, RATE, Textbook
-from realuid_lightning.data import Batch, MatchingDataModule, MemorySource
+from realuid_lightning.data import Draws, MatchingDataModule, MemorySource
 from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.networks import frozen_weights
 from realuid_lightning.optimizers import RecipeAdam
@@ -96,14 +96,14 @@ class Watched(RealUIDModule):
         super().on_train_start()
         self.watch.lap("start")
 
-    def fake_loss(self, batch: Batch) -> Tensor:
+    def fake_loss(self, batch: Draws) -> Tensor:
         """Begin a fake update."""
         self.watch.lap("rest")
         loss = super().fake_loss(batch)
         self.losses["fake"].append(loss.detach())
         return loss
 
-    def generator_loss(self, batch: Batch) -> Tensor:
+    def generator_loss(self, batch: Draws) -> Tensor:
         """Begin a generator update."""
         self.watch.lap("rest")
         loss = super().generator_loss(batch)
@@ -254,7 +254,7 @@ def flops(plan: Plan) -> dict[str, int]:
     shape = (1, *network.shape)
     module, textbook = module_of(network, Stopwatch(device), {}), Textbook(network, device)
     sample = torch.empty(shape, device=device)
-    batch = Batch(x1=sample, x0=sample, z=sample, t=torch.empty(1, device=device))
+    batch = Draws(x1=sample, x0=sample, z=sample, t=torch.empty(1, device=device))
     with FlopCounterMode(display=False) as lean:
         for _ in range(FAKE_STEPS):
             module.fake_loss(batch).backward()

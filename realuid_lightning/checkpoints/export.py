@@ -18,7 +18,7 @@ from realuid_lightning.checkpoints.records import record_of
 from realuid_lightning.checkpoints.strict import load_strictly
 from realuid_lightning.checkpoints.weights import network_weights
 from realuid_lightning.errors import UserError
-from realuid_lightning.networks import OneStepGenerator
+from realuid_lightning.networks import Generator
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.recorded import rebuild
 
@@ -30,7 +30,7 @@ def load_generator(
     network: nn.Module | None = None,
     on: MatchingPath | None = None,
     trust: Sequence[str] = (),
-) -> OneStepGenerator:
+) -> Generator:
     """Load a one-step generator for use: ``samples = generator(z, y)``.
 
     The file may be a stranger's: nothing is imported or built for it but classes of this package, classes that are
@@ -60,7 +60,7 @@ def _generator(
     network: nn.Module | None,
     on: MatchingPath | None,
     trust: Sequence[str],
-) -> OneStepGenerator:
+) -> Generator:
     """Build the generator of a file's ``content``."""
     record = record_of(content, path)
     if record["role"] != "generator":
@@ -78,7 +78,7 @@ def _generator(
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     load_strictly(network, weights, str(path))
-    generator = OneStepGenerator(network, on, record["sampling_steps"])
+    generator = Generator(network, on, record["sampling_steps"])
     return generator.eval().requires_grad_(False)
 
 

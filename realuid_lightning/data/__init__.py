@@ -1,6 +1,6 @@
 """Data sets, the order in which samples come, and the LightningDataModule that serves them."""
 
-from realuid_lightning.data.batch import Batch, to_floats
+from realuid_lightning.data.batch import Batch, Draws, to_floats
 from realuid_lightning.data.folder import ImageFiles, ImageFolder
 from realuid_lightning.data.module import MatchingDataModule
 from realuid_lightning.data.pairs import Degradation, Degraded, Inpainting, Sketch, SuperResolution
@@ -16,6 +16,7 @@ __all__ = [
     "Degradation",
     "Degraded",
     "Digits",
+    "Draws",
     "FashionMNIST",
     "Gaussian",
     "ImageFiles",

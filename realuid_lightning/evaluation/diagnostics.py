@@ -12,7 +12,7 @@ from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.data.stream import share
 from realuid_lightning.errors import Faults
 from realuid_lightning.evaluation.fid import real_samples
-from realuid_lightning.modules import DistillationModule, MatchingModule
+from realuid_lightning.modules import MatchingModule, RealUIDModule
 from realuid_lightning.sharding import full
 
 
@@ -60,7 +60,7 @@ class Diagnostics(Callback):
         """Listen to teacher and fake model, in a step that is logged."""
         del batch, batch_idx
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if isinstance(pl_module, DistillationModule) and interval and (trainer.global_step + 1) % interval == 0:
+        if isinstance(pl_module, RealUIDModule) and interval and (trainer.global_step + 1) % interval == 0:
             listeners: list[tuple[nn.Module, Callable[..., None]]] = [
                 (pl_module.teacher, self._hear_teacher),
                 (pl_module.fake, self._hear_fake),
@@ -74,8 +74,9 @@ class Diagnostics(Callback):
     def _hear_fake(self, network: nn.Module, inputs: Any, output: Any) -> None:
         """Compare with the teacher's last answer. The step's last pair is the generator's, whose loss asks both."""
         del network, inputs
-        if self._teacher is not None and isinstance(output, Tensor) and output.shape == self._teacher.shape:
-            self._gap = relative_gap(self._teacher, output.detach())
+        prediction = output if isinstance(output, Tensor) else output[0]  # a discriminator's logits come second
+        if self._teacher is not None and prediction.shape == self._teacher.shape:
+            self._gap = relative_gap(self._teacher, prediction.detach())
             self._teacher = None  # what the fake model is asked next is another question
 
     def on_train_batch_end(
@@ -171,7 +172,7 @@ def nearest_distance(samples: Tensor) -> Tensor:
 @torch.no_grad()
 def average_distances(module: MatchingModule) -> dict[str, Tensor]:
     """Return ``|ema - raw| / |raw|`` over the weights, for every average of a module, by its name."""
-    followed = module.generator if isinstance(module, DistillationModule) else module.architecture
+    followed = module.generator if isinstance(module, RealUIDModule) else module.architecture
     raw = [weight.detach() for weight in followed.parameters()]
     scale = _norm(raw).clamp(min=1e-12)
     return {

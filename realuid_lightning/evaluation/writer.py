@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from realuid_lightning.atomic import replacing
+from realuid_lightning.conditions import map_tensors
 from realuid_lightning.data import Batch
 from realuid_lightning.metrics import to_bytes
 
@@ -50,7 +51,7 @@ class PredictionWriter(BasePredictionWriter):
         assert batch.index is not None
         if self.format == "npz" or prediction.ndim != 4:
             samples = to_bytes(prediction).permute(0, 2, 3, 1) if prediction.ndim == 4 else prediction.float()
-            self._rows.append((batch.index.cpu(), samples.cpu(), None if batch.y is None else batch.y.cpu()))
+            self._rows.append((batch.index.cpu(), samples.cpu(), map_tensors(batch.y, Tensor.cpu)))
             return
         folder = self._target(trainer)
         for index, image in zip(batch.index.tolist(), to_bytes(prediction).cpu(), strict=True):

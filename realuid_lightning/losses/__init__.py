@@ -1,16 +1,10 @@
-"""Objectives as pure functions of tensors, and as choices that a config can name."""
+"""The formulas: pure functions of tensors, minimised."""
 
-from realuid_lightning.losses.adversarial import GAN, adversarial_generator_loss, discriminator_loss
+from realuid_lightning.losses.adversarial import adversarial_generator_loss, discriminator_loss
 from realuid_lightning.losses.divergences import (
-    DMD,
-    L2,
     RATIO_RANGE,
-    Divergence,
+    RATIO_WEIGHTS,
     FDivergence,
-    GeneratorStep,
-    PseudoHuber,
-    SiD,
-    SquaredDistance,
     dmd_generator_loss,
     f_divergence_weight,
     l2_generator_loss,
@@ -28,16 +22,9 @@ from realuid_lightning.losses.realuid import (
 )
 
 __all__ = [
-    "DMD",
-    "GAN",
-    "L2",
     "RATIO_RANGE",
-    "Divergence",
+    "RATIO_WEIGHTS",
     "FDivergence",
-    "GeneratorStep",
-    "PseudoHuber",
-    "SiD",
-    "SquaredDistance",
     "adversarial_generator_loss",
     "discriminator_loss",
     "dmd_generator_loss",

@@ -1,7 +1,6 @@
 """LightningModules: training a teacher, distilling it."""
 
 from realuid_lightning.modules.base import MatchingModule
-from realuid_lightning.modules.distillation import DistillationModule
 from realuid_lightning.modules.realuid import RealUIDModule
 from realuid_lightning.modules.teacher import TeacherModule
 from realuid_lightning.networks.ema import EMA
@@ -9,7 +8,6 @@ from realuid_lightning.optimizers import LinearDecay, RecipeAdam, Warmup
 
 __all__ = [
     "EMA",
-    "DistillationModule",
     "LinearDecay",
     "MatchingModule",
     "RealUIDModule",

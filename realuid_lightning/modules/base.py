@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, cast
 
 import torch
@@ -13,22 +14,17 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, check_state, record_of
-from realuid_lightning.data import Batch, MatchingDataModule
+from realuid_lightning.conditions import map_tensors
+from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.modules.agreement import (
-    accumulation_faults,
-    disagreements,
-    precision_faults,
-    share_faults,
-    tie_faults,
-)
+from realuid_lightning.modules.checks import disagreements, divided_faults, sampler_faults, share_faults, trainer_faults
 from realuid_lightning.modules.guard import UpdateGuard
 from realuid_lightning.modules.resuming import (
     end_at_update,
     families,
     fit_averages,
     fit_optimizers,
-    lay_as_weights,
+    match_memory_format,
     stream_changes,
     stream_of,
 )
@@ -90,18 +86,16 @@ class MatchingModule(LightningModule):
         fresh_optimizers: bool = False,
     ) -> None:
         super().__init__()
-        faults = Faults(type(self).__name__)
-        faults.finite(ema=ema)
-        for fault in ema_faults(ema):
-            faults.unless(False, fault)
-        faults.unless(eval_batch_size >= 1, f"eval_batch_size must be at least 1, got {eval_batch_size}")
-        faults.raise_any()
+        self._faults = Faults(type(self).__name__)  # a subclass adds its own, and raises all of them
+        self._faults.finite(ema=ema)
+        self._faults.extend(ema_faults(ema))
+        self._faults.unless(eval_batch_size >= 1, f"eval_batch_size must be at least 1, got {eval_batch_size}")
         self.path = path or FlowMatchingPath()
         self.ema_decays = list(ema)
         self.evaluate = evaluate
         self.predict_with = predict_with
         self.eval_batch_size = eval_batch_size
-        self.guard = UpdateGuard(max_skips)
+        self.guard = self._faults.attempt(lambda: UpdateGuard(max_skips)) or UpdateGuard()
         self.compiled, self.channels_last = compile, channels_last
         self.fresh_optimizers = fresh_optimizers
         self._loaded_steps = 0
@@ -122,8 +116,8 @@ class MatchingModule(LightningModule):
         torch.manual_seed(mix(global_seed(), DROPOUT, *place))
         return keyed_generator(global_seed(), DRAWS, *place, device=self.device)
 
-    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Batch:
-        """Fill what the loader left open: source noise, latents, times, and path noise where the path is noisy.
+    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Draws:
+        """Make the draws that the loader left open: times, source noise, latents, and the noise of a noisy path.
 
         Args:
             batch: What the loader gave.
@@ -133,7 +127,7 @@ class MatchingModule(LightningModule):
         shape = next(field.shape for field in (batch.x1, batch.z, batch.x0) if field is not None)
         dtype = cast(torch.dtype, self.dtype)
 
-        def noise(given: Tensor | None) -> Tensor:
+        def noise(given: Tensor | None = None) -> Tensor:
             if given is not None:
                 return given.to(dtype)
             return torch.randn(shape, generator=rng, device=self.device, dtype=dtype)
@@ -141,12 +135,13 @@ class MatchingModule(LightningModule):
         t = batch.t
         if t is None:
             t = (sample_t or self.path.sample_t)(torch.rand(shape[:1], generator=rng, device=self.device, dtype=dtype))
-        return batch._replace(
+        return Draws(
             x1=None if batch.x1 is None else batch.x1.to(dtype),
             x0=noise(batch.x0),
             z=noise(batch.z),
             t=t,
-            eps=noise(batch.eps) if self.path.noisy else None,
+            y=batch.y,
+            eps=noise() if self.path.noisy else None,
         )
 
     def noise(self, batch: Batch, step: int) -> Tensor:
@@ -160,7 +155,7 @@ class MatchingModule(LightningModule):
         assert batch.z is not None
         return hashed_normal(batch.index, batch.z.shape[1:], STEP, step, dtype=batch.z.dtype)
 
-    def source(self, batch: Batch) -> Tensor | None:
+    def source(self, batch: Batch | Draws) -> Tensor | None:
         """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""
         return batch.x0 if self.path.translates else None
 
@@ -195,10 +190,11 @@ class MatchingModule(LightningModule):
         """
         size, chunk = batch.size, self.eval_batch_size
         padding = torch.arange(-(-size // chunk) * chunk, device=self.device) % size
-        fields = (batch.y, batch.x0, batch.z, batch.index)
-        y, x0, z, index = (None if field is None else field.to(self.device)[padding] for field in fields)
-        assert z is not None
-        padded = Batch(y=y, x0=None if x0 is None else x0.to(self.dtype), z=z.to(self.dtype), index=index)
+        x0 = None if batch.x0 is None else batch.x0.to(self.dtype)
+        z = cast(Tensor, batch.z).to(self.dtype)
+        given = (batch.y, x0, z, batch.index)
+        y, x0, z, index = (map_tensors(field, lambda part: part.to(self.device)[padding]) for field in given)
+        padded = Batch(y=y, x0=x0, z=z, index=index)
         parts = [sampler(rows) for rows in padded.chunk(len(padding) // chunk)]
         return torch.cat(parts)[:size]
 
@@ -223,7 +219,7 @@ class MatchingModule(LightningModule):
     # ----------------------------------------------------------------------------------- checks before any training
 
     def setup(self, stage: str) -> None:
-        """Refuse what can not work with this trainer and this data, before any step is made."""
+        """Refuse what cannot work with this trainer and this data, before any step is made."""
         if stage == "fit" and self.trainer.checkpoint_callbacks:
             self._record()  # told now, not when the first checkpoint is written
         # Before a checkpoint is loaded, which Lightning does first: in float32 it would be rounded.
@@ -234,21 +230,10 @@ class MatchingModule(LightningModule):
         # The teacher and the averages are in eval mode by design.
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
         faults = Faults(type(self).__name__)
-        names = list(self.samplers())
-        for option, chosen in [("evaluate", self.evaluate or []), ("predict_with", [self.predict_with or names[-1]])]:
-            for name in chosen:
-                faults.unless(name in names, f"{option} names {name!r}; there are {', '.join(names)}")
-        for fault in precision_faults(str(self.trainer.precision)):
-            faults.unless(False, fault)
-        for fast, wanted in (("compile", self.compiled), ("channels_last", self.channels_last)):
-            faults.unless(
-                not (wanted and self._is_divided),
-                f"{fast}: true does not go with networks that are divided among devices: set it to false",
-            )
-        for fault in tie_faults(self.networks) if self._is_divided else ():
-            faults.unless(False, fault)
-        for fault in accumulation_faults(self.trainer):
-            faults.unless(False, fault)
+        faults.extend(sampler_faults(list(self.samplers()), self.evaluate, self.predict_with))
+        faults.extend(trainer_faults(self.trainer))
+        if self._is_divided:
+            faults.extend(divided_faults(self.networks, compile=self.compiled, channels_last=self.channels_last))
         self._check_sampling(faults)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, MatchingDataModule):
@@ -268,11 +253,10 @@ class MatchingModule(LightningModule):
         """Note what keeps the samplers from working on this path; nothing by default."""
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
-        found = list(disagreements(self.architecture, self.path, data))
+        """Note what keeps the networks from working with these data."""
+        faults.extend(disagreements(self.architecture, self.path, data))
         if self._is_divided:
-            found += share_faults(data, self.trainer.world_size, self.trainer.state.fn == "predict")
-        for fault in found:
-            faults.unless(False, fault)
+            faults.extend(share_faults(data, self.trainer.world_size, self.trainer.state.fn == "predict"))
 
     # -------------------------------------------------------------------------------------------- many processes
 
@@ -295,6 +279,13 @@ class MatchingModule(LightningModule):
     def _is_divided(self) -> bool:
         """Whether the trainer's strategy divides networks among devices."""
         return isinstance(self.trainer.strategy, ModelParallelStrategy)
+
+    def _gradients_kept(self) -> AbstractContextManager[None]:
+        """Keep gradients to this process inside the block: more of the same update follow."""
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, DDPStrategy):
+            return nullcontext()
+        return cast(AbstractContextManager[None], strategy.block_backward_sync())
 
     def configure_model(self) -> None:
         """Divide every network among the devices, where the strategy is of that kind; once."""
@@ -331,9 +322,9 @@ class MatchingModule(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Fit what a checkpoint has restored to the order in memory that weights have by now."""
+        """Give what a checkpoint has restored the memory format that weights have by now."""
         for optimizer in self.trainer.optimizers:
-            lay_as_weights(optimizer)
+            match_memory_format(optimizer)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End a run that makes no sound updates any more, at the interval at which values are read anyway."""

@@ -1,40 +1,43 @@
-"""RealUID distillation: teacher, fake model and one-step generator in one min-max game (arXiv 2509.22459)."""
+"""Distillation: teacher, fake model and generator in one min-max game (RealUID, arXiv 2509.22459)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from realuid_lightning.data import Batch
-from realuid_lightning.errors import Faults, UserError, gathering_faults
-from realuid_lightning.losses import (
-    GAN,
-    Divergence,
-    GeneratorStep,
-    SquaredDistance,
-    adversarial_generator_loss,
-    discriminator_loss,
-    fake_loss,
-    general_fake_loss,
-    general_generator_loss,
-    needs_real,
-)
-from realuid_lightning.modules.distillation import DistillationModule
-from realuid_lightning.networks import HeadedNetwork
-from realuid_lightning.paths import PathSample
+from realuid_lightning.checkpoints import RECORD, load_strictly, load_weights
+from realuid_lightning.data import Batch, Draws, MatchingDataModule
+from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.modules.base import MatchingModule, Sampler
+from realuid_lightning.modules.checks import disagreements, distillation_faults, part_faults, turn_faults
+from realuid_lightning.modules.roles import Role, alike, cast_roles, objective_of
+from realuid_lightning.networks import bare, frozen_weights
+from realuid_lightning.networks.ema import EMA
+from realuid_lightning.objectives import GAN, Divergence, Game, Objective
+from realuid_lightning.optimizers import RecipeAdam, Warmup, clip_gradients, optimizer_faults
+from realuid_lightning.paths import MatchingPath, PathSample
+from realuid_lightning.recorded import Recorded
+from realuid_lightning.sharding import share_buffers
 
 
-class RealUIDModule(DistillationModule):
+class RealUIDModule(MatchingModule):
     """Distils a frozen teacher into a one-step generator, with real data in the loss when alpha or beta is not 1.
 
-    ``min_G max_f L_R(f*; G) - L_R(f; G)``. The coefficients give UID and FGM (alpha = beta = 1) and RealUID; on a
-    ``BridgePath`` the same is IBMD; ``divergence`` replaces the squared distance (SiD, SIM, DMD, the norm itself); and
-    ``gan`` adds a discriminator. A new objective overrides ``fake_loss`` or ``generator_loss``; a new framework is a
-    ``MatchingPath``.
+    An ``objective`` says what both players minimise; ``alpha``, ``beta``, ``gamma``, ``divergence`` and ``gan`` are
+    shorthands for ``RealUID(alpha, beta, gamma, divergence)``, or ``Adversarial`` of that and ``gan``. A new objective
+    is an ``Objective``, or overrides ``fake_loss`` or ``generator_loss``; a new framework is a ``MatchingPath``.
+
+    One training step is one cycle of ``fake_steps`` updates of the fake model ``f`` and one update of the generator
+    ``G``, from one batch of ``fake_steps + 1`` micro-batches. So steps, log axis and checkpoints all count generator
+    updates.
 
     Args:
-        network: Architecture of teacher, fake model and generator alike.
+        network: Architecture of the teacher, and of fake model and generator unless they have their own.
         teacher_ckpt: Teacher's weights: a checkpoint of ``TeacherModule``, an official ``.pt``, or a state dict. None
             says that ``network`` already holds them.
         alpha: Weight of generated samples in the fake model's squares, in (0, 1].
@@ -42,11 +45,51 @@ class RealUIDModule(DistillationModule):
         gamma: Third coefficient of general RealUID; None stands for alpha, which is RealUID.
         divergence: What the generator minimises; ``SquaredDistance``, which is RealUID, when None.
         gan: Adds a discriminator on the fake model's middle block; none when None.
-        distillation: The arguments of ``DistillationModule``.
+        objective: The whole method, in place of the five arguments before.
+        teacher_ema: Average of the teacher's checkpoint to take, such as 0.9999; the raw weights when None.
+        path: The framework that the teacher was trained on; flow matching when None.
+        fake_steps: Fake updates per generator update, at least 1.
+        fake_network: Architecture of the fake model; the teacher's when None.
+        fake_init: Start of the fake model: the teacher's weights, or those that its network was built with.
+        fake_frozen: Shell-style patterns of names of the fake model's weights that stay as they start.
+        generator_network: Architecture of the generator; the teacher's when None.
+        generator_init: Start of the generator: the teacher's weights, or those that its network was built with.
+        generator_ckpt: Start of the generator (fine-tuning): a checkpoint of this class, or an official ``.pt``;
+            ``generator_init`` says when None.
+        generator_ema: Average of that checkpoint to take; the raw weights when None.
+        generator_frozen: Shell-style patterns of names of the generator's weights that stay as they start.
+        generator_optimizer: Makes the generator's optimizer.
+        generator_schedule: Makes its schedule, stepped once a generator update.
+        fake_optimizer: Makes the fake model's optimizer.
+        fake_schedule: Makes its schedule, stepped once a fake update.
+        clip: Greatest gradient norm of each network, above 0; None clips nothing.
+        accumulate: Parts that the batch of an update is split into, one after the other, to spare memory; draws and
+            gradients are those of the whole. At least 1.
+        sampling_steps: Network calls that a sample takes, and that the generator trains for; at least 1. Evaluation may
+            ask a generator for fewer, a divisor of what it trained for.
+        ema: Decays of the generator's averages, counted in generator updates, each in [0, 1).
+        evaluate: As in ``MatchingModule``, like all that follow.
+        predict_with: As there.
+        eval_batch_size: As there.
+        max_skips: As there.
+        compile: As there.
+        channels_last: As there.
+        fresh_optimizers: As there.
 
     Raises:
         UserError: If arguments are out of range or do not go together, listing all of them.
+
+    Example:
+        >>> from realuid_lightning.networks import MLP
+        >>> teacher = MLP([2], width=32)
+        >>> module = RealUIDModule(teacher, teacher_ckpt=None, alpha=0.98, beta=0.96)
+        >>> module.generator(torch.randn(5, 2)).shape
+        torch.Size([5, 2])
     """
+
+    role: ClassVar[Literal["generator"]] = "generator"
+    averaged: ClassVar[str | None] = "generator"
+    fake: nn.Module
 
     def __init__(
         self,
@@ -57,177 +100,279 @@ class RealUIDModule(DistillationModule):
         gamma: float | None = None,
         divergence: Divergence | None = None,
         gan: GAN | None = None,
-        **distillation: Any,
+        objective: Objective | None = None,
+        teacher_ema: float | None = None,
+        path: MatchingPath | None = None,
+        fake_steps: int = 5,
+        fake_network: nn.Module | None = None,
+        fake_init: Literal["teacher", "random"] = "teacher",
+        fake_frozen: Sequence[str] = (),
+        generator_network: nn.Module | None = None,
+        generator_init: Literal["teacher", "random"] = "teacher",
+        generator_ckpt: str | None = None,
+        generator_ema: float | None = None,
+        generator_frozen: Sequence[str] = (),
+        generator_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
+        generator_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
+        fake_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
+        fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
+        clip: float | None = 1.0,
+        accumulate: int = 1,
+        sampling_steps: int = 1,
+        ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
+        evaluate: list[str] | None = None,
+        predict_with: str | None = None,
+        eval_batch_size: int = 64,
+        max_skips: int = 10,
+        compile: bool = False,  # noqa: A002 - what the user calls it
+        channels_last: bool = False,
+        fresh_optimizers: bool = False,
     ) -> None:
-        with gathering_faults():
-            super().__init__(network, teacher_ckpt, **distillation)
-            self.alpha, self.beta = alpha, beta
-            self.gamma = None if gamma == alpha else gamma  # which is the same, without the teacher's fake steps
-            self.divergence = divergence if divergence is not None else SquaredDistance()
-            self.gan = gan
-            self._check_objective()
-            if gan is not None:
-                self.fake = HeadedNetwork(self.fake)
-
-    def _check_objective(self) -> None:
-        faults, name = Faults("RealUIDModule"), type(self.divergence).__name__
-        faults.finite(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
-        faults.unless(0 < self.alpha <= 1, f"alpha must be in (0, 1], got {self.alpha}")
-        faults.unless(
-            self.gamma is None or isinstance(self.divergence, SquaredDistance),
-            f"gamma belongs to the squared distance, but divergence is {name}: leave one of them out",
+        super().__init__(
+            path, ema, evaluate, predict_with, eval_batch_size, max_skips, compile, channels_last, fresh_optimizers
         )
-        everywhere = self.gan is not None and self.gan.t_range == (0.0, 1.0)
-        faults.unless(
-            not self.divergence.needs_logits or everywhere,
-            f"divergence {name} reads density ratios off a discriminator that has learnt them at all times: set "
-            "gan to GAN with t_range [0, 1]",
+        self.automatic_optimization = False
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.teacher_ckpt, self.teacher_ema = teacher_ckpt, teacher_ema
+        self.generator_ckpt, self.generator_ema = generator_ckpt, generator_ema
+        self.fake_init, self.generator_init = fake_init, generator_init
+        self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule
+        self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
+        self.fake_steps, self.sampling_steps, self.accumulate, self.clip = fake_steps, sampling_steps, accumulate, clip
+        self._started = False
+        faults = self._faults
+        faults.extend(distillation_faults(self))
+        chosen = faults.attempt(lambda: objective_of(objective, alpha, beta, gamma, divergence, gan))
+        fake = Role("fake", fake_network, fake_init, fake_frozen)
+        start = generator_init if generator_ckpt is None else "file"
+        generator = Role("generator", generator_network, start, generator_frozen)
+        # Where coefficients are refused, all else is checked with those of UID.
+        checked = chosen or objective_of(objective, 1.0, 1.0, None, divergence, gan)
+        given = teacher_ckpt is not None
+        roles = faults.attempt(
+            lambda: cast_roles(network, (fake, generator), checked, self.path, sampling_steps, given)
         )
-        if self.divergence.needs_signal_to_noise:
-            try:
-                self.path.signal_to_noise(torch.tensor([self.path.generator_start]))
-            except UserError as error:
-                faults.unless(False, str(error))
+        if roles is not None:
+            self.teacher, self.fake, self.generator = roles
+            fake_names, generator_names = ((f"{each}_optimizer", f"{each}_schedule") for each in ("fake", "generator"))
+            faults.extend(optimizer_faults(self.fake, fake_optimizer, fake_schedule, fake_names))
+            faults.extend(optimizer_faults(self.generator, generator_optimizer, generator_schedule, generator_names))
         faults.raise_any()
+        assert chosen is not None
+        self.objective = chosen
+        self.ema = EMA(self.generator, self.ema_decays)
 
     @property
-    def fake_network(self) -> nn.Module:
-        """The teacher-shaped network of the fake model, without the discriminator's head."""
-        return self.fake.network if isinstance(self.fake, HeadedNetwork) else self.fake
+    def architecture(self) -> nn.Module:
+        """The teacher's network."""
+        return self.teacher.network
 
     @property
-    def matches_real(self) -> bool:
-        """Whether the fake model is matched to real samples at these coefficients."""
-        return needs_real(self.alpha, self.beta, self.alpha if self.gamma is None else self.gamma)
+    def trained(self) -> dict[str, nn.Module]:
+        """The fake model and the generator."""
+        return {"fake": self.fake, "generator": self.generator}
 
-    # ------------------------------------------------------------------------------------------- parts of a loss
-
-    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Batch:
-        """Fill what the loader left open, with the times at which the discriminator looks."""
-        batch = super().draw(batch, rng, sample_t)
-        if self.gan is None or batch.t_judged is not None:
-            return batch
-        assert batch.t is not None
-        u = torch.rand(batch.t.shape, generator=rng, device=self.device, dtype=batch.t.dtype)
-        return batch._replace(t_judged=self.gan.times(u, self.path.t_range))
-
-    def generated(self, batch: Batch) -> Tensor:
-        """Return the generator's samples of a filled batch, ``(B, *D)``."""
-        assert batch.z is not None
-        return self.generator.practise(batch.z, batch.y, self.source(batch), batch.renoise)
-
-    def sample(self, batch: Batch, x1: Tensor, t: Tensor | None = None) -> PathSample:
-        """Return the point of the path towards ``x1`` at the batch's times, or at ``t``; with the batch's noise."""
-        assert batch.t is not None
-        assert batch.x0 is not None
-        return self.path.sample(batch.t if t is None else t, batch.x0, x1, batch.eps)
-
-    def predict(self, network: nn.Module, sample: PathSample, batch: Batch) -> Tensor:
-        """Return a network's prediction of the target at a point of the path, ``(B, *D)``."""
-        return self.path.predict(network, sample.t, sample.xt, batch.y, self.source(batch))
-
-    def _joined(self, batch: Batch, samples: list[PathSample]) -> tuple[PathSample, Batch]:
-        """Return several draws of one batch in a row, and a batch with the labels and sources that belong to them."""
-        if len(samples) == 1:
-            return samples[0], batch
-        y, x0 = (
-            None if field is None else torch.cat([field] * len(samples)) for field in (batch.y, self.source(batch))
-        )
-        t, xt, target = (torch.cat(parts) for parts in zip(*samples, strict=True))
-        return PathSample(t, xt, target), Batch(y=y, x0=x0)
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches that one training step consumes: one an update."""
+        return self.fake_steps + 1
 
     # ---------------------------------------------------------------------------------------------------- losses
 
-    def fake_loss(self, batch: Batch) -> Tensor:
-        """Return what the fake model minimises on a filled batch; no gradient reaches the generator.
+    def fake_loss(self, batch: Draws) -> Tensor:
+        """Return what the fake model minimises; no gradient reaches the generator.
 
         Args:
-            batch: One micro-batch, as ``draw`` fills it.
+            batch: One micro-batch, with every draw made.
         """
         with torch.no_grad():
             x1 = self.generated(batch)
-            matched = [self.sample(batch, x1)]
-        if self.matches_real:
-            assert batch.x1 is not None
-            matched.append(self.sample(batch, batch.x1))
-        if self.gan is None:
-            sample, rows = self._joined(batch, matched)
-            return self._matching_loss(matched, self.predict(self.fake, sample, rows), batch)
-        prediction, logits = self._judged(batch, matched, x1)
-        judged = discriminator_loss(*logits.chunk(2))
-        return self._matching_loss(matched, prediction, batch) + self.gan.discriminator_weight * judged
+        game = self.game(batch, x1)
+        self.objective.prepare_fake(game)
+        return self.objective.fake(game)
 
-    def _judged(self, batch: Batch, matched: list[PathSample], x1: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predictions at ``matched``, and logits of generated and real samples, by one forward."""
-        assert batch.x1 is not None
-        ends = [self.sample(batch, end, batch.t_judged) for end in (x1, batch.x1)]
-        everything, rows = self._joined(batch, [*matched, *ends])
-        t, xt, _ = everything
-        time, point = self.path.inputs(t, xt, rows.x0)
-        raw, logits = self.fake(time, point, rows.y, judged=2 * batch.size)
-        return self.path.output(t[: len(raw)], xt[: len(raw)], raw), logits
-
-    def _matching_loss(self, matched: list[PathSample], prediction: Tensor, batch: Batch) -> Tensor:
-        """Return the fake model's part of RealUID, given its predictions on the generated and the real half."""
-        generated, real = matched[0], matched[-1]
-        weight = self.path.weight(generated.t)
-        if not self.matches_real:
-            return fake_loss(prediction, generated.target, None, None, alpha=1.0, beta=1.0, weight=weight)
-        halves = prediction.chunk(2)
-        if self.gamma is None:
-            return fake_loss(
-                halves[0], generated.target, halves[1], real.target, alpha=self.alpha, beta=self.beta, weight=weight
-            )
-        with torch.no_grad():
-            teacher = self.predict(self.teacher, *self._joined(batch, matched)).chunk(2)
-        return general_fake_loss(
-            halves[0],
-            teacher[0],
-            generated.target,
-            halves[1],
-            teacher[1],
-            real.target,
-            alpha=self.alpha,
-            beta=self.beta,
-            gamma=self.gamma,
-            weight=weight,
-        )
-
-    def generator_loss(self, batch: Batch) -> Tensor:
-        """Return what the generator minimises on a filled batch; gradients flow through ``xt`` and the target.
+    def generator_loss(self, batch: Draws) -> Tensor:
+        """Return what the generator minimises; gradients flow through its samples, ``xt`` and the target.
 
         In training the fake model's weights are frozen around this call and its backward pass. An override stands in
-        for ``divergence``, ``gamma`` and ``gan`` too; ``super().generator_loss(batch)`` keeps them.
+        for the objective; ``super().generator_loss(batch)`` keeps it.
 
         Args:
-            batch: One micro-batch, as ``draw`` fills it.
+            batch: One micro-batch, with every draw made.
         """
-        x1 = self.generated(batch)
-        sample = self.sample(batch, x1)
-        with torch.set_grad_enabled(self.divergence.through_networks and torch.is_grad_enabled()):
-            teacher = self.predict(self.teacher, sample, batch)
-            fake = self.predict(self.fake, sample, batch)
-            logits = self._logits(sample, batch) if self.divergence.needs_logits else None
-        weight = self.path.weight(sample.t)
-        if self.gamma is not None:
-            loss = general_generator_loss(
-                teacher, fake, sample.target, alpha=self.alpha, beta=self.beta, gamma=self.gamma, weight=weight
+        game = self.game(batch, self.generated(batch))
+        self.objective.prepare_generator(game)
+        return self.objective.generator(game)
+
+    def game(self, batch: Draws, x1: Tensor) -> Game:
+        """Return what an objective plays on: the batch and the generator's samples ``x1`` of it, ``(B, *D)``."""
+        return Game(self.path, self.teacher, self.fake, batch, x1, self.global_step)
+
+    def generated(self, batch: Draws) -> Tensor:
+        """Return the generator's samples, ``(B, *D)``."""
+        return self.generator.rollout(batch.z, batch.y, self.source(batch), batch.renoise)
+
+    def sample(self, batch: Draws, x1: Tensor, t: Tensor | None = None) -> PathSample:
+        """Return the point of the path towards ``x1`` at the batch's times, or at ``t``; with the batch's noise."""
+        return self.path.sample(batch.t if t is None else t, batch.x0, x1, batch.eps)
+
+    def predict(self, network: nn.Module, sample: PathSample, batch: Draws) -> Tensor:
+        """Return a network's prediction of the target at a point of the path, ``(B, *D)``."""
+        return self.path.predict(network, sample.t, sample.xt, batch.y, self.source(batch))
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Draws:
+        """Make every draw, with those of a several-step generator and of objectives that look at times of their own."""
+        draws = super().draw(batch, rng, sample_t)
+        if self.sampling_steps > 1:
+            shape = (draws.size, self.sampling_steps - 1, *draws.z.shape[1:])
+            draws = draws._replace(renoise=torch.randn(shape, generator=rng, device=self.device, dtype=draws.z.dtype))
+        if self.objective.looks_elsewhere:
+            u = torch.rand(draws.t.shape, generator=rng, device=self.device, dtype=draws.t.dtype)
+            draws = draws._replace(u=u)
+        return draws
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Make one cycle: ``fake_steps`` fake updates, each from its own micro-batch, then one generator update."""
+        rng = self.rng(batch_idx)
+        fake_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
+        fake_schedule, generator_schedule = cast(list[LRScheduler], self.lr_schedulers())
+        *fake_batches, generator_batch = batch.chunk(self.micro_batches)
+        for fake_batch in fake_batches:
+            draws = self.draw(fake_batch, rng)
+            # The bare optimizer: Lightning would count its steps as training steps.
+            fake_loss, fake_norm = self._turn(fake_optimizer.optimizer, fake_schedule, self.fake_loss, draws, self.fake)
+        draws = self.draw(generator_batch, rng, self.path.generator_t)
+        with frozen_weights(self.fake):
+            generator_loss, generator_norm = self._turn(
+                generator_optimizer, generator_schedule, self.generator_loss, draws, self.generator
             )
-        else:
+        share_buffers(self.trained.values())
+        self.ema.update(self.generator)
+        self.log_dict({"train/generator_loss": generator_loss, "train/fake_loss": fake_loss}, prog_bar=True)
+        self.log_dict({"grad_norm/generator": generator_norm, "grad_norm/fake": fake_norm})
 
-            def denoise(prediction: Tensor) -> Tensor:
-                return self.path.denoise(sample.t, sample.xt, prediction, self.source(batch))
+    def _turn(
+        self,
+        optimizer: Optimizer | LightningOptimizer,
+        schedule: LRScheduler,
+        loss: Callable[[Draws], Tensor],
+        draws: Draws,
+        network: nn.Module,
+    ) -> tuple[Tensor, Tensor]:
+        """Make one update of ``network``, part by part of its batch; return its loss and gradient norm."""
+        optimizer.zero_grad()  # what the other network's loss might have left, if a subclass lets it
+        total: Tensor | float = 0.0
+        *earlier, last = draws.interleaved(self.accumulate)
+        for part in earlier:
+            with self._gradients_kept():
+                value = loss(part) / self.accumulate
+                self.manual_backward(self.guard.armed(value))
+            total = total + value.detach()
+        value = loss(last) if not earlier else loss(last) / self.accumulate
+        norm = self._update(optimizer, schedule, value, network)
+        return total + value.detach(), norm
 
-            ratio = self.path.signal_to_noise(sample.t) if self.divergence.needs_signal_to_noise else None
-            step = GeneratorStep(x1, sample.target, teacher, fake, denoise, weight, logits, ratio)
-            loss = self.divergence.loss(step, alpha=self.alpha, beta=self.beta)
-        if self.gan is None:
-            return loss
-        logits = self._logits(self.sample(batch, x1, batch.t_judged), batch)
-        return loss + self.gan.generator_weight * adversarial_generator_loss(logits)
+    def _update(
+        self, optimizer: Optimizer | LightningOptimizer, schedule: LRScheduler, loss: Tensor, network: nn.Module
+    ) -> Tensor:
+        """Add a loss's gradients, make one update of ``network``, and return its gradient norm before clipping."""
+        self.manual_backward(self.guard.armed(loss))
+        norm = clip_gradients(network.parameters(), self.clip)
+        self.guard.watch("fake" if network is self.fake else "generator", norm, optimizer)
+        optimizer.step()
+        optimizer.zero_grad()  # memory for the next forward
+        schedule.step()
+        return norm
 
-    def _logits(self, sample: PathSample, batch: Batch) -> Tensor:
-        """Return the discriminator's logits, ``(B,)``."""
-        time, point = self.path.inputs(sample.t, sample.xt, self.source(batch))
-        logits: Tensor = self.fake(time, point, batch.y, judged=len(point))[1]
-        return logits
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Return optimizers and schedules of the fake model and the generator, in this order."""
+        fake = self.fake_optimizer(self.fake.parameters())
+        generator = self.generator_optimizer(self.generator.parameters())
+        schedules: Any = [self.fake_schedule(fake), self.generator_schedule(generator)]
+        return [fake, generator], schedules
+
+    # ----------------------------------------------------------------------------------------------------- start
+
+    def setup(self, stage: str) -> None:
+        """Check the set-up, before any step is made."""
+        super().setup(stage)
+        for fault in turn_faults(self.trainer) if stage == "fit" else ():
+            raise UserError(fault)
+
+    def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
+        super()._check_data(data, faults)
+        for role, network in {"fake_network": bare(self.fake), "generator_network": self.generator.network}.items():
+            if not alike(network, self.teacher.network):
+                faults.extend(f"{role}: {fault}" for fault in disagreements(network, self.path, data))
+        if self.trainer.state.fn == "fit":
+            faults.extend(part_faults(self, data))
+
+    def start(self) -> None:
+        """Load the teacher, and start the fake model and the generator; a second call does nothing.
+
+        Raises:
+            UserError: If a checkpoint is missing, broken, of another architecture or of another framework.
+        """
+        if self._started:
+            return
+        if self.teacher_ckpt is not None:
+            self._load(self.teacher.network, self.teacher_ckpt, self.teacher_ema, "teacher")
+        weights = self.teacher.network.state_dict()
+        if self.fake_init == "teacher":
+            bare(self.fake).load_state_dict(weights)
+        if self.generator_ckpt is not None:
+            self._load(self.generator.network, self.generator_ckpt, self.generator_ema, "generator")
+        elif self.generator_init == "teacher":
+            self.generator.network.load_state_dict(weights)
+        self.ema.reset(self.generator)
+        self._started = True
+
+    def _load(self, network: nn.Module, file: str, ema: float | None, role: Literal["teacher", "generator"]) -> None:
+        weights = load_weights(file, role=role, ema=ema, path=self.path)
+        load_strictly(network, weights, f"{role}_ckpt {file}")
+
+    def on_fit_start(self) -> None:
+        """Load the teacher and start both other networks, unless a checkpoint has just filled all three."""
+        self.start()
+        super().on_fit_start()
+
+    def on_validation_start(self) -> None:
+        """Load and start as for training."""
+        self.start()
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the checkpoint; it holds every network, so the teacher's own file is not needed."""
+        super().on_load_checkpoint(checkpoint)
+        trained = checkpoint[RECORD].get("sampling_steps", 1)
+        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        if trained % self.sampling_steps or (training and trained != self.sampling_steps):
+            raise UserError(
+                f"ckpt_path: the generator was trained for {trained} sampling_steps, got {self.sampling_steps}: "
+                "training goes on with the same number, and evaluation with one that divides it"
+            )
+        self._started = True
+
+    def _record(self) -> dict[str, Any]:
+        made = self.generator.network
+        network = made.recorded() if isinstance(made, Recorded) else None
+        return {**super()._record(), "network": network, "sampling_steps": self.sampling_steps}
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def samplers(self) -> dict[str, Sampler]:
+        """Return the generator with its raw weights and with every average."""
+        generators = {"raw": self.generator, **self.ema.named()}
+        return {name: self._sampler(generator) for name, generator in generators.items()}
+
+    def _sampler(self, generator: nn.Module) -> Sampler:
+        def sample(batch: Batch) -> Tensor:
+            later = [self.noise(batch, step) for step in range(1, self.sampling_steps)]
+            renoise = torch.stack(later, 1) if later else None
+            samples: Tensor = generator(batch.z, batch.y, self.source(batch), renoise)
+            return samples
+
+        return sample

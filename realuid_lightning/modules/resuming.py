@@ -220,8 +220,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def lay_as_weights(optimizer: Optimizer) -> None:
-    """Give an optimizer's states the order in memory of their weights, which fused kernels take for granted.
+def match_memory_format(optimizer: Optimizer) -> None:
+    """Give an optimizer's states the memory format of their weights, which fused kernels take for granted.
 
     Raises:
         UserError: If moments have another shape than their weights: those kernels would read beyond them.

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from realuid_lightning.data import Batch
+from realuid_lightning.data import Batch, Draws
 from realuid_lightning.errors import Faults
 from realuid_lightning.losses import matching_loss
 from realuid_lightning.modules.base import MatchingModule, Sampler
@@ -33,7 +33,17 @@ class TeacherModule(MatchingModule):
         schedule: Makes its learning-rate schedule, stepped once an update; constant by default.
         solver: Multi-step sampler of validation and prediction; Euler when None.
         sampling_steps: Numbers of solver steps that validation measures; 1 is the one-step generator's start.
-        matching: Options of ``MatchingModule``: ``ema``, ``evaluate``, ``compile`` and others.
+        ema: Decays of the averages that are kept, each in [0, 1).
+        evaluate: As in ``MatchingModule``, like all that follow.
+        predict_with: As there.
+        eval_batch_size: As there.
+        max_skips: As there.
+        compile: As there.
+        channels_last: As there.
+        fresh_optimizers: As there.
+
+    Raises:
+        UserError: If arguments are out of range, listing all of them.
     """
 
     role: ClassVar[Literal["teacher"]] = "teacher"
@@ -47,23 +57,30 @@ class TeacherModule(MatchingModule):
         schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=0),
         solver: Solver | None = None,
         sampling_steps: list[int] = [1, 50],  # noqa: B006 - the default is shown by --help; never mutated
-        **matching: Any,
+        ema: list[float] = [0.999],  # noqa: B006 - likewise
+        evaluate: list[str] | None = None,
+        predict_with: str | None = None,
+        eval_batch_size: int = 64,
+        max_skips: int = 10,
+        compile: bool = False,  # noqa: A002 - what the user calls it
+        channels_last: bool = False,
+        fresh_optimizers: bool = False,
     ) -> None:
-        super().__init__(path, **matching)
-        faults = Faults("TeacherModule")
+        super().__init__(
+            path, ema, evaluate, predict_with, eval_batch_size, max_skips, compile, channels_last, fresh_optimizers
+        )
+        faults = self._faults
         faults.unless(bool(sampling_steps), "sampling_steps must name at least one number of steps, got none")
         for steps in sampling_steps:
             faults.unless(steps >= 1, f"sampling_steps must be at least 1, got {steps}")
-        faults.raise_any()
         self.network = network = trainable(network)
-        self.ema = EMA(network, self.ema_decays)
         self.optimizer = optimizer
         self.schedule = schedule
         self.solver = solver or Euler()
         self.sampling_steps = list(sampling_steps)
-        for fault in optimizer_faults(network, optimizer, schedule, closure=True):
-            faults.unless(False, fault)
+        faults.extend(optimizer_faults(network, optimizer, schedule, closure=True))
         faults.raise_any()
+        self.ema = EMA(network, self.ema_decays)
 
     @property
     def architecture(self) -> nn.Module:
@@ -81,8 +98,7 @@ class TeacherModule(MatchingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the matching loss of one batch."""
-        batch = self.draw(batch, self.rng(batch_idx))
-        loss = self.matching_loss(batch)
+        loss = self.matching_loss(self.draw(batch, self.rng(batch_idx)))
         self.log("train/loss", loss.detach(), prog_bar=True)
         return self.guard.armed(loss)
 
@@ -92,11 +108,14 @@ class TeacherModule(MatchingModule):
         self.guard.watch("network", norm, optimizer)
         self.log("grad_norm/network", norm)
 
-    def matching_loss(self, batch: Batch) -> Tensor:
-        """Return ``E w_t |f(t, xt) - c|^2`` of a filled batch."""
-        assert batch.t is not None
-        assert batch.x0 is not None
-        assert batch.x1 is not None
+    def matching_loss(self, batch: Draws) -> Tensor:
+        """Return ``E w_t |f(t, xt) - c|^2`` of a batch with every draw made.
+
+        Raises:
+            ValueError: If the loader gave no real samples.
+        """
+        if batch.x1 is None:
+            raise ValueError("a teacher trains on real samples: the loader must give x1, got None")
         sample = self.path.sample(batch.t, batch.x0, batch.x1, batch.eps)
         prediction = self.path.predict(self.network, sample.t, sample.xt, batch.y, self.source(batch))
         return matching_loss(prediction, sample.target, self.path.weight(sample.t))

@@ -4,9 +4,9 @@ from realuid_lightning.networks.blocks import Encoding
 from realuid_lightning.networks.dit import DiT
 from realuid_lightning.networks.edm import DhariwalUNet, SongUNet
 from realuid_lightning.networks.edm2 import EDM2UNet
-from realuid_lightning.networks.frozen import Frozen, frozen_weights, trainable
-from realuid_lightning.networks.generator import OneStepGenerator
-from realuid_lightning.networks.headed import HeadedNetwork
+from realuid_lightning.networks.frozen import Frozen, freeze, frozen_weights, trainable
+from realuid_lightning.networks.generator import Generator
+from realuid_lightning.networks.headed import HeadedNetwork, MiddleHead, bare
 from realuid_lightning.networks.mlp import MLP
 from realuid_lightning.networks.preconditioned import VENetwork, VPNetwork
 from realuid_lightning.networks.unet import UNet
@@ -18,12 +18,15 @@ __all__ = [
     "EDM2UNet",
     "Encoding",
     "Frozen",
+    "Generator",
     "HeadedNetwork",
-    "OneStepGenerator",
+    "MiddleHead",
     "SongUNet",
     "UNet",
     "VENetwork",
     "VPNetwork",
+    "bare",
+    "freeze",
     "frozen_weights",
     "trainable",
 ]

@@ -1,6 +1,7 @@
 """Networks that are read but not trained."""
 
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +49,25 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, required in before:
             parameter.requires_grad_(required)
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Keep weights from training whose names match a pattern, and return what is wrong with the patterns.
+
+    Args:
+        network: The network, changed in place.
+        patterns: Shell-style patterns of parameter names, such as ``input_blocks.*`` or ``*.qkv.*``.
+    """
+    names = [name for name, weight in network.named_parameters() if weight.requires_grad]
+    frozen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+    faults = [f"no weight is called {each!r}" for each in patterns if not fnmatch.filter(names, each)]
+    if faults:
+        return [f"{fault}; there are {', '.join(names[:3])}, ..." for fault in faults]
+    if names and len(frozen) == len(names):
+        return [f"{', '.join(patterns)} leaves no weight to train: freeze fewer"]
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(weight.requires_grad and name not in frozen)
+    return []
 
 
 def trainable(network: nn.Module) -> nn.Module:

@@ -1,22 +1,23 @@
-"""One-step generators, and generators of a few steps."""
+"""Generators of one step, or of a few."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from realuid_lightning.conditions import Condition, rows
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath
 
 
-class OneStepGenerator(nn.Module):
-    """Makes a sample from a latent by one call of a teacher-shaped network: ``x1 = G(z, y)``.
+class Generator(nn.Module):
+    """Makes a sample from a latent by one call of a network, or by a few: ``x1 = G(z, y)``.
 
     What that call is (``z + f(0, z)`` on the linear flow path) is the path's to say: ``MatchingPath.one_step``. With
     more ``steps`` the same network is called at as many times of the path: every guess of ``x1`` is noised to the next
     time and guessed anew (arXiv 2405.14867, section 4.4).
 
     Args:
-        network: Teacher-shaped network, usually started from the teacher's weights.
+        network: Network of the framework, usually started from the teacher's weights.
         path: The framework.
         steps: Number of network calls that a sample takes, at least 1.
 
@@ -27,7 +28,7 @@ class OneStepGenerator(nn.Module):
     def __init__(self, network: nn.Module, path: MatchingPath, steps: int = 1) -> None:
         super().__init__()
         if steps < 1:
-            raise UserError(f"OneStepGenerator: steps must be at least 1, got {steps}")
+            raise UserError(f"Generator: steps must be at least 1, got {steps}")
         self.network = network
         self.path = path
         self.steps = steps
@@ -35,25 +36,25 @@ class OneStepGenerator(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "b *d"],
-        y: Int64[Tensor, " b"] | None = None,
+        y: Condition | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
         renoise: Float[Tensor, "b k *d"] | None = None,
-        practise: bool = False,
+        rollout: bool = False,
     ) -> Float[Tensor, "b *d"]:
         """Return generated samples, ``(B, *D)``.
 
         Args:
             z: Standard normal latent.
-            y: Labels of a class-conditional network, else None.
+            y: Condition of a conditional network, else None.
             x0: Source-domain sample of a translating framework, else None.
             renoise: Standard normal noise of the later steps, ``(B, steps - 1, *D)``; drawn from torch's global
                 generator when None.
-            practise: Whether to make samples to train on, as the method of this name says, which calls this one:
-                distributed training follows calls of the module alone.
+            rollout: Make samples to train on, as the method of this name says. It calls this one, because distributed
+                training follows calls of the module alone.
         """
-        if practise and self.steps > 1:
+        if rollout and self.steps > 1:
             assert renoise is not None
-            return self._practised(z, y, x0, renoise)
+            return self._rolled_out(z, y, x0, renoise)
         x1 = self.path.one_step(self.network, z, y, x0)
         for k, time in enumerate(self.path.levels(self.steps)[1:]):
             if renoise is None:
@@ -63,10 +64,10 @@ class OneStepGenerator(nn.Module):
             x1 = self.path.guess(self.network, t, self.path.noised(t, noise, x1, x0), y, x0, noise)
         return x1
 
-    def practise(
+    def rollout(
         self,
         z: Float[Tensor, "b *d"],
-        y: Int64[Tensor, " b"] | None = None,
+        y: Condition | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
         renoise: Float[Tensor, "b k *d"] | None = None,
     ) -> Float[Tensor, "b *d"]:
@@ -75,11 +76,11 @@ class OneStepGenerator(nn.Module):
         The steps before it are the generator's own, without a graph, so that training sees what sampling will see.
         Arguments as those of ``forward``; ``renoise`` must be given for more than one step.
         """
-        samples: Tensor = self(z, y, x0, renoise, practise=True)
+        samples: Tensor = self(z, y, x0, renoise, rollout=True)
         return samples
 
-    def _practised(self, z: Tensor, y: Tensor | None, x0: Tensor | None, renoise: Tensor) -> Tensor:
-        """Make the samples of ``practise`` for more than one step."""
+    def _rolled_out(self, z: Tensor, y: Condition | None, x0: Tensor | None, renoise: Tensor) -> Tensor:
+        """Make the samples of ``rollout`` for more than one step."""
         places = torch.arange(len(z), device=z.device)
         step = places * self.steps // len(z)
         # Not from a list: that would copy from the host, and wait for the device.
@@ -89,7 +90,7 @@ class OneStepGenerator(nn.Module):
         with torch.no_grad():
             for k in range(self.steps - 1):
                 later = slice(-(-(k + 1) * len(z) // self.steps), None)  # the rows whose step comes after k
-                labels, source = (None if field is None else field[later] for field in (y, x0))
+                labels, source = rows(y, later), None if x0 is None else x0[later]
                 now, then = times[k].expand(len(xt[later])), times[k + 1].expand(len(xt[later]))
                 x1 = self.path.guess(self.network, now, xt[later], labels, source, noises[later, k])
                 xt[later] = self.path.noised(then, noises[later, k + 1], x1, source)

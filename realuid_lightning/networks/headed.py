@@ -1,90 +1,105 @@
 """A network that also judges its inputs, for distillation joined with a GAN."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.networks.blocks import Norm, zeroed
+from realuid_lightning.networks.blocks import Encoding, Norm, zeroed
 from realuid_lightning.recorded import Recorded
 
-_NEEDS = ("encode", "decode", "shape", "middle_shape")
+
+class MiddleHead(nn.Sequential):
+    """Layers from the features in a network's middle to one logit a sample.
+
+    A map is halved by convolutions until at most two pixels are left on each side, then averaged. Every parameter
+    takes part whatever the size. It ends in a layer of zeros, so every logit starts at 0, which stands for equal
+    densities of real and generated samples.
+
+    Args:
+        network: Its ``middle_shape`` is (channels,) or (channels, height, width).
+
+    Raises:
+        UserError: If the middle has another number of dimensions, or is not told.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(*_layers(*_middle_shape(network)))
+
+    def forward(self, encoding: Encoding) -> Float[Tensor, " b"]:
+        """Return the logits of a network's encodings."""
+        logits: Tensor = super().forward(encoding.middle)  # type: ignore[no-untyped-call]
+        return logits.squeeze(1)
 
 
 class HeadedNetwork(Recorded, nn.Module):
-    """A teacher-shaped network with a head on its middle that tells real samples from generated ones.
+    """A teacher-shaped network with a head on its encoding that tells real samples from generated ones.
 
     Predicting and judging share the lower half of the network (DMD2: Yin et al. 2024, arXiv 2405.14867, section 4.3).
-    The head ends in a layer of zeros, so every logit starts at 0, which stands for equal densities of both kinds.
     State-dict keys are ``network.*`` and ``head.*``.
 
     Args:
         network: Any network with these members, as ``UNet`` and ``MLP`` have them: ``encode(t, x, y)``, which returns
-            an ``Encoding``; ``decode(encoding)``, which makes the prediction of it; ``shape`` of a sample; and
-            ``middle_shape``, the shape of ``Encoding.middle`` without the batch: (channels,) or
-            (channels, height, width).
+            an ``Encoding``; ``decode(encoding)``, which makes the prediction of it; and ``shape`` of a sample.
+        head: Turns the ``Encoding`` of some rows into their logits, ``(rows,)`` or ``(rows, K)``; a ``MiddleHead`` when
+            None.
 
     Raises:
-        UserError: If the network lacks one of these, or its middle has another number of dimensions.
+        UserError: If the network lacks one of these, or can carry no ``MiddleHead`` where that is meant.
     """
 
     network: Any  # a module, whose members beyond those of nn.Module are checked on construction
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, head: nn.Module | None = None) -> None:
         super().__init__()
-        faults = Faults("HeadedNetwork")
-        missing = [name for name in _NEEDS if not hasattr(network, name)]
-        faults.unless(
-            not missing,
-            f"network must have {', '.join(_NEEDS)} to carry a head, but {type(network).__name__} lacks "
-            f"{', '.join(missing)}",
-        )
-        middle = tuple(getattr(network, "middle_shape", ()))
-        faults.unless(
-            len(middle) in (1, 3) or "middle_shape" in missing,
-            f"middle_shape of the network must be (channels,) or (channels, height, width), got {middle}",
-        )
-        faults.raise_any()
-
+        _check(network, "encode", "decode", "shape", *(["middle_shape"] if head is None else []))
         self.network = network
         self.shape: tuple[int, ...] = tuple(self.network.shape)
         self.num_classes: int | None = getattr(network, "num_classes", None)
         self.condition_channels: int = getattr(network, "condition_channels", 0)
-        self.head = _head(*middle)
+        self.head = MiddleHead(network) if head is None else head
 
     def forward(
         self,
         t: Float[Tensor, " b"],
         x: Float[Tensor, "b *i"],
-        y: Int64[Tensor, " b"] | None = None,
+        y: Condition | None = None,
+        predicted: int | None = None,
         judged: int = 0,
-    ) -> Float[Tensor, "b *d"] | tuple[Float[Tensor, "p *d"], Float[Tensor, " judged"]]:
-        """Predict the matching target for the first rows, and judge the last ones.
+    ) -> Float[Tensor, "b *d"] | tuple[Float[Tensor, "p *d"], Float[Tensor, "judged *k"]]:
+        """Predict the matching target for the first rows, and judge the last ones; both, where these overlap.
 
-        Both happen in one call, as distributed training needs it: DDP follows one forward to one backward pass. With
-        rows of both kinds every parameter gets a gradient. With ``judged=0`` the head gets none, and when all rows are
-        judged, the upper half of the network gets none, which plain DDP refuses.
+        All happens in one call and from one encoding, as distributed training needs it: DDP follows one forward to one
+        backward pass. With ``judged=0`` the head gets no gradient, and with ``predicted=0`` the upper half of the
+        network gets none, which plain DDP refuses.
 
         Args:
             t: Time of each row, in [0, 1].
             x: Points on the path, as the network takes them: first those to predict for, then those to judge.
-            y: Class labels of all rows, exactly when the network has classes.
+            y: The condition of all rows, exactly when the network takes one.
+            predicted: Number of rows to predict for, in [0, B]; those that are not judged when None.
             judged: Number of rows to judge, in [0, B].
 
         Returns:
             With ``judged=0`` what the network itself returns, ``(B, *shape)``. Else the prediction for the first rows,
-            ``(B - judged, *shape)``, and the logits of the last ones, ``(judged,)``, in float32 or wider.
+            ``(predicted, *shape)``, and the logits of the last ones, ``(judged,)`` or ``(judged, K)``, in float32 or
+            wider.
 
         Raises:
-            UserError: If ``judged`` is out of range, or the network refuses its inputs.
+            UserError: If the numbers of rows are out of range, or the network refuses its inputs.
         """
+        predicted = len(x) - judged if predicted is None else predicted
         if not 0 <= judged <= len(x):
             raise UserError(f"judged must be in [0, {len(x)}], the number of rows, got {judged}")
+        if not len(x) - judged <= predicted <= len(x):
+            raise UserError(
+                f"predicted must be in [{len(x) - judged}, {len(x)}], as {judged} are judged, got {predicted}"
+            )
         encoding = self.network.encode(t, x, y)
-        predicted = len(x) - judged
         if judged == 0:
             prediction: Tensor = self.network.decode(encoding).to(x.dtype)
             return prediction
@@ -92,20 +107,40 @@ class HeadedNetwork(Recorded, nn.Module):
             prediction = x.new_empty(0, *self.shape)
         else:
             prediction = self.network.decode(encoding.rows(slice(predicted))).to(x.dtype)
-        logits: Tensor = self.head(encoding.middle[predicted:]).squeeze(1)
+        logits: Tensor = self.head(encoding.rows(slice(len(x) - judged, None)))
         return prediction, logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _head(channels: int, *size: int) -> nn.Sequential:
-    """Make the layers from the features in the middle to ``(B, 1)`` logits.
+def bare(network: nn.Module) -> nn.Module:
+    """Return a fake model's network without a discriminator's head."""
+    return network.network if isinstance(network, HeadedNetwork) else network
 
-    A map is halved by convolutions until at most two pixels are left on each side, then averaged. Every parameter
-    takes part whatever the size.
 
-    Args:
-        channels: Number of features.
-        size: Height and width of a map; nothing for vectors.
-    """
+def _check(network: nn.Module, *needs: str) -> None:
+    """Refuse a network that lacks a member."""
+    faults = Faults("HeadedNetwork")
+    missing = [name for name in needs if not hasattr(network, name)]
+    faults.unless(
+        not missing,
+        f"network must have {', '.join(needs)} to carry a head, but {type(network).__name__} lacks "
+        f"{', '.join(missing)}",
+    )
+    faults.raise_any()
+
+
+def _middle_shape(network: nn.Module) -> tuple[int, ...]:
+    _check(network, "encode", "decode", "shape", "middle_shape")
+    middle = tuple(cast(Any, network).middle_shape)
+    faults = Faults("MiddleHead")
+    faults.unless(
+        len(middle) in (1, 3),
+        f"middle_shape of the network must be (channels,) or (channels, height, width), got {middle}",
+    )
+    faults.raise_any()
+    return middle
+
+
+def _layers(channels: int, *size: int) -> list[nn.Module]:
     if size:
         layers: list[nn.Module] = [_norm(channels), nn.SiLU()]
         side = max(size)
@@ -115,7 +150,7 @@ def _head(channels: int, *size: int) -> nn.Sequential:
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     else:
         layers = [nn.LayerNorm(channels), nn.SiLU()]
-    return nn.Sequential(*layers, nn.Linear(channels, channels), nn.SiLU(), zeroed(nn.Linear(channels, 1)))
+    return [*layers, nn.Linear(channels, channels), nn.SiLU(), zeroed(nn.Linear(channels, 1))]
 
 
 def _norm(channels: int) -> Norm:

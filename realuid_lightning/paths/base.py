@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths.sample import Network, PathSample, Samples, Times, expand
 from realuid_lightning.recorded import Recorded
@@ -142,7 +143,7 @@ class MatchingPath(Recorded, ABC):
         network: Network,
         t: Times,
         xt: Samples,
-        y: Int64[Tensor, " b"] | None = None,
+        y: Condition | None = None,
         x0: Samples | None = None,
         z: Samples | None = None,
     ) -> Samples:
@@ -233,7 +234,7 @@ class MatchingPath(Recorded, ABC):
         self,
         network: Network,
         z: Samples,
-        y: Int64[Tensor, " b"] | None = None,
+        y: Condition | None = None,
         x0: Samples | None = None,
     ) -> Samples:
         """Generate ``x1`` from the latent ``z`` by a single call of ``network``: its guess at ``generator_start``.
@@ -253,7 +254,7 @@ class MatchingPath(Recorded, ABC):
         network: Network,
         t: Times,
         xt: Samples,
-        y: Int64[Tensor, " b"] | None = None,
+        y: Condition | None = None,
         x0: Samples | None = None,
         z: Samples | None = None,
     ) -> Samples:

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
+
+from realuid_lightning.conditions import Condition
 
 Samples = Float[Tensor, "b *d"]
 Times = Float[Tensor, " b"]
@@ -13,7 +15,7 @@ Times = Float[Tensor, " b"]
 class Network(Protocol):
     """A network of a framework: ``prediction = network(t, xt, y)``."""
 
-    def __call__(self, t: Times, x: Samples, y: Int64[Tensor, " b"] | None = None) -> Samples:
+    def __call__(self, t: Times, x: Samples, y: Condition | None = None) -> Samples:
         """Predict the target at ``(t, xt)``, given labels or None."""
         ...
 

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import share
-from realuid_lightning.modules import DistillationModule, MatchingModule
+from realuid_lightning.modules import MatchingModule, RealUIDModule
 from realuid_lightning.planning.duration import training_steps, validation_count
 from realuid_lightning.planning.simulation import Context, Inputs, Simulation, Step, network_calls, updates
 from realuid_lightning.planning.sizes import NetworkSize, checkpoint_size, network_sizes, size_of
@@ -150,7 +150,7 @@ def make_plan(setting: Setting) -> Plan:
 def _gradients(setting: Setting, networks: list[NetworkSize]) -> int:
     """Return the bytes of all gradients that are there at once."""
     sizes = [network.gradients for network in networks]
-    in_turn = isinstance(setting.module, DistillationModule) and not _views(setting.trainer)
+    in_turn = isinstance(setting.module, RealUIDModule) and not _views(setting.trainer)
     return max(sizes) if in_turn else sum(sizes)
 
 
@@ -217,7 +217,7 @@ def alternatives(setting: Setting, plan: Plan, limit: int) -> Iterator[Alternati
     def with_peak(step: int) -> int:
         return plan.lasting + max(step, evaluation.peak if evaluation else 0)
 
-    least = module.sampling_steps if isinstance(module, DistillationModule) else 1
+    least = module.sampling_steps if isinstance(module, RealUIDModule) else 1
     small = max(min(setting.batch_size // 4, 8), least)
     if small < setting.batch_size:
         # Bytes are a straight line in the batch size: two points tell it.

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from realuid_lightning.data import Batch, MatchingDataModule
+from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import UserError
-from realuid_lightning.modules import DistillationModule, MatchingModule, TeacherModule
+from realuid_lightning.modules import MatchingModule, RealUIDModule, TeacherModule
 from realuid_lightning.networks import frozen_weights
 from realuid_lightning.planning.sizes import refilled
 
@@ -107,7 +107,7 @@ class Update(NamedTuple):
         frozen: What is frozen meanwhile.
     """
 
-    loss: Callable[[Batch], Tensor]
+    loss: Callable[[Draws], Tensor]
     network: nn.Module
     sample_t: Callable[[Tensor], Tensor] | None = None
     frozen: nn.Module | None = None
@@ -119,13 +119,13 @@ def updates(module: MatchingModule) -> dict[str, Update]:
     Raises:
         UserError: If the module is of a kind unknown to us.
     """
-    if isinstance(module, DistillationModule):
+    if isinstance(module, RealUIDModule):
         generator = Update(module.generator_loss, module.generator, module.path.generator_t, module.fake)
         return {"fake": Update(module.fake_loss, module.fake), "generator": generator}
     if isinstance(module, TeacherModule):
         return {"network": Update(module.matching_loss, module.network)}
     raise UserError(
-        f"plan: expected a TeacherModule or a DistillationModule, whose losses it can simulate, got "
+        f"plan: expected a TeacherModule or a RealUIDModule, whose losses it can simulate, got "
         f"{type(module).__name__}; derive yours from one of them"
     )
 
@@ -176,7 +176,7 @@ class Simulation:
             frozen = nullcontext() if update.frozen is None else frozen_weights(update.frozen)
             with frozen:
                 with self.context():
-                    loss = update.loss(module.draw(batch.rows(0, batch_size), torch.Generator(), update.sample_t))
+                    loss = update.loss(module.draw(batch.rows(slice(batch_size)), torch.Generator(), update.sample_t))
                     kept, forward = ledger.live - before, ledger.flops
                     if not module.automatic_optimization:  # then the module itself goes back, inside of the context
                         self._back(loss, update.network)

@@ -13,10 +13,10 @@ import realuid_lightning.strategies  # noqa: F401 - makes fsdp_per_network known
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation import Diagnostics, FIDCallback
-from realuid_lightning.losses import GAN
 from realuid_lightning.metrics import RawFeatures
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import UNet
+from realuid_lightning.objectives import GAN
 from realuid_lightning.running import RunCheckpoint
 
 FOLDER, PROCESSES, STRATEGY = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

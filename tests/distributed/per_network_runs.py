@@ -13,8 +13,9 @@ from torch import nn
 import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import GAN, fake_loss, generator_loss
+from realuid_lightning.losses import fake_loss, generator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.objectives import GAN
 
 OURS, SEARCHING = "ddp_per_network", "ddp_find_unused_parameters_true"
 FOLDER, PROCESSES = Path(sys.argv[1]), int(sys.argv[2])

@@ -28,7 +28,7 @@ import torch
 from helpers import fit, mlp, points
 from together import Together
 
-from realuid_lightning.losses import GAN
+from realuid_lightning.objectives import GAN
 from realuid_lightning.modules import RealUIDModule, Warmup
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from realuid_lightning.data import Batch
+from realuid_lightning.data import Draws
 
 KNOWN = 0.7  # the value of x0 where the network is shown it
 
@@ -120,7 +120,9 @@ class Moment:
         z, *x0, eps = numbers.T[..., None]
         x0 = torch.full_like(z, KNOWN) if self.known else x0[0]
         t = self.t.expand(len(z))
-        return Batch(x0=x0, z=z, t=t, eps=eps if self.path.noisy else None, t_judged=t)
+        first, last = self.path.t_range
+        u = (t - first) / (last - first)  # a discriminator that looks all over the range looks here, too
+        return Draws(x1=None, x0=x0, z=z, t=t, eps=eps if self.path.noisy else None, u=u)
 
 
 class Exact(nn.Module):
@@ -130,13 +132,13 @@ class Exact(nn.Module):
         super().__init__()
         self.moment, self.model, self.logits, self.shares = moment, model, logits, None
 
-    def forward(self, time, point, y=None, judged=0):
+    def forward(self, time, point, y=None, predicted=None, judged=0):
         path, xt = self.moment.path, point[:, :1] / self.moment.scale
         t = self.moment.t.expand(len(xt))
         zero, one = (path.output(t, xt, torch.full_like(xt, value)) for value in (0.0, 1.0))
-        predicted = len(xt) - judged
+        predicted = len(xt) - judged if predicted is None else predicted
         raw = self._shared((self.model(xt[:predicted]) - zero[:predicted]) / (one - zero)[:predicted])
-        return (raw, self._shared(self.logits(xt[predicted:]))[:, 0]) if judged else raw
+        return (raw, self._shared(self.logits(xt[len(xt) - judged :]))[:, 0]) if judged else raw
 
     def _shared(self, output):
         """Each row's gradient counts by its share, in every half of a batch."""
@@ -154,7 +156,7 @@ class Generator(nn.Module):
         self.mean, self.std = (nn.Parameter(torch.tensor(each, dtype=torch.float64)) for each in law[:2])
         self.tilt, self.shares = law.tilt, shares
 
-    def practise(self, z, y=None, x0=None, renoise=None):
+    def rollout(self, z, y=None, x0=None, renoise=None):
         x1 = Law(self.mean, self.std, self.tilt).sample(z, torch.zeros_like(z) if x0 is None else x0)
         if self.shares is not None and x1.requires_grad:
             x1.register_hook(lambda gradient: gradient * len(z) * self.shares[:, None])

@@ -12,9 +12,9 @@ from torch import nn
 import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
 from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import MLP
+from realuid_lightning.objectives import GAN
 from realuid_lightning.seeding import mix
 
 STRATEGIES = ("ddp_per_network", "fsdp_per_network", "ddp_find_unused_parameters_true")

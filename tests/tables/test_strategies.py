@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from realuid_lightning import strategies
-from realuid_lightning.modules import DistillationModule, MatchingModule, RealUIDModule, TeacherModule
+from realuid_lightning.modules import MatchingModule, RealUIDModule, TeacherModule
 
 RUNS = Path(__file__).parent / "strategy_runs.py"
 TABLE = runpy.run_path(str(RUNS), run_name="table")
@@ -42,7 +42,7 @@ LOCAL = {"gamma", "divergence", "fake_init", "teacher_ema", "generator_ckpt", "g
 LOCAL |= {"evaluate", "predict_with", "eval_batch_size", "max_skips", "fresh_optimizers"}
 OPTIONS = {
     name
-    for module in (MatchingModule, TeacherModule, DistillationModule, RealUIDModule)
+    for module in (MatchingModule, TeacherModule, RealUIDModule)
     for name, parameter in inspect.signature(module.__init__).parameters.items()
     if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
 }

@@ -2,9 +2,9 @@
 import pytest
 
 from realuid_lightning.errors import Faults, UserError, gathering_faults
-from realuid_lightning.losses import GAN, L2, PseudoHuber, SiD
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP, DiT
+from realuid_lightning.objectives import GAN, L2, PseudoHuber, SiD
 from realuid_lightning.paths import DiffusionPath, InterpolantPath, KarrasSchedule, VPSchedule
 
 

@@ -14,8 +14,8 @@ from realuid_lightning.evaluation.diagnostics import (
     nearest_distance,
     relative_gap,
 )
-from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule
+from realuid_lightning.objectives import GAN, Game
 
 
 def fit(module, folder, steps=2, **options):
@@ -31,14 +31,14 @@ def fit(module, folder, steps=2, **options):
 )
 def test_the_gap_is_that_of_the_generators_batch(options, tmp_path, monkeypatch):
     asked = []
-    real = RealUIDModule.predict
+    for who, real in (("teacher", Game.teacher), ("fake", Game.fake)):
 
-    def watch(self, which, sample, batch):
-        prediction = real(self, which, sample, batch)
-        asked.append((which is self.teacher, prediction.detach()))
-        return prediction
+        def watch(self, point, who=who, real=real):
+            prediction = real(self, point)
+            asked.append((who == "teacher", prediction.detach()))
+            return prediction
 
-    monkeypatch.setattr(RealUIDModule, "predict", watch)
+        monkeypatch.setattr(Game, who, watch)
     module = RealUIDModule(mlp(), None, alpha=0.9, beta=0.94, **{"fake_steps": 1, **options})
     trainer, diagnostics = fit(module, tmp_path, limit_val_batches=0)
     (of_teacher, teacher), (of_fake, fake) = asked[-2:]

@@ -8,8 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realuid_lightning.data import Draws
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import GAN, adversarial_generator_loss, discriminator_loss
+from realuid_lightning.losses import adversarial_generator_loss, discriminator_loss
+from realuid_lightning.objectives import GAN, Game
+from realuid_lightning.paths import FlowMatchingPath
 
 REAL, GENERATED = NormalDist(-0.4, 1.1), NormalDist(0.5, 0.8)
 
@@ -79,10 +82,18 @@ def test_large_logits_stay_finite(dtype):
     assert adversarial_generator_loss(large).item() == pytest.approx(wide[0].item() / 2, rel=1e-6)
 
 
+def nobody(t, x, y=None):
+    raise AssertionError("nobody is to be asked")
+
+
 @given(st.floats(0.0, 0.9), st.floats(0.01, 0.1), st.floats(0.0, 1.0), st.floats(0.0, 0.5), st.floats(0.6, 1.0))
 def test_times_lie_in_their_part_of_the_paths_range(low, width, u, start, end):
     high = min(low + width, 1.0)
-    times = GAN(t_range=[low, high]).times(torch.tensor([0.0, u, 1.0], dtype=torch.float64), (start, end))
+    path, draws = FlowMatchingPath(), torch.tensor([0.0, u, 1.0], dtype=torch.float64)
+    path.t_range = (start, end)
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    game = Game(path, nobody, nobody, Draws(x1=x, x0=x, z=x, t=draws, u=draws), x1=x)
+    times = game.generated_at(GAN(t_range=[low, high]).t_range).t
     expected = [start + (end - start) * part for part in (low, low + (high - low) * u, high)]
     assert times.tolist() == pytest.approx(expected, abs=1e-12)
 
@@ -90,7 +101,7 @@ def test_times_lie_in_their_part_of_the_paths_range(low, width, u, start, end):
 def test_defaults_are_a_published_pair_at_the_data_end():
     gan = GAN()
     assert (gan.generator_weight, gan.discriminator_weight) == (0.3, 1.0)
-    torch.testing.assert_close(gan.times(torch.tensor([0.0, 0.5]), (0.0, 1.0)), torch.tensor([0.8, 0.9]))
+    assert gan.t_range == (0.8, 1.0)
 
 
 def test_all_faults_are_told_at_once():

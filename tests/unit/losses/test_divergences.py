@@ -6,7 +6,10 @@ differentiated by autograd, with the exact fake model of every ``(mu, s)``. The 
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,18 +19,14 @@ from hypothesis import strategies as st
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import (
-    DMD,
-    L2,
     RATIO_RANGE,
-    GeneratorStep,
-    PseudoHuber,
-    SiD,
-    SquaredDistance,
     dmd_generator_loss,
     f_divergence_weight,
     generator_loss,
     normalising_weight,
 )
+from realuid_lightning.objectives import DMD, L2, Game, Point, PseudoHuber, SiD, SquaredDistance
+from realuid_lightning.paths import BridgePath, FlowMatchingPath
 
 ALL = {
     "squared": SquaredDistance(),
@@ -40,7 +39,7 @@ ALL = {
     "f_distill": DMD(f="jensen_shannon"),
 }
 every = pytest.mark.parametrize("divergence", ALL.values(), ids=ALL)
-THROUGH = [name for name, divergence in ALL.items() if divergence.through_networks]
+THROUGH = ["squared", "sid", "sid_plain", "pseudo_huber", "l2"]  # the others move samples alone
 BY_PATH_WEIGHT = ["squared", "sid_plain", "pseudo_huber", "l2"]
 F_DIVERGENCES = {
     "reverse_kl": lambda r: -torch.log(r),
@@ -52,6 +51,52 @@ F_DIVERGENCES = {
 }
 
 
+class Step(NamedTuple):
+    """What the networks answer in a generator step, all at the same ``(t, xt)``."""
+
+    x1: torch.Tensor
+    target: torch.Tensor
+    teacher: torch.Tensor
+    fake: torch.Tensor
+    denoise: Callable[[torch.Tensor], torch.Tensor]
+    weight: torch.Tensor | None
+    logits: torch.Tensor | None = None
+    signal_to_noise: torch.Tensor | None = None
+
+
+class Answers(Game):
+    """A game that gives the answers of a step, whoever asks."""
+
+    def __init__(self, step):
+        self.step, self.x1 = step, step.x1
+        self.path = SimpleNamespace(signal_to_noise=lambda t: step.signal_to_noise)
+
+    weight = property(lambda self: self.step.weight)
+
+    @property
+    def generated(self):
+        return Point(self.x1, self.x1.flatten()[: len(self.x1)], self.x1, self.step.target)
+
+    def teacher(self, point):
+        return self.step.teacher
+
+    def fake(self, point):
+        return self.step.fake
+
+    def logits(self, point):
+        return self.step.logits
+
+    def denoise(self, point, prediction):
+        return self.step.denoise(prediction)
+
+    def expect(self, **points):
+        pass
+
+
+def loss_of(divergence, step, **coefficients):
+    return divergence.loss(Answers(step), **coefficients)
+
+
 def linear_step(seed=0, shape=(5, 3, 2), weight=None, logits=None, same=False, dtype=torch.float64):
     """A step with fields linear in ``xt``; its ``x1`` is a leaf that gradients can be asked for."""
     rng = torch.Generator().manual_seed(seed)
@@ -61,7 +106,7 @@ def linear_step(seed=0, shape=(5, 3, 2), weight=None, logits=None, same=False, d
     teacher_matrix, fake_matrix = (draw(dims, dims).to(dtype) / dims for _ in range(2))
     xt = 0.3 * x0 + 0.7 * x1
     fields = [(xt.flatten(1) @ matrix).unflatten(1, shape[1:]) for matrix in (teacher_matrix, fake_matrix)]
-    return GeneratorStep(
+    return Step(
         x1=x1,
         target=x1 - x0,
         teacher=fields[0],
@@ -90,8 +135,8 @@ def same_loss(left, right, step):
 def test_sid_at_a_half_is_the_squared_distance_and_that_the_generator_loss(alpha, beta):
     step = linear_step(weight=torch.linspace(0.5, 2.0, 5, dtype=torch.float64))
     plain = generator_loss(step.teacher, step.fake, step.target, alpha=alpha, beta=beta, weight=step.weight)
-    same_loss(SiD(alpha_sid=0.5, normalise=False).loss(step, alpha=alpha, beta=beta), plain, step)
-    same_loss(SquaredDistance().loss(step, alpha=alpha, beta=beta), plain, step)
+    same_loss(loss_of(SiD(alpha_sid=0.5, normalise=False), step, alpha=alpha, beta=beta), plain, step)
+    same_loss(loss_of(SquaredDistance(), step, alpha=alpha, beta=beta), plain, step)
 
 
 @given(st.floats(0.1, 1.0), st.floats(-0.5, 1.5), st.floats(-0.5, 1.5))
@@ -103,48 +148,58 @@ def test_formulas_as_written(alpha, beta, alpha_sid):
         return product.sum((1, 2)).mean()
 
     sid = mean(2 * gap * rest - 2 * alpha_sid * alpha * gap**2)
-    same_loss(SiD(alpha_sid, normalise=False).loss(step, alpha=alpha, beta=beta), sid, step)
+    same_loss(loss_of(SiD(alpha_sid, normalise=False), step, alpha=alpha, beta=beta), sid, step)
     b = gap / (gap.square().sum((1, 2), keepdim=True) + 0.3**2).sqrt()
-    same_loss(PseudoHuber(0.3).loss(step, alpha=alpha, beta=beta), mean(b * rest - alpha * b * gap), step)
+    same_loss(loss_of(PseudoHuber(0.3), step, alpha=alpha, beta=beta), mean(b * rest - alpha * b * gap), step)
     direction = gap / gap.square().sum((1, 2), keepdim=True).sqrt()
-    same_loss(L2().loss(step, alpha=alpha, beta=beta), mean(direction * rest), step)
+    same_loss(loss_of(L2(), step, alpha=alpha, beta=beta), mean(direction * rest), step)
 
 
 def test_pseudo_huber_lies_between_the_norm_and_sid():
     step = linear_step()
     coefficients = {"alpha": 0.9, "beta": 0.86}
     same_loss(
-        2e6 * PseudoHuber(1e6).loss(step, **coefficients), SiD(1.0, normalise=False).loss(step, **coefficients), step
+        2e6 * loss_of(PseudoHuber(1e6), step, **coefficients),
+        loss_of(SiD(1.0, normalise=False), step, **coefficients),
+        step,
     )
     # A small h leaves the direction alone, and the norm that L2 does not subtract.
     norm = (step.teacher - step.fake).flatten(1).norm(dim=1).mean()
-    same_loss(PseudoHuber(1e-9).loss(step, **coefficients), L2().loss(step, **coefficients) - 0.9 * norm, step)
+    same_loss(
+        loss_of(PseudoHuber(1e-9), step, **coefficients),
+        loss_of(L2(), step, **coefficients) - 0.9 * norm,
+        step,
+    )
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 2), (4, 7)])
 def test_default_h_grows_with_the_root_of_the_dimensions(shape):
     step = linear_step(shape=shape)
     h = 0.00054 * math.prod(shape[1:]) ** 0.5
-    assert PseudoHuber().loss(step, alpha=0.9, beta=0.9) == PseudoHuber(h).loss(step, alpha=0.9, beta=0.9)
-    assert PseudoHuber().loss(step, alpha=0.9, beta=0.9) != PseudoHuber(1.5 * h).loss(step, alpha=0.9, beta=0.9)
+    assert loss_of(PseudoHuber(), step, alpha=0.9, beta=0.9) == PseudoHuber(h).loss(Answers(step), alpha=0.9, beta=0.9)
+    assert loss_of(PseudoHuber(), step, alpha=0.9, beta=0.9) != PseudoHuber(1.5 * h).loss(
+        Answers(step), alpha=0.9, beta=0.9
+    )
 
 
 def test_eps_is_the_least_norm_that_is_divided_by():
     step = linear_step()
     norms = (step.teacher - step.fake).flatten(1).norm(dim=1)
     eps = norms.sort().values[2:4].mean().item()  # at a norm itself, rounding would decide on the gradient
-    floored = L2(eps).loss(step, alpha=0.9, beta=0.86)
+    floored = loss_of(L2(eps), step, alpha=0.9, beta=0.86)
     products = ((step.teacher - step.fake) * (0.9 * step.teacher - 0.86 * step.target)).sum((1, 2))
     same_loss(floored, (products / norms.clamp(min=eps)).mean(), step)
-    assert abs(floored - L2().loss(step, alpha=0.9, beta=0.86)) > 1e-3
+    assert abs(floored - loss_of(L2(), step, alpha=0.9, beta=0.86)) > 1e-3
 
 
 def test_sid_normalises_inner_products_of_guesses_by_the_teachers_guess_without_gradient():
     step = linear_step(weight=torch.full((5,), 7.0, dtype=torch.float64))
     weight = 1 / (step.x1 - step.denoise(step.teacher)).abs().mean((1, 2)).detach()
     plain = SiD(normalise=False)
-    expected = 0.3**2 * plain.loss(step._replace(weight=weight), alpha=0.9, beta=0.86)  # of denoise, 0.3 is the slope
-    same_loss(SiD().loss(step, alpha=0.9, beta=0.86), expected, step)
+    expected = 0.3**2 * plain.loss(
+        Answers(step._replace(weight=weight)), alpha=0.9, beta=0.86
+    )  # of denoise, 0.3 is the slope
+    same_loss(loss_of(SiD(), step, alpha=0.9, beta=0.86), expected, step)
 
 
 @pytest.mark.parametrize("alpha_sid", [0.5, 1.0, 1.2])
@@ -155,7 +210,7 @@ def test_with_equal_coefficients_sid_is_told_in_the_guesses_themselves(alpha_sid
     weight = normalising_weight(step.x1, teacher)[:, None, None]
     gap = teacher - fake
     expected = (weight * (2 * gap * (teacher - x1) - 2 * alpha_sid * gap**2)).sum((1, 2)).mean()
-    same_loss(SiD(alpha_sid).loss(step, alpha=1.0, beta=1.0), expected, step)
+    same_loss(loss_of(SiD(alpha_sid), step, alpha=1.0, beta=1.0), expected, step)
 
 
 def test_normalising_weight_is_floored():
@@ -173,7 +228,7 @@ def test_dmd_moves_the_samples_along_the_difference_of_the_guesses():
         (False, step.signal_to_noise),
         (True, 1 / (step.x1 - step.denoise(step.teacher)).abs().mean((1, 2)).detach()),
     ]:
-        loss = DMD(normalise=normalise).loss(step, alpha=1.0, beta=1.0)
+        loss = loss_of(DMD(normalise=normalise), step, alpha=1.0, beta=1.0)
         scaled = factor[:, None, None] * move
         torch.testing.assert_close(gradient(loss, step), -scaled / 5)
         torch.testing.assert_close(loss, 0.5 * scaled.square().sum((1, 2)).mean())
@@ -185,8 +240,8 @@ def test_dmd_moves_the_samples_along_the_difference_of_the_guesses():
 
 def test_dmd_ignores_the_coefficients_and_leaves_networks_and_discriminator_alone():
     step = linear_step(logits=torch.randn(5, dtype=torch.float64, requires_grad=True))
-    assert DMD().loss(step, alpha=0.9, beta=0.5) == DMD().loss(step, alpha=1.0, beta=1.0)
-    loss = DMD(f="forward_kl").loss(step, alpha=1.0, beta=1.0)
+    assert loss_of(DMD(), step, alpha=0.9, beta=0.5) == loss_of(DMD(), step, alpha=1.0, beta=1.0)
+    loss = loss_of(DMD(f="forward_kl"), step, alpha=1.0, beta=1.0)
     assert torch.autograd.grad(loss, [step.teacher, step.fake, step.logits], allow_unused=True) == (None,) * 3
 
 
@@ -219,24 +274,21 @@ def test_f_distill_weighs_each_sample():
     h = f_divergence_weight(step.logits, "forward_kl")
     assert h.max() > 2 * h.min()
     for normalise in (True, False):
-        plain = gradient(DMD(normalise=normalise).loss(step, alpha=1.0, beta=1.0), step)
-        weighted = gradient(DMD(normalise=normalise, f="forward_kl").loss(step, alpha=1.0, beta=1.0), step)
+        plain = gradient(loss_of(DMD(normalise=normalise), step, alpha=1.0, beta=1.0), step)
+        weighted = gradient(loss_of(DMD(normalise=normalise, f="forward_kl"), step, alpha=1.0, beta=1.0), step)
         torch.testing.assert_close(weighted, h[:, None, None] * plain)
 
 
 # ---------------------------------------------------------------------------------------------------------- contracts
 
 
-def test_what_a_divergence_asks_of_the_module():
-    assert THROUGH == ["squared", "sid", "sid_plain", "pseudo_huber", "l2"]
-    assert [name for name, divergence in ALL.items() if divergence.needs_logits] == ["f_distill"]
-    without = linear_step()._replace(logits=None)
-    with pytest.raises(ValueError, match=r"jensen_shannon needs the density ratio of a discriminator: set .* gan"):
-        DMD(f="jensen_shannon").loss(without, alpha=1.0, beta=1.0)
-    assert DMD().loss(without, alpha=1.0, beta=1.0) > 0
-    assert [name for name, divergence in ALL.items() if divergence.needs_signal_to_noise] == ["dmd_plain"]
-    with pytest.raises(ValueError, match=r"normalise: false weighs by step.signal_to_noise, got None"):
-        DMD(normalise=False).loss(without._replace(signal_to_noise=None), alpha=1.0, beta=1.0)
+def test_what_a_divergence_asks_for():
+    assert [name for name, divergence in ALL.items() if divergence.reads_ratio] == ["f_distill"]
+    assert not list(DMD(normalise=False).faults(FlowMatchingPath()))
+    (fault,) = DMD(normalise=False).faults(BridgePath(condition=False))
+    assert "gives no signal_to_noise" in fault
+    assert not any(list(divergence.faults(BridgePath(condition=False))) for divergence in (DMD(), SiD(), L2()))
+    assert loss_of(DMD(), linear_step()._replace(logits=None), alpha=1.0, beta=1.0) > 0
 
 
 @pytest.mark.parametrize("make", [partial(PseudoHuber, 0.0), partial(PseudoHuber, -1.0), partial(L2, 0.0)])
@@ -255,7 +307,7 @@ def test_unknown_divergence_is_told_with_the_known():
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.9, 0.86)])
 def test_no_gradient_where_the_fake_model_is_the_teacher(divergence, alpha, beta):
     step = linear_step(same=True)
-    loss = divergence.loss(step, alpha=alpha, beta=beta)
+    loss = loss_of(divergence, step, alpha=alpha, beta=beta)
     assert loss.item() == 0
     assert gradient(loss, step).abs().max() < 1e-9
 
@@ -266,8 +318,8 @@ def test_order_of_the_batch_does_not_matter(divergence, order, seed):
     step = linear_step(seed, weight=torch.linspace(0.5, 2.0, 5, dtype=torch.float64))
     fields = {name: field[order] for name, field in step._asdict().items() if name != "denoise"}
     point = step.denoise(torch.zeros_like(step.teacher))[order]
-    shuffled = GeneratorStep(**fields, denoise=lambda prediction: point + 0.3 * prediction)
-    left, right = (divergence.loss(each, alpha=0.9, beta=0.86) for each in (step, shuffled))
+    shuffled = Step(**fields, denoise=lambda prediction: point + 0.3 * prediction)
+    left, right = (loss_of(divergence, each, alpha=0.9, beta=0.86) for each in (step, shuffled))
     torch.testing.assert_close(left, right)
 
 
@@ -276,7 +328,7 @@ def test_order_of_the_batch_does_not_matter(divergence, order, seed):
 def test_the_gradient_is_linear_in_the_paths_weight(name, scale):
     weight = torch.linspace(0.0, 2.0, 5, dtype=torch.float64)
     one, scaled, bare = (linear_step(weight=each) for each in (weight, scale * weight, None))
-    gradients = [gradient(ALL[name].loss(step, alpha=0.9, beta=0.86), step) for step in (one, scaled, bare)]
+    gradients = [gradient(loss_of(ALL[name], step, alpha=0.9, beta=0.86), step) for step in (one, scaled, bare)]
     torch.testing.assert_close(gradients[1], scale * gradients[0])
     torch.testing.assert_close(gradients[0], weight[:, None, None] * gradients[2])
 
@@ -284,7 +336,7 @@ def test_the_gradient_is_linear_in_the_paths_weight(name, scale):
 @pytest.mark.parametrize("name", [name for name in ALL if name not in BY_PATH_WEIGHT])
 def test_normalised_losses_replace_the_paths_weight(name):
     weighted, bare = linear_step(weight=torch.full((5,), 3.0, dtype=torch.float64)), linear_step()
-    assert ALL[name].loss(weighted, alpha=0.9, beta=0.86) == ALL[name].loss(bare, alpha=0.9, beta=0.86)
+    assert loss_of(ALL[name], weighted, alpha=0.9, beta=0.86) == ALL[name].loss(Answers(bare), alpha=0.9, beta=0.86)
 
 
 @every
@@ -293,14 +345,14 @@ def test_half_precision_is_summed_in_float32(divergence):
 
     def step(dtype):
         full = partial(torch.full, (2, 4096), dtype=dtype)
-        return GeneratorStep(
+        return Step(
             *(full(1.0), full(0.25), full(1.5), full(0.5)),
             *(lambda prediction: prediction, None, torch.zeros(2), torch.ones(2)),
         )
 
-    whole = divergence.loss(step(torch.float64), alpha=1.0, beta=1.0)
+    whole = loss_of(divergence, step(torch.float64), alpha=1.0, beta=1.0)
     for dtype in (torch.bfloat16, torch.float16):
-        half = divergence.loss(step(dtype), alpha=1.0, beta=1.0)
+        half = loss_of(divergence, step(dtype), alpha=1.0, beta=1.0)
         assert half.dtype == torch.float32
         assert half.item() == pytest.approx(whole.item(), rel=1e-5)
 
@@ -308,12 +360,14 @@ def test_half_precision_is_summed_in_float32(divergence):
 @pytest.mark.parametrize("name", THROUGH)
 def test_gradients_reach_all_three(name, monkeypatch):
     """The normalising weight has no gradient by design, so it is held."""
-    monkeypatch.setattr("realuid_lightning.losses.divergences.normalising_weight", lambda *_: torch.linspace(1, 2, 5))
+    monkeypatch.setattr(
+        "realuid_lightning.objectives.divergences.normalising_weight", lambda *_: torch.linspace(1, 2, 5)
+    )
     step = linear_step()._replace(denoise=lambda prediction: 0.3 * prediction)
 
     def loss(teacher, fake, target):
         each = step._replace(teacher=teacher, fake=fake, target=target)
-        return ALL[name].loss(each, alpha=0.92, beta=0.94)
+        return loss_of(ALL[name], each, alpha=0.92, beta=0.94)
 
     tensors = [tensor.detach().requires_grad_() for tensor in (step.teacher, step.fake, step.target)]
     assert torch.autograd.gradcheck(loss, tensors)
@@ -374,7 +428,7 @@ def descent_by(divergence, alpha=1.0, beta=1.0, ratio=False):
     x1 = mu + s * z
     xt = (1 - T) * x0 + T * x1
     fake = exact_fake(xt, GENERATED, alpha, beta)
-    step = GeneratorStep(
+    step = Step(
         x1=x1[:, None],
         target=(x1 - x0)[:, None],
         teacher=velocity(xt, *REAL)[:, None],
@@ -384,7 +438,7 @@ def descent_by(divergence, alpha=1.0, beta=1.0, ratio=False):
         signal_to_noise=T**2 / (1 - T) ** 2 * shares * len(xt),
         logits=torch.log(density(xt, *REAL) / density(xt, *GENERATED)) if ratio else None,
     )
-    loss = divergence.loss(step, alpha=alpha, beta=beta)
+    loss = loss_of(divergence, step, alpha=alpha, beta=beta)
     return torch.stack(torch.autograd.grad(loss, parameters)), loss, step
 
 
@@ -453,7 +507,7 @@ def test_l2_descends_the_mean_norm_in_two_dimensions():
     x0 = sin * seen - cos * unseen
     xt = (1 - T) * x0 + T * x1
     shares = torch.exp(-seen.square().sum(1) / 2) / (2 * math.pi) * (line[1] - line[0]) ** 2 / 4
-    step = GeneratorStep(
+    step = Step(
         x1=x1,
         target=x1 - x0,
         teacher=velocity(xt, *REAL),
@@ -461,7 +515,7 @@ def test_l2_descends_the_mean_norm_in_two_dimensions():
         denoise=lambda prediction: prediction,
         weight=shares * len(xt),
     )
-    loss = L2().loss(step, alpha=1.0, beta=1.0)
+    loss = loss_of(L2(), step, alpha=1.0, beta=1.0)
     got = torch.stack(torch.autograd.grad(loss, parameters))
 
     parameters = leaves()

@@ -7,9 +7,9 @@ from torch import nn
 
 from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import DMD, GAN, L2, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.modules import RealUIDModule, Warmup
-from realuid_lightning.networks import MLP
+from realuid_lightning.networks import MLP, bare
+from realuid_lightning.objectives import DMD, GAN, L2, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.paths import DiffusionPath, FlowMatchingPath
 
 PATHS = [FlowMatchingPath, DiffusionPath]
@@ -42,8 +42,8 @@ def module(fake_seed=7, **options):
     made = RealUIDModule(network(), None, **options)
     made.start()
     if fake_seed is not None:
-        made.fake_network.load_state_dict(network(fake_seed).state_dict())
-    if made.gan is not None:
+        bare(made.fake).load_state_dict(network(fake_seed).state_dict())
+    if options.get("gan") is not None:
         for parameter in made.fake.head.parameters():
             nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
     return made.double()
@@ -122,7 +122,7 @@ def test_f_distill_reads_the_ratio_without_a_graph_and_judges_with_one():
     batch, watched = filled(made), Watched(made)
     made.generator_loss(batch)
     fake = [graph for name, graph in watched.calls if name == "fake"]
-    assert fake == [False, False, True]  # prediction and ratio at xt, then the adversarial term
+    assert fake == [False, True]  # prediction and ratio at xt by one encoding, then the adversarial term
     assert ("teacher", False) in watched.calls
 
 
@@ -177,7 +177,7 @@ def test_f_distill_needs_a_discriminator_at_all_times(gan):
 def test_gamma_is_for_the_squared_distance(divergence):
     with pytest.raises(UserError, match=f"to the squared distance, but divergence is {type(divergence).__name__}:"):
         RealUIDModule(network(), None, alpha=0.9, beta=0.9, gamma=0.8, divergence=divergence)
-    assert RealUIDModule(network(), None, alpha=0.9, gamma=0.9, divergence=divergence).gamma is None
+    assert RealUIDModule(network(), None, alpha=0.9, gamma=0.9, divergence=divergence).objective.gamma is None
 
 
 class TwoTimes(FlowMatchingPath):

@@ -10,9 +10,9 @@ from realuid_lightning.checkpoints import RECORD, export_generator, load_generat
 from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.data.stream import LatentDataset
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import DMD, GAN
 from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.networks import MLP
+from realuid_lightning.objectives import DMD, GAN
 from realuid_lightning.paths import BridgePath, DiffusionPath, FlowMatchingPath
 
 
@@ -108,7 +108,7 @@ def test_each_part_of_a_training_batch_is_what_that_step_of_sampling_makes(path,
     batch = made.draw(Batch(x1=x1, x0=x0), rng)
     x0 = made.source(batch)
     assert batch.renoise.shape == (size, steps - 1, 3)
-    practised = made.generated(batch)
+    rolled = made.generated(batch)
     guesses = []
     guess = made.path.one_step(made.generator.network, batch.z, None, x0)
     for k, time in enumerate(made.path.levels(steps)):
@@ -119,7 +119,7 @@ def test_each_part_of_a_training_batch_is_what_that_step_of_sampling_makes(path,
     parts = [row * steps // size for row in range(size)]
     assert set(parts) == set(range(steps))
     assert {parts.count(k) for k in range(steps)} <= {size // steps, -(-size // steps)}
-    torch.testing.assert_close(practised, torch.stack([guesses[k][row] for row, k in enumerate(parts)]))
+    torch.testing.assert_close(rolled, torch.stack([guesses[k][row] for row, k in enumerate(parts)]))
     torch.testing.assert_close(made.generator(batch.z, None, x0, batch.renoise), guesses[-1])
 
 
@@ -130,12 +130,11 @@ def test_gradients_reach_the_last_call_of_each_sample_alone():
     assert batches == [(6, False), (4, False), (2, False), (8, True)]
 
 
-def test_training_draws_fresh_noise_for_the_later_steps_and_keeps_what_it_is_given():
+def test_training_draws_fresh_noise_for_the_later_steps():
     made, rng = module(4), torch.Generator().manual_seed(0)
     batch = made.draw(Batch(x1=torch.zeros(2, 3)), rng)
     rows = torch.cat([batch.renoise, batch.z[:, None], batch.x0[:, None]], 1).flatten(0, 1)
     assert len(rows.unique(dim=0)) == len(rows) == 10
-    assert torch.equal(made.draw(batch, rng).renoise, batch.renoise)
     assert module(1).draw(Batch(x1=torch.zeros(2, 3)), rng).renoise is None
 
 

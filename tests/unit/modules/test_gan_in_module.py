@@ -9,9 +9,10 @@ from torch import nn
 from realuid_lightning.checkpoints import export_generator, load_generator
 from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import DMD, GAN, adversarial_generator_loss, discriminator_loss
+from realuid_lightning.losses import adversarial_generator_loss, discriminator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP, HeadedNetwork, frozen_weights
+from realuid_lightning.networks import MLP, HeadedNetwork, bare, frozen_weights
+from realuid_lightning.objectives import DMD, GAN
 from realuid_lightning.paths import BridgePath, DiffusionPath, FlowMatchingPath
 
 EVERYWHERE = GAN(t_range=(0.0, 1.0))
@@ -35,8 +36,8 @@ def module(**options):
     path = options.get("path", FlowMatchingPath())
     made = RealUIDModule(network(condition_channels=3 * path.conditions), None, **{"gan": GAN(), **options})
     made.start()
-    made.fake_network.load_state_dict(network(7, condition_channels=3 * path.conditions).state_dict())
-    if made.gan is not None:
+    bare(made.fake).load_state_dict(network(7, condition_channels=3 * path.conditions).state_dict())
+    if isinstance(made.fake, HeadedNetwork):
         for parameter in made.fake.head.parameters():
             nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
     return made
@@ -131,12 +132,13 @@ def test_judged_times_lie_in_the_asked_part_and_all_over_it(path, part):
     start, end = path.t_range
     low, high = (start + share * (end - start) for share in part)
     batch = filled(made, size=2000)
-    assert batch.t_judged.min() >= low
-    assert batch.t_judged.max() <= high
-    assert (torch.histc(batch.t_judged, 10, low, high) > 140).all()  # of 200 each
-    assert torch.corrcoef(torch.stack([batch.t, batch.t_judged]))[0, 1].abs() < 0.1
-    again = made.draw(batch, torch.Generator().manual_seed(5))
-    assert torch.equal(again.t_judged, batch.t_judged)
+    game = made.game(batch, batch.x1)
+    judged = game.generated_at(part).t
+    assert judged.min() >= low
+    assert judged.max() <= high
+    assert (torch.histc(judged, 10, low, high) > 140).all()  # of 200 each
+    assert torch.corrcoef(torch.stack([batch.t, judged]))[0, 1].abs() < 0.1
+    assert torch.equal(game.real_at(part).t, judged)
 
 
 @pytest.mark.parametrize("path", [FlowMatchingPath(), DiffusionPath(), BridgePath()], ids=lambda p: type(p).__name__)
@@ -151,7 +153,7 @@ def test_both_losses_are_realuids_plus_the_weighted_terms_of_separate_forwards(p
     x0 = batch.x0 if path.translates else None
 
     def logits(x1):
-        t, xt, _ = path.sample(batch.t_judged, batch.x0, x1, batch.eps)
+        t, xt, _ = path.sample(made.game(batch, x1).generated_at((0.8, 1.0)).t, batch.x0, x1, batch.eps)
         time, point = path.inputs(t, xt, x0)
         return made.fake(time, point, None, judged=len(x1))[1]
 
@@ -183,7 +185,7 @@ def test_without_real_data_in_realuid_they_reach_the_discriminator_alone():
     for x1 in (batch.x1, batch.x1.flip(0) + 1):
         loss = made.fake_loss(batch._replace(x1=x1))
         grads.append(torch.autograd.grad(loss, [made.fake.head[-1].weight, lower, upper]))
-    assert rows == [(18, {"judged": 12})] * 2  # no real sample is predicted
+    assert rows == [(18, {"predicted": 6, "judged": 12})] * 2  # no real sample is predicted
     (head, shared, own), (other_head, other_shared, other_own) = grads
     assert not torch.allclose(head, other_head)
     assert not torch.allclose(shared, other_shared)
@@ -211,7 +213,7 @@ def test_a_network_that_can_carry_no_head_is_refused_by_name_with_all_else():
         def forward(self, t, x, y=None):
             return super().forward(x)
 
-    assert RealUIDModule(Plain(2, 2), None).gan is None
+    assert isinstance(RealUIDModule(Plain(2, 2), None).fake, Plain)
     with pytest.raises(UserError) as told:
         RealUIDModule(Plain(2, 2), None, gan=GAN(), alpha=2.0, fake_steps=0)
     for word in ("Plain lacks encode, decode, shape, middle_shape", "alpha must be", "fake_steps must be"):
@@ -246,7 +248,7 @@ def test_checkpoints_of_teachers_and_generators_load_with_a_head_in_the_way(init
     head = weights(made.fake.head)
     made.start()
     assert same(weights(made.teacher.network), weights(teacher.network))
-    assert same(weights(made.fake_network), weights(teacher.network if init == "teacher" else network(2)))
+    assert same(weights(bare(made.fake)), weights(teacher.network if init == "teacher" else network(2)))
     assert same(weights(made.generator), weights(distilled.ema[0.5].network))
     assert same(weights(made.fake.head), head)
     with pytest.raises(UserError, match="do not fit MLP, nothing was loaded"):

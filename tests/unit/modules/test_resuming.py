@@ -11,7 +11,7 @@ from torch import nn
 from realuid_lightning.data import Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.modules.resuming import lay_as_weights
+from realuid_lightning.modules.resuming import match_memory_format
 from realuid_lightning.networks import MLP
 from realuid_lightning.running import RunCheckpoint
 
@@ -380,7 +380,7 @@ def test_moments_of_another_shape_are_refused():
     optimizer = torch.optim.Adam([weight])
     weight.grad = torch.ones(4)
     optimizer.step()
-    lay_as_weights(optimizer)
+    match_memory_format(optimizer)
     optimizer.state[weight]["exp_avg"] = torch.zeros(3)
     with pytest.raises(UserError, match=r"exp_avg of an optimizer has shape \(3,\), but its weight has \(4,\)"):
-        lay_as_weights(optimizer)
+        match_memory_format(optimizer)

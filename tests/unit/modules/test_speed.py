@@ -11,9 +11,9 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from realuid_lightning.data import Batch, Digits, MatchingDataModule
-from realuid_lightning.losses import GAN
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import MLP, UNet
+from realuid_lightning.objectives import GAN
 from realuid_lightning.planning.sizes import refilled
 
 pytestmark = [

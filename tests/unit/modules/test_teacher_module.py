@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from realuid_lightning.data import Batch, Digits, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, Draws, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, TeacherModule
 from realuid_lightning.networks import MLP
@@ -46,7 +46,11 @@ def data():
 def filled(size=5):
     generator = torch.Generator().manual_seed(0)
     x1, x0, z = (torch.randn(size, 1, 8, 8, generator=generator) for _ in range(3))
-    return Batch(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))
+    return Draws(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))
+
+
+def latents():
+    return Batch(z=filled().z)
 
 
 def test_the_loss_is_the_squared_error_of_the_velocity():
@@ -90,7 +94,7 @@ def test_samplers_are_every_average_at_every_number_of_steps():
     assert list(module.samplers()) == [
         f"{weights}_steps_{steps}" for weights in ("raw", "ema_0.9", "ema_0.5") for steps in (1, 3)
     ]
-    batch = filled()
+    batch = latents()
     got = module.samplers()["raw_steps_3"](batch)
     assert torch.equal(got, Heun().sample(module.path, module.network, batch.z, None, 3))
     assert not torch.equal(got, Euler().sample(module.path, module.network, batch.z, None, 3))
@@ -98,11 +102,11 @@ def test_samplers_are_every_average_at_every_number_of_steps():
 
 def test_all_that_is_asked_is_measured_and_nothing_else():
     module = TeacherModule(network(), sampling_steps=[1, 2], evaluate=["raw_steps_2"])
-    assert list(module.validation_step(filled(), 0)) == ["raw_steps_2"]
+    assert list(module.validation_step(latents(), 0)) == ["raw_steps_2"]
 
 
 def test_predict_uses_the_named_sampler_or_the_last():
-    batch = filled()
+    batch = latents()
     module = TeacherModule(network(), sampling_steps=[1, 2])
     module.ema[0.999].network.out[-1].weight.data.zero_()
     last = module.samplers()["ema_0.999_steps_2"](batch)

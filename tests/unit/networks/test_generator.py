@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.networks import OneStepGenerator
+from realuid_lightning.networks import Generator
 from realuid_lightning.paths import (
     BridgePath,
     DiffusionPath,
@@ -44,7 +44,7 @@ class Net(nn.Module):
 
 
 def generator(path, steps):
-    return OneStepGenerator(Net(1 + path.conditions), path, steps)
+    return Generator(Net(1 + path.conditions), path, steps)
 
 
 def draws(path, count, steps, seed=0):
@@ -66,7 +66,7 @@ def chain(path, network, steps, z, y, x0, renoise, detached=False):
 
 
 def parts(count, steps):
-    """Which step each row of a batch practises."""
+    """Which step each row of a batch rolls_out."""
     return [row * steps // count for row in range(count)]
 
 
@@ -75,9 +75,9 @@ def test_one_step_is_that_of_the_path(path):
     made, (z, y, x0, _) = generator(path, 1), draws(path, 5, 1)
     expected = path.one_step(made.network, z, y, x0)
     assert torch.equal(made(z, y, x0), expected)
-    assert torch.equal(made.practise(z, y, x0), expected)
+    assert torch.equal(made.rollout(z, y, x0), expected)
     assert len(made.network.calls) == 3
-    assert OneStepGenerator(made.network, path).steps == 1
+    assert Generator(made.network, path).steps == 1
 
 
 @every_path
@@ -103,14 +103,14 @@ def test_two_steps_of_flow_matching_by_hand():
 @every_path
 @few_steps
 @pytest.mark.parametrize("count", [4, 8, 5, 7, 10])
-def test_every_part_of_a_batch_practises_a_step_of_sampling(path, steps, count):
+def test_every_part_of_a_batch_rolls_out_a_step_of_sampling(path, steps, count):
     made, arguments = generator(path, steps), draws(path, count, steps)
     guesses = torch.stack(chain(path, made.network, steps, *arguments), 1)
     rows = parts(count, steps)
     assert sorted(set(rows)) == list(range(steps))
     assert max(map(rows.count, rows)) - min(map(rows.count, rows)) <= 1
     expected = guesses[range(count), rows]
-    torch.testing.assert_close(made.practise(*arguments), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(made.rollout(*arguments), expected, rtol=1e-12, atol=1e-12)
 
 
 @few_steps
@@ -118,17 +118,17 @@ def test_every_part_of_a_batch_practises_a_step_of_sampling(path, steps, count):
 def test_no_row_is_called_before_its_own_step_without_need(steps, count):
     made = generator(PATHS["edm"], steps)
     arguments, rows = draws(made.path, count, steps), parts(count, steps)
-    made.practise(*arguments)
+    made.rollout(*arguments)
     later = [sum(row > k for row in rows) for k in range(steps - 1)]
     assert [len(x) for _, x, _ in made.network.calls] == [*later, count]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_batch_smaller_than_the_steps_practises_the_first_ones(count):
+def test_a_batch_smaller_than_the_steps_rolls_out_the_first_ones(count):
     made = generator(FlowMatchingPath(), 4)
     arguments = draws(made.path, count, 4)
     guesses = torch.stack(chain(made.path, made.network, 4, *arguments), 1)
-    torch.testing.assert_close(made.practise(*arguments), guesses[range(count), parts(count, 4)])
+    torch.testing.assert_close(made.rollout(*arguments), guesses[range(count), parts(count, 4)])
 
 
 @every_path
@@ -138,7 +138,7 @@ def test_practice_has_a_gradient_through_the_last_call_alone(path, steps):
     direction = torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     weight, rows = made.network.weight, parts(7, steps)
     made.network.calls.clear()
-    (found,) = torch.autograd.grad((direction * made.practise(*arguments)).sum(), weight)
+    (found,) = torch.autograd.grad((direction * made.rollout(*arguments)).sum(), weight)
     assert [graph for _, _, graph in made.network.calls] == [False] * (steps - 1) + [True]
     guesses = torch.stack(chain(path, made.network, steps, *arguments, detached=True), 1)
     (expected,) = torch.autograd.grad((direction * guesses[range(7), rows]).sum(), weight)
@@ -155,19 +155,19 @@ def test_practice_is_a_call_of_the_module(path, steps):
     made, arguments = generator(path, steps), draws(path, 6, steps)
     outputs = []
     made.register_forward_hook(lambda _, args, output: outputs.append(output))
-    practised = made.practise(*arguments)
-    assert [output is practised for output in outputs] == [True]
-    assert torch.equal(made(*arguments, practise=True), practised)
-    assert torch.equal(made(*arguments), practised) == (steps == 1)
+    rolled = made.rollout(*arguments)
+    assert [output is rolled for output in outputs] == [True]
+    assert torch.equal(made(*arguments, rollout=True), rolled)
+    assert torch.equal(made(*arguments), rolled) == (steps == 1)
     made.eval()
-    assert torch.equal(made.practise(*arguments), practised)  # whatever the mode
+    assert torch.equal(made.rollout(*arguments), rolled)  # whatever the mode
 
 
 @every_path
 def test_practice_leaves_its_arguments_as_they_are(path):
     made, arguments = generator(path, 3), draws(path, 6, 3)
     before = [None if argument is None else argument.clone() for argument in arguments]
-    made.practise(*arguments)
+    made.rollout(*arguments)
     assert all(now is None or torch.equal(now, then) for now, then in zip(arguments, before, strict=True))
 
 
@@ -191,7 +191,7 @@ def test_a_single_step_draws_nothing():
 def test_labels_may_be_absent_and_types_are_kept():
     made = generator(BridgePath(latent=True), 2).float()
     z, _, x0, renoise = (None if field is None else field.float() for field in draws(made.path, 5, 2))
-    for sample in (made(z, None, x0, renoise), made.practise(z, None, x0, renoise)):
+    for sample in (made(z, None, x0, renoise), made.rollout(z, None, x0, renoise)):
         assert sample.dtype == torch.float32
         assert sample.shape == z.shape
         assert sample.requires_grad
@@ -210,8 +210,8 @@ def test_the_chain_calls_at_the_levels_of_the_path_with_the_latent_of_the_step()
 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_less_than_a_step_is_refused(steps):
-    with pytest.raises(UserError, match=f"OneStepGenerator: steps must be at least 1, got {steps}"):
-        OneStepGenerator(nn.Identity(), FlowMatchingPath(), steps)
+    with pytest.raises(UserError, match=f"Generator: steps must be at least 1, got {steps}"):
+        Generator(nn.Identity(), FlowMatchingPath(), steps)
 
 
 def test_the_path_is_no_part_of_the_weights():

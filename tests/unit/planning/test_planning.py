@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from realuid_lightning.data import Batch, MatchingDataModule, MemorySource, Toy2D
 from realuid_lightning.errors import UserError
-from realuid_lightning.losses import GAN
 from realuid_lightning.modules import MatchingModule, RealUIDModule, TeacherModule
 from realuid_lightning.networks import MLP, UNet, frozen_weights
+from realuid_lightning.objectives import GAN
 from realuid_lightning.paths import BridgePath
 from realuid_lightning.planning import Setting, Simulation, alternatives, checkpoint_size, make_plan, network_sizes
 from realuid_lightning.planning.simulation import network_calls, updates
@@ -77,7 +77,7 @@ def real_step(module, kind, source, size, context=nullcontext):
     frozen = nullcontext() if update.frozen is None else frozen_weights(update.frozen)
     with frozen, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         with FlopCounterMode(display=False) as flops, context():
-            filled = module.draw(batch.rows(0, size), torch.Generator().manual_seed(0), update.sample_t)
+            filled = module.draw(batch.rows(slice(size)), torch.Generator().manual_seed(0), update.sample_t)
             loss = update.loss(filled)
         forward = flops.get_total_flops()
         with FlopCounterMode(display=False) as flops:
@@ -305,5 +305,5 @@ def test_a_strange_module_is_refused():
     class Strange(MatchingModule):
         pass
 
-    with pytest.raises(UserError, match="expected a TeacherModule or a DistillationModule"):
+    with pytest.raises(UserError, match="expected a TeacherModule or a RealUIDModule"):
         updates(Strange.__new__(Strange))

@@ -1,9 +1,12 @@
-"""Whether a network, a path, data and precision go together."""
+"""Whether networks, path, data, options and trainer go together: told before any training."""
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from realuid_lightning.checkpoints import ties
@@ -60,17 +63,22 @@ def share_faults(data: MatchingDataModule, processes: int, predicting: bool) -> 
         )
 
 
-def precision_faults(precision: str) -> Iterator[str]:
-    """Yield what is wrong with the trainer's precision."""
+def sampler_faults(names: list[str], evaluate: list[str] | None, predict_with: str | None) -> Iterator[str]:
+    """Yield the options that name samplers which are not there."""
+    for option, chosen in (("evaluate", evaluate or []), ("predict_with", [predict_with or names[-1]])):
+        for name in chosen:
+            if name not in names:
+                yield f"{option} names {name!r}; there are {', '.join(names)}"
+
+
+def trainer_faults(trainer: Trainer) -> Iterator[str]:
+    """Yield the trainer's options that no module here goes with."""
+    precision = str(trainer.precision)
     if precision.startswith("16"):
         why = "whose loss scaling the fake updates would bypass"
         yield f"trainer.precision is {precision}, {why}: use bf16-mixed or 32-true"
     if precision == "bf16-true":
         yield "trainer.precision is bf16-true, in which times of a path fall together: use bf16-mixed or 32-true"
-
-
-def accumulation_faults(trainer: Trainer) -> Iterator[str]:
-    """Yield what keeps every update from being made of as many batches."""
     accumulated, limit = trainer.accumulate_grad_batches, trainer.limit_train_batches
     if trainer.state.fn == "fit" and isinstance(limit, int) and limit % accumulated:
         yield (
@@ -79,11 +87,71 @@ def accumulation_faults(trainer: Trainer) -> Iterator[str]:
         )
 
 
-def tie_faults(networks: Mapping[str, nn.Module]) -> Iterator[str]:
-    """Yield which networks have weights of several names, which cannot be divided among devices and resumed."""
+def divided_faults(networks: Mapping[str, nn.Module], **fast: bool) -> Iterator[str]:
+    """Yield what does not go with networks that are divided among devices.
+
+    Args:
+        networks: The networks; tied weights could not be resumed.
+        fast: Options by their names, and whether they are set.
+    """
+    for option, wanted in fast.items():
+        if wanted:
+            yield f"{option}: true does not go with networks that are divided among devices: set it to false"
     for name, network in networks.items():
         for first, key in islice(ties(network), 1):
             yield (
                 f"trainer.strategy divides networks among devices, which tied weights do not survive: in {name}, "
                 f"{key} is {first}; use ddp_per_network, or let each have weights of its own"
             )
+
+
+def distillation_faults(module: Any) -> Iterator[str]:
+    """Yield what is wrong with the options of a ``RealUIDModule`` that are numbers and names."""
+    for name in ("clip", "teacher_ema", "generator_ema"):
+        value = getattr(module, name)
+        if value is not None and not math.isfinite(value):
+            yield f"{name} must be finite, got {value}"
+    for name in ("fake_steps", "sampling_steps", "accumulate"):
+        if getattr(module, name) < 1:
+            yield f"{name} must be at least 1, got {getattr(module, name)}"
+    if module.clip is not None and not module.clip > 0:
+        yield f"clip must be above 0, or null for no clipping, got {module.clip}"
+    for name in ("fake_init", "generator_init"):
+        if getattr(module, name) not in ("teacher", "random"):
+            yield f"{name} must be 'teacher' or 'random', got {getattr(module, name)!r}"
+    for name in ("teacher", "generator"):
+        if getattr(module, f"{name}_ema") is not None and getattr(module, f"{name}_ckpt") is None:
+            yield f"{name}_ema is set, but {name}_ckpt is null"
+
+
+def part_faults(module: Any, data: MatchingDataModule) -> Iterator[str]:
+    """Yield what keeps the batch of an update from being shared out among steps and micro-batches."""
+    size, steps, accumulate = data.batch_size, module.sampling_steps, module.accumulate
+    if size < steps:
+        yield (
+            f"data.batch_size must be at least sampling_steps {steps}, for each step trains on its part of a batch, "
+            f"got {size}"
+        )
+    parts = accumulate * (steps if accumulate > 1 else 1)
+    if size % parts:
+        yield (
+            f"data.batch_size must be a multiple of {parts}, accumulate {accumulate}"
+            + (f" times sampling_steps {steps}" if parts > accumulate else "")
+            + f", got {size}"
+        )
+
+
+def turn_faults(trainer: Trainer) -> Iterator[str]:
+    """Yield that a strategy cannot follow networks that train in turn."""
+    strategy = trainer.strategy
+    if (
+        isinstance(strategy, DDPStrategy)
+        and not getattr(strategy, "per_network", False)
+        and not strategy._ddp_kwargs.get("find_unused_parameters")
+    ):
+        # Each backward reaches one of two networks; plain DDP would wait for the other, or send nothing at all.
+        yield (
+            "trainer.strategy: the fake model and the generator train in turn, which plain ddp cannot follow; set it "
+            "to ddp_per_network, which sends the gradients of the training network alone, or to "
+            "ddp_find_unused_parameters_true, which sends those of both"
+        )

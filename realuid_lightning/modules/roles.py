@@ -1,0 +1,121 @@
+"""The roles of a distillation: which networks play them, and what they aim at."""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from realuid_lightning.errors import Faults
+from realuid_lightning.networks import Frozen, Generator, HeadedNetwork, freeze, trainable
+from realuid_lightning.objectives import Adversarial, Divergence, Objective, RealUID
+from realuid_lightning.paths import MatchingPath
+
+
+class Role(NamedTuple):
+    """What the options say of the fake model or the generator.
+
+    Attributes:
+        name: ``fake`` or ``generator``.
+        network: Its architecture; the teacher's when None.
+        start: Where its weights come from: the teacher, its network as it was built, or a file.
+        frozen: Patterns of names of weights that do not train.
+    """
+
+    name: str
+    network: nn.Module | None
+    start: Literal["teacher", "random", "file"]
+    frozen: Sequence[str]
+
+
+def objective_of(
+    objective: Objective | None,
+    alpha: float,
+    beta: float,
+    gamma: float | None,
+    divergence: Divergence | None,
+    gan: Objective | None,
+) -> Objective:
+    """Return an objective, or the one that the shorthands stand for.
+
+    Raises:
+        UserError: If both are given, or arguments are out of range.
+    """
+    if objective is None:
+        chosen = RealUID(alpha, beta, gamma, divergence)
+        return chosen if gan is None else Adversarial(chosen, gan)
+    shorthands = {"alpha": alpha != 1, "beta": beta != 1, "gamma": gamma, "divergence": divergence, "gan": gan}
+    given = [name for name, value in shorthands.items() if value not in (None, False)]
+    faults = Faults("RealUIDModule")
+    faults.unless(not given, f"objective is the whole method, so {', '.join(given)} must be left out beside it")
+    faults.raise_any()
+    return objective
+
+
+def cast_roles(
+    network: nn.Module,
+    roles: tuple[Role, Role],
+    objective: Objective,
+    path: MatchingPath,
+    steps: int,
+    teacher_given: bool,
+) -> tuple[Frozen, nn.Module, Generator]:
+    """Return teacher, fake model (with its discriminator's head, if there is one) and generator; all are copies.
+
+    Args:
+        network: The teacher's network, and that of the others unless they have their own.
+        roles: The fake model and the generator.
+        objective: May ask for a head.
+        path: The framework.
+        steps: Network calls of the generator.
+        teacher_given: Whether the teacher's weights come from a file; else ``network`` holds them.
+
+    Raises:
+        UserError: If networks do not go with their starts, patterns or the objective, listing all of it.
+    """
+    faults = Faults("RealUIDModule")
+    made = trainable(copy.deepcopy(network))  # a teacher that has been evaluated may be frozen
+    fake, generator = (_played(role, made, teacher_given, faults) for role in roles)
+    faults.extend(objective.faults(path))
+    faults.unless(
+        objective.gives_ratio or not objective.reads_ratio,
+        f"{_reader(objective)} reads density ratios off a discriminator that has learnt them at all times: set "
+        "gan to GAN with t_range [0, 1]",
+    )
+    fake = faults.attempt(lambda: _headed(fake, objective)) or fake
+    faults.raise_any()
+    return Frozen(made), fake, Generator(generator, path, max(steps, 1))
+
+
+def _played(role: Role, teacher: nn.Module, teacher_given: bool, faults: Faults) -> nn.Module:
+    """Return a role's network, and note what keeps it from its start."""
+    network = trainable(copy.deepcopy(teacher if role.network is None else role.network))
+    faults.unless(
+        role.start != "teacher" or alike(network, teacher),
+        f"{role.name}_init: teacher needs a {role.name}_network with the teacher's weights, got another architecture: "
+        f"set {role.name}_init: random" + (", or name a generator_ckpt" if role.name == "generator" else ""),
+    )
+    faults.unless(
+        role.start != "random" or teacher_given or role.network is not None,
+        f"{role.name}_init: random needs a teacher_ckpt or a {role.name}_network, since without them the network's own "
+        "weights are the teacher's",
+    )
+    faults.extend(f"{role.name}_frozen: {fault}" for fault in freeze(network, role.frozen))
+    return network
+
+
+def _headed(fake: nn.Module, objective: Objective) -> nn.Module:
+    head = objective.head(fake)
+    return fake if head is None else HeadedNetwork(fake, head)
+
+
+def _reader(objective: Objective) -> str:
+    while isinstance(objective, Adversarial):
+        objective = objective.objectives[0]
+    return f"divergence {type(objective.divergence).__name__}" if isinstance(objective, RealUID) else "the objective"
+
+
+def alike(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two networks have weights of the same names and shapes."""
+    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (one, other)]
+    return shapes[0] == shapes[1]

@@ -1,0 +1,24 @@
+"""Objectives: what both players of a distillation minimise, one object a method."""
+
+from realuid_lightning.objectives.adversarial import GAN, Adversarial
+from realuid_lightning.objectives.base import Objective
+from realuid_lightning.objectives.divergences import DMD, L2, Divergence, PseudoHuber, SiD, SquaredDistance
+from realuid_lightning.objectives.game import Game, Point
+from realuid_lightning.objectives.realuid import RealUID
+from realuid_lightning.objectives.sums import Sum
+
+__all__ = [
+    "DMD",
+    "GAN",
+    "L2",
+    "Adversarial",
+    "Divergence",
+    "Game",
+    "Objective",
+    "Point",
+    "PseudoHuber",
+    "RealUID",
+    "SiD",
+    "SquaredDistance",
+    "Sum",
+]
