@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_networks
 import torch
 from helpers import acting
 from torch import Tensor, nn
@@ -22,11 +23,8 @@ def lively(network: nn.Module) -> HeadedNetwork:
     return acting(HeadedNetwork(network), 0.1)
 
 
-def inputs(network: Any, batch: int = 6) -> tuple[Tensor, Tensor, Tensor | None]:
-    generator = torch.Generator().manual_seed(1)
-    shape = (network.shape[0] + network.condition_channels, *network.shape[1:])
-    y = None if network.num_classes is None else torch.arange(batch) % network.num_classes
-    return torch.rand(batch, generator=generator), torch.randn(batch, *shape, generator=generator), y
+def inputs(network: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    return small_networks.inputs(network, 6)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
