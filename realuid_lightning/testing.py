@@ -231,7 +231,8 @@ def _solving(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
 
 def _one_step(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
     calls: list[tuple[Tensor, Condition | None]] = []
-    scale, z, x0 = (x.clone().requires_grad_() for x in (torch.ones_like(draws.t[0]), draws.eps, draws.x0))
+    scale = torch.full_like(draws.t[0], 0.7)  # at 1, a path that subtracts the prediction from z would be left with 0
+    scale, z, x0 = (x.clone().requires_grad_() for x in (scale, draws.eps, draws.x0))
 
     def network(t: Tensor, x: Tensor, y: Condition | None = None) -> Tensor:
         calls.append((t, y))

@@ -1,6 +1,7 @@
 """Every solver on every path, with exact teachers: what is sampled, how fast it converges, and by which algorithm.
 
-A new solver, path, schedule or option of a path has no row here and is asked for one: ``test_everything_has_a_row``.
+A new solver, path, schedule or option of a path has no row here, or in shipped_paths.py, and is asked for one:
+``test_everything_has_a_row``.
 """
 
 import inspect
@@ -22,36 +23,23 @@ from exact_teachers import (
     shown,
     teacher,
 )
+from shipped_paths import PATHS
 
 from realuid_lightning import paths, solvers
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import (
     EDM,
     AffinePath,
-    BridgePath,
-    CosineSchedule,
     Data,
-    DDPMSteps,
-    DiffusionPath,
-    EncoderDecoderSchedule,
-    FlowMatchingPath,
     InterpolantPath,
-    KarrasSchedule,
-    LinearSchedule,
-    LogSigma,
     MatchingPath,
     Noise,
     Parameterisation,
-    PathTime,
-    ReversedTime,
     ReversedVelocity,
     Schedule,
-    Sigma,
     TimeInput,
     Velocity,
     VPrediction,
-    VPSchedule,
-    VPSteps,
 )
 from realuid_lightning.solvers import Ancestral, Euler, Heun, Solver
 
@@ -59,36 +47,6 @@ from realuid_lightning.solvers import Ancestral, Euler, Heun, Solver
 
 SOLVERS = {"Euler": Euler(), "Heun": Heun(), "Ancestral": Ancestral()}
 ORDER = {"Euler": 1, "Heun": 2}
-
-SCHEDULES = {"linear": LinearSchedule(), "cosine": CosineSchedule(), "vp": VPSchedule()}
-KARRAS, ENCDEC = KarrasSchedule(), EncoderDecoderSchedule()
-GAMMAS = ("sqrt", "sin2", "none")
-PATHS = {
-    **{f"flow {name}": FlowMatchingPath(schedule) for name, schedule in SCHEDULES.items()},
-    "flow karras": FlowMatchingPath(KarrasSchedule(0.01, 80.0, 3.0)),
-    "diffusion karras": DiffusionPath(KARRAS),
-    "diffusion vp": DiffusionPath(VPSchedule()),
-    "flow linear noise": FlowMatchingPath(parameterisation=Noise()),
-    "flow linear data": FlowMatchingPath(parameterisation=Data(PathTime(1000.0))),
-    "flow linear reversed": FlowMatchingPath(shift=3.0, parameterisation=ReversedVelocity(ReversedTime(1000.0))),
-    "flow cosine v": FlowMatchingPath(SCHEDULES["cosine"], parameterisation=VPrediction(Sigma())),
-    "flow cosine edm": FlowMatchingPath(SCHEDULES["cosine"], parameterisation=EDM()),
-    "flow vp noise": FlowMatchingPath(SCHEDULES["vp"], parameterisation=Noise(DDPMSteps())),
-    "diffusion karras v": DiffusionPath(KARRAS, parameterisation=VPrediction(VPSteps(), unit_variance=True)),
-    "diffusion vp velocity": DiffusionPath(SCHEDULES["vp"], parameterisation=Velocity(LogSigma())),
-    **{f"interpolant {n} {g}": InterpolantPath(s, g) for (n, s), g in product(SCHEDULES.items(), GAMMAS)},
-    **{f"interpolant karras {g}": InterpolantPath(KarrasSchedule(0.01, 80.0, 3.0), g) for g in GAMMAS},
-    **{f"interpolant encdec {g}": InterpolantPath(ENCDEC, g) for g in ("sqrt", "sin2")},
-    **{f"translating {n} {g}": InterpolantPath(s, g, True) for (n, s), g in product(SCHEDULES.items(), GAMMAS[1:])},
-    "translating linear sqrt": InterpolantPath(translates=True),
-    "translating cosine sqrt": InterpolantPath(SCHEDULES["cosine"], translates=True),
-    "translating linear sqrt 0.2": InterpolantPath(translates=True, noise=0.2),
-    **{
-        f"bridge {target}{' shown' * condition}{' latent' * latent}": BridgePath(0.5, target, condition, latent)
-        for target, condition, latent in product(("x1", "drift"), (True, False), (True, False))
-    },
-}
-"""One row each."""
 
 # What a solver cannot do on a path: it says so, and names one that can.
 REFUSED = {

@@ -2,17 +2,15 @@
 
 import pytest
 import torch
+from shipped_paths import PATHS
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import (
     BridgePath,
-    CosineSchedule,
     DiffusionPath,
-    EncoderDecoderSchedule,
     FlowMatchingPath,
     InterpolantPath,
     MatchingPath,
-    VPSchedule,
 )
 from realuid_lightning.solvers import Ancestral, Euler, Heun
 
@@ -27,18 +25,7 @@ def curious(t, x, y=None):
 
 
 @pytest.mark.parametrize("solver", [Euler(), Heun(), Ancestral()])
-@pytest.mark.parametrize(
-    "path",
-    [
-        FlowMatchingPath(),
-        FlowMatchingPath(CosineSchedule()),
-        FlowMatchingPath(VPSchedule()),
-        DiffusionPath(),
-        BridgePath(latent=True),
-        InterpolantPath(EncoderDecoderSchedule(), "sin2"),
-        InterpolantPath(gamma="none", translates=True),
-    ],
-)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_a_single_step_is_the_one_step_generator(solver, path):
     z, x0 = source(4), source(4).flip(0) if path.translates else None
     assert torch.equal(solver.sample(path, curious, z, None, 1, x0), path.one_step(curious, z, None, x0))

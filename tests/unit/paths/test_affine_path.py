@@ -1,16 +1,14 @@
-from itertools import product, starmap
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shipped_paths import PATHS
 
 from realuid_lightning.paths import (
     AffinePath,
     BridgePath,
     CosineSchedule,
     DiffusionPath,
-    EncoderDecoderSchedule,
     FlowMatchingPath,
     InterpolantPath,
     KarrasSchedule,
@@ -23,19 +21,13 @@ from realuid_lightning.testing import check_path
 MEAN, STD = 0.7, 0.4
 SCHEDULES = [LinearSchedule(), CosineSchedule(), VPSchedule(), VPSchedule(0.3, 7.0), KarrasSchedule()]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
-GAMMAS = ("sqrt", "sin2", "none")
-SHIPPED = [
-    *map(FlowMatchingPath, [None, *SCHEDULES[:3], VPSchedule(0.5, 30.0)]),
-    DiffusionPath(),
-    DiffusionPath(VPSchedule()),
-    DiffusionPath(KarrasSchedule(0.01, 40.0, 3.0), 0.3, 0.0, 1.0, 10.0, 1.0),
-    *starmap(BridgePath, product([1.0], ["x1", "drift"], [True, False], [True, False])),
-    BridgePath(0.2),
-    *starmap(InterpolantPath, product(SCHEDULES[:3], GAMMAS)),
-    *starmap(InterpolantPath, product(SCHEDULES[:3], GAMMAS[1:], [True])),
-    *starmap(InterpolantPath, product([None, CosineSchedule()], ["sqrt"], [True], [1.0, 0.2, 0.1])),
-    *starmap(InterpolantPath, product([EncoderDecoderSchedule()], GAMMAS[:2])),
-]
+TUNED = {
+    "flow vp": FlowMatchingPath(VPSchedule(0.5, 30.0)),
+    "diffusion": DiffusionPath(KarrasSchedule(0.01, 40.0, 3.0), 0.3, 0.0, 1.0, 10.0, 1.0),
+    **{f"bridge {eps}": BridgePath(eps) for eps in (0.2, 1.0)},
+    **{f"linear {noise}": InterpolantPath(translates=True, noise=noise) for noise in (0.1, 1.0)},
+    **{f"cosine {noise}": InterpolantPath(CosineSchedule(), translates=True, noise=noise) for noise in (0.1, 0.2)},
+}
 
 
 def inner_times(schedule, count=200):
@@ -57,13 +49,7 @@ def gaussian(c, xt):
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 4, 4)], ids=str)
-def name(path):
-    words = [value if isinstance(value, str) else type(value).__name__ for value in vars(path).values()]
-    return "-".join([type(path).__name__, *(word for word in words if word not in ("tuple", "float", "int", "dict"))])
-
-
-@pytest.mark.parametrize("shape", [(2,), (1, 4, 4)], ids=str)
-@pytest.mark.parametrize("path", SHIPPED, ids=name)
+@pytest.mark.parametrize("path", [*PATHS.values(), *TUNED.values()], ids=[*PATHS, *(f"tuned {name}" for name in TUNED)])
 def test_every_shipped_path_keeps_the_contract(path, shape):
     check_path(path, shape)
     shown = path.condition + path.latent if isinstance(path, BridgePath) else path.translates and path.gamma == "sqrt"
