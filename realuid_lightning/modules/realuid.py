@@ -147,7 +147,7 @@ class RealUIDModule(MatchingModule):
         start = generator_init if generator_ckpt is None else "file"
         generator = Role("generator", generator_network, start, generator_frozen)
         # Where coefficients are refused, all else is checked with those of UID.
-        checked = chosen or objective_of(objective, 1.0, 1.0, None, divergence, gan)
+        checked = chosen or objective or objective_of(None, 1.0, 1.0, None, divergence, gan)
         given = teacher_ckpt is not None
         roles = faults.attempt(
             lambda: cast_roles(network, (fake, generator), checked, self.path, sampling_steps, given)
