@@ -7,14 +7,16 @@ if TYPE_CHECKING:
     from realuid_lightning.checkpoints import load_generator
     from realuid_lightning.data import MatchingDataModule
     from realuid_lightning.modules import RealUIDModule, TeacherModule
+    from realuid_lightning.running import default_callbacks
 
 __version__ = "0.1.0"
-__all__ = ["MatchingDataModule", "RealUIDModule", "TeacherModule", "load_generator"]
+__all__ = ["MatchingDataModule", "RealUIDModule", "TeacherModule", "default_callbacks", "load_generator"]
 
 _HOMES = {
     "MatchingDataModule": "data",
     "RealUIDModule": "modules",
     "TeacherModule": "modules",
+    "default_callbacks": "running",
     "load_generator": "checkpoints",
 }
 

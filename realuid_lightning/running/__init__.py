@@ -1,9 +1,19 @@
 """Callbacks that keep a run safe and told: checkpoints, locks, signals, failures, progress."""
 
 from realuid_lightning.running.checkpoint import RunCheckpoint
+from realuid_lightning.running.defaults import AtomicCheckpoints, default_callbacks
 from realuid_lightning.running.failure import FailureNotice
 from realuid_lightning.running.lock import RunLock
 from realuid_lightning.running.preemption import Preemption, Stopped
 from realuid_lightning.running.progress import MatchingProgressBar
 
-__all__ = ["FailureNotice", "MatchingProgressBar", "Preemption", "RunCheckpoint", "RunLock", "Stopped"]
+__all__ = [
+    "AtomicCheckpoints",
+    "FailureNotice",
+    "MatchingProgressBar",
+    "Preemption",
+    "RunCheckpoint",
+    "RunLock",
+    "Stopped",
+    "default_callbacks",
+]

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
 from torch import Tensor
 
-from realuid_lightning.checkpoints.runs import best_scores
+from realuid_lightning.checkpoints.runs import best_scores, find_checkpoint
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.running.lock import RunLock
 from realuid_lightning.running.monitors import check_monitors
@@ -102,6 +102,11 @@ class RunCheckpoint(ModelCheckpoint):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """Return what ``ckpt_path="last"`` stands for: the newest whole checkpoint, if there is any."""
+        found = find_checkpoint(Path(trainer.default_root_dir), "resume")
+        return set() if found is None else {str(found)}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let others use the run folder."""
