@@ -1,6 +1,7 @@
 """``realuid plan``: what ``realuid fit`` with the same words would need, before it is started."""
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -22,15 +23,20 @@ from realuid_lightning.cli.parsing import check_configs
 from realuid_lightning.cli.training import RealUIDCLI, _hush
 from realuid_lightning.errors import Faults, UserError, gathering_faults
 from realuid_lightning.evaluation import FIDCallback
-from realuid_lightning.planning import Plan, Setting, alternatives, make_plan
-from realuid_lightning.planning.units import count, parse_size, show
+from realuid_lightning.planning import Plan
+from realuid_lightning.planning.units import parse_size, show
 from realuid_lightning.running.monitors import check_monitors
 
 NOT_COUNTED = (
     "Not counted: the device's context and libraries (about half a GiB with CUDA), workspace of convolutions, "
-    "fragmentation, temporaries of the optimizer, stages that fsdp_per_network gathers, training samples that "
-    "data.on_device holds, what compiled networks keep beyond that of eager ones, the feature extractor of the Frechet "
-    "distance."
+    "fragmentation, temporaries of optimizers that are not fused, stages that fsdp_per_network gathers, training "
+    "samples that data.on_device holds, what compiled networks keep beyond that of eager ones, the feature extractor "
+    "of the Frechet distance."
+)
+SMALLER = (
+    "Smaller are: data.batch_size, trainer.precision bf16-mixed, model.network.checkpoint cheap or true, fewer "
+    "averages in model.ema; where evaluation is the peak, model.eval_batch_size; fsdp_per_network divides networks "
+    "among devices."
 )
 
 
@@ -49,10 +55,10 @@ def plan(words: Sequence[str]) -> None:
             cli = PlanCLI("fit", ["fit", *words])
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
-        setting = cli.setting()
-        made = make_plan(setting)
+        cli.check()
         limit = cli.device_memory()
-        _print(setting, made, limit)
+        made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
+    _print(cli, made, limit)
 
 
 class PlanCLI(RealUIDCLI):
@@ -98,8 +104,8 @@ class PlanCLI(RealUIDCLI):
         there = self.gpu and torch.cuda.is_available()
         return int(torch.cuda.get_device_properties(0).total_memory) if there else None
 
-    def setting(self) -> Setting:
-        """Make the checks that ``fit`` makes once module, data and trainer have met, and return the three.
+    def check(self) -> None:
+        """Make the checks that ``fit`` makes once module, data and trainer have met.
 
         Raises:
             UserError: If they do not go together.
@@ -122,7 +128,6 @@ class PlanCLI(RealUIDCLI):
             check_monitors(trainer, module)
         module.trainer = None  # it would be copied with the module
         trainer.precision_plugin.convert_module(module)  # in place
-        return Setting(module, data, trainer, self.devices, self.gpu)
 
 
 def _weightless(class_type: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
@@ -155,118 +160,85 @@ def device_count(gpu: bool, devices: Any) -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning from telling which devices this machine has: the plan's need not be there."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")
             warnings.filterwarnings("ignore", "GPU available but not used")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def _print(setting: Setting, made: Plan, limit: int | None) -> None:
-    console = Console()
-    console.print(_networks(made))
-    console.print(_devices(setting, made))
-    console.print(_work(setting, made))
-    console.print(_disk(setting, made))
+Rows = Iterator[Sequence[str]]
+
+
+def _print(cli: PlanCLI, made: Plan, limit: int | None) -> None:
+    trainer, console = cli.trainer, Console()
+    on = f"{cli.devices} under {type(trainer.strategy).__name__}, precision {trainer.precision}"
+    memory = "what", "bytes", "of it kept for the backward pass"
+    work = "what", "times", "forward, each", "with backward, each", "in the run"
+    for title, columns, rows in (
+        ("Networks", ("network", "parameters", "weights", "gradients", "optimizer", "total"), _networks(made)),
+        (f"Memory of each device: {on}", memory, _memory(made, cli.model.eval_batch_size)),
+        ("Work of all devices, FLOPs", work, _work(made, cli.devices)),
+        (f"Disk: {trainer.default_root_dir}", ("what", "files", "bytes"), _disk(made)),
+    ):
+        table = Table(title=title)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="right" if index else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     if limit is None:
-        console.print(f"Not judged: give --device_memory, such as 24GiB. {NOT_COUNTED}", highlight=False)
+        verdict = "Not judged: give --device_memory, such as 24GiB."
     elif made.total <= limit:
-        console.print(f"It fits: {show(made.total)} of {show(limit)} on each device. {NOT_COUNTED}", highlight=False)
+        verdict = f"It fits: {show(made.total)} of {show(limit)} on each device."
     else:
-        console.print(f"It does not fit: {show(made.total)}, and a device has {show(limit)}. {NOT_COUNTED}")
-        console.print(_changes(setting, made, limit))
+        verdict = f"It does not fit: {show(made.total)}, and a device has {show(limit)}. {SMALLER}"
+    console.print(f"{verdict} {NOT_COUNTED}", highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
-    return table
+def _networks(made: Plan) -> Rows:
+    sums = [sum(column) for column in list(zip(*made.networks, strict=True))[1:]]
+    for name, parameters, *sizes in (*made.networks, ("all", *sums)):
+        yield name, f"{parameters:,}", *map(show, (*sizes, sum(sizes)))
 
 
-def _networks(made: Plan) -> Table:
-    table = _table("Networks", "network", "parameters", "weights", "gradients", "optimizer", "total")
-    for name, parameters, *sizes in made.networks:
-        table.add_row(name, f"{parameters:,}", *map(show, (*sizes, sum(sizes))))
-    columns = list(zip(*made.networks, strict=True))[1:]
-    parameters, *totals = map(sum, columns)
-    table.add_section()
-    table.add_row("all", f"{parameters:,}", *map(show, (*totals, sum(totals))))
-    return table
-
-
-def _devices(setting: Setting, made: Plan) -> Table:
-    strategy = type(setting.trainer.strategy).__name__
-    title = f"Memory of each device: {setting.devices} under {strategy}, precision {setting.trainer.precision}"
-    table = _table(title, "what", "bytes", "of it kept for the backward pass")
+def _memory(made: Plan, eval_batch_size: int) -> Rows:
     whose = "networks" if made.shards == 1 else f"networks, a {made.shards}th of each"
-    whose += " (gradients in turn)" if made.gradients < sum(each.gradients for each in made.networks) else ""
-    table.add_row(whose, show(made.lasting - made.buckets), "")
+    in_turn = made.gradients < sum(network.gradients for network in made.networks)
+    yield whose + " (gradients in turn)" * in_turn, show(made.lasting - made.buckets)
     if made.buckets:
-        table.add_row("DDP's copies of gradients", show(made.buckets), "")
-    for name, peak in made.peaks.items():
-        step = made.steps.get(name.removesuffix(" update"))
-        rows = setting.module.eval_batch_size if step is None else setting.batch_size
-        table.add_row(f"{name}, {rows} samples", show(peak), "" if step is None else show(step.kept))
-    table.add_section()
-    table.add_row("peak", show(made.total), "")
-    return table
+        yield "DDP's copies of gradients", show(made.buckets)
+    for name, each in made.passes.items():
+        yield f"{name} pass, {each.samples} samples", show(each.peak), show(each.kept)
+    if made.evaluation is not None:
+        yield f"evaluation, {eval_batch_size} samples", show(made.evaluation.peak)
+    yield "peak", show(made.total)
 
 
-def _work(setting: Setting, made: Plan) -> Table:
-    steps = setting.steps
-    table = _table("Work of all devices, FLOPs", "what", "times", "forward, each", "with backward, each", "in the run")
-    whole = 0
-    for kind, step in made.steps.items():
-        times = setting.updates_per_step[kind] * setting.devices * (steps or 0)
-        whole += times * step.flops
-        run = count(times * step.flops) if steps is not None else "no end"
-        table.add_row(f"{kind} update", f"{times:,}", count(step.forward), count(step.flops), run)
-    evaluation = made.evaluation
-    if evaluation is not None:
-        each, validations = evaluation.passes * evaluation.flops, evaluation.validations
-        label = f"validation, {evaluation.passes:,} network passes"
-        if validations is None:
-            table.add_row(label, "no end", count(each), "", "no end")
-        else:
-            whole += each * validations
-            table.add_row(label, f"{validations:,}", count(each), "", count(each * validations))
-            passes = f"{evaluation.passes * validations:,}"
-            table.caption = f"Validations make {passes} network passes of one sample in the run."
-    table.add_section()
-    table.add_row("all", "", "", "", count(whole) if steps is not None else "no end")
-    return table
+def _work(made: Plan, devices: int) -> Rows:
+    rows = [
+        (f"{name} pass", made.steps, each.times * devices, each.forward, each.flops)
+        for name, each in made.passes.items()
+    ]
+    if made.evaluation is not None:
+        passes, flops, _, validations = made.evaluation
+        rows.append((f"validation, {passes:,} network passes", validations, 1, flops, flops))
+    total: float = 0
+    for what, rounds, each_round, forward, flops in rows:
+        times = math.inf if rounds is None else rounds * each_round
+        total += times * flops
+        both = f"{flops:.3e}" if flops > forward else ""
+        yield what, f"{times:,}", f"{forward:.3e}", both, f"{times * flops:.3e}"
+    yield "all", "", "", "", f"{total:.3e}"
 
 
-def _disk(setting: Setting, made: Plan) -> Table:
-    table = _table(f"Disk: {setting.trainer.default_root_dir}", "what", "files", "bytes")
-    table.add_row("one checkpoint", "1", show(made.checkpoint))
-    if made.files is not None:
-        label = "kept, and the one being written"
-        table.add_row(label, f"{made.files:,}", show(made.files * made.checkpoint))
-    if made.writes is not None:
-        table.add_row("written over the run, at most", f"{made.writes:,}", show(made.writes * made.checkpoint))
-    return table
-
-
-def _changes(setting: Setting, made: Plan, limit: int) -> Table:
-    table = _table("What to change", "options", "peak", "fits")
-    found = list(alternatives(setting, made, limit))
-    for words, total in found:
-        table.add_row(words, show(total), "yes" if total <= limit else "no")
-    if made.lasting > limit or not any(total <= limit for _, total in found):
-        table.caption = (
-            "Networks that do not fit by themselves are divided among devices by --trainer.strategy fsdp_per_network, "
-            "or made smaller."
-        )
-    return table
+def _disk(made: Plan) -> Rows:
+    rows = {"one checkpoint": 1, "kept, and the one being written": made.files, "written over the run": made.writes}
+    for what, files in rows.items():
+        yield what, *(("inf", "inf") if files is None else (f"{files:,}", show(files * made.checkpoint)))

@@ -1,4 +1,4 @@
-"""Sizes and counts as people write them."""
+"""Bytes as people write them."""
 
 import math
 import re
@@ -32,12 +32,3 @@ def show(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
         size /= 1024
     return f"{size:.2f} TiB"
-
-
-def count(number: float) -> str:
-    """Return a number of operations with a decimal prefix."""
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
-        if number < 1000:
-            return f"{number:.4g} {unit}".rstrip()
-        number /= 1000
-    return f"{number:.4g} Z"
