@@ -108,7 +108,9 @@ class Noise(Parameterisation):
     """The noise ``x0`` (DDPM, arXiv 2006.11239, eq. 14).
 
     It says nothing of ``x1`` where ``a`` is 0, and little where ``a`` is small: there an error of the network counts
-    ``b / a``-fold in ``x1``. A one-step generator had better begin later (``levels``, ``generator_sigma``).
+    ``b / a``-fold in ``x1``. So a one-step generator had better begin later (``levels``, ``generator_sigma``), and flow
+    matching on the linear schedule, whose loss weighs that error by ``1 / a^2``, had better take ``times`` that rarely
+    come near the noise; the variance-preserving schedule, whose ``a'`` is small with ``a``, needs no such care.
     """
 
     divides_by = frozenset("a")
