@@ -119,14 +119,24 @@ def distillation_faults(module: Any) -> Iterator[str]:
     for name in ("fake_init", "generator_init"):
         if getattr(module, name) not in ("teacher", "random"):
             yield f"{name} must be 'teacher' or 'random', got {getattr(module, name)!r}"
+    levels = module.path.generator_steps
+    if levels is not None and (module.sampling_steps < 1 or levels % module.sampling_steps):
+        yield (
+            f"sampling_steps must be {levels}, one a level of path.levels, or in evaluation a divisor of it, got "
+            f"{module.sampling_steps}"
+        )
     for name in ("teacher", "generator"):
         if getattr(module, f"{name}_ema") is not None and getattr(module, f"{name}_ckpt") is None:
             yield f"{name}_ema is set, but {name}_ckpt is null"
 
 
 def part_faults(module: Any, data: MatchingDataModule) -> Iterator[str]:
-    """Yield what keeps the batch of an update from being shared out among steps and micro-batches."""
+    """Yield what keeps the steps of a generator, and the micro-batches, from their parts of a training batch."""
     size, steps, accumulate = data.batch_size, module.sampling_steps, module.accumulate
+    if module.path.generator_steps not in (None, steps):
+        yield (
+            f"sampling_steps must be {module.path.generator_steps} in training, one a level of path.levels, got {steps}"
+        )
     if size < steps:
         yield (
             f"data.batch_size must be at least sampling_steps {steps}, for each step trains on its part of a batch, "

@@ -207,6 +207,18 @@ def test_a_loaded_generator_takes_its_steps_and_equals_the_modules_sampler(runs,
         assert not torch.equal(drawn[0], drawn[2])
 
 
+def test_levels_of_ones_own_are_one_a_step(tmp_path):
+    path = FlowMatchingPath(levels=[0.0, 0.2, 0.5, 0.8])
+    for steps in (1, 2, 4):  # a divisor is for evaluation
+        (samples,) = trainer(tmp_path).predict(module(steps, path=path), data(predict_seeds="0-2"))
+        assert len(samples) == 3
+    for steps in (1, 2):
+        with pytest.raises(UserError, match=f"sampling_steps must be 4 in training, one a level of .*, got {steps}"):
+            trainer(tmp_path).fit(module(steps, path=path), data())
+    with pytest.raises(UserError, match=r"sampling_steps must be 4, one a level of path.levels, .* got 3"):
+        module(3, path=path)
+
+
 def test_a_training_batch_must_hold_a_sample_of_each_step(tmp_path):
     (samples,) = trainer(tmp_path).predict(module(4), data(batch_size=1, predict_seeds="0-2"))
     assert len(samples) == 3

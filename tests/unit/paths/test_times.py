@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.networks.generator import OneStepGenerator
+from realuid_lightning.networks.generator import Generator
 from realuid_lightning.paths import (
     CosineSchedule,
     DiffusionPath,
@@ -160,7 +160,7 @@ def test_a_generator_calls_its_network_at_levels_of_its_own(kind):
             return x
 
     z, renoise = torch.ones(2, 3, dtype=torch.float64), torch.zeros(2, 3, 3, dtype=torch.float64)
-    OneStepGenerator(Network(), path, 4)(z, None, None, renoise)
+    Generator(Network(), path, 4)(z, None, None, renoise)
     told = path.inputs(torch.tensor([0.1, 0.3, 0.6, 0.8], dtype=torch.float64), torch.ones(4, 1).double())[0]
     assert torch.equal(torch.stack(seen), told)
     with pytest.raises(UserError, match=rf"{kind.__name__}: levels names 4 times.*but sampling_steps is 3: set it to"):
