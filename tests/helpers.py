@@ -7,9 +7,19 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
-from realuid_lightning.data import Gaussian, MatchingDataModule
+from realuid_lightning.data import Batch, Draws, Gaussian, MatchingDataModule
 from realuid_lightning.networks import MLP
 from realuid_lightning.recorded import Recorded
+
+# f of the ratio of two densities, in E_generated f(p_real / p_generated).
+F_DIVERGENCES = {
+    "reverse_kl": lambda r: -torch.log(r),
+    "softened_reverse_kl": lambda r: (r + 1) * torch.log(1 / 2 + 1 / (2 * r)),
+    "jensen_shannon": lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2),
+    "squared_hellinger": lambda r: 1 - r.sqrt(),
+    "forward_kl": lambda r: r * torch.log(r),
+    "jeffreys": lambda r: (r - 1) * torch.log(r),
+}
 
 
 def acting(network, std=0.2):
@@ -82,6 +92,36 @@ def checkpoint(module):
     content = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(content)
     return content
+
+
+def shaken(network, std=0.3):
+    """Add noise to all weights, the same at every call."""
+    rng = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += std * torch.randn(weight.shape, generator=rng)
+    return network
+
+
+def started(module):
+    """Start a distillation whose fake model is the teacher no more, and whose head tells samples apart."""
+    module.start()
+    shaken(module.fake)
+    return module
+
+
+def drawn(module, size=6, shape=(3,), seed=0, sample_t=None):
+    """A batch of normal samples with all that a module draws for it."""
+    rng = torch.Generator().manual_seed(seed)
+    x1, x0 = torch.randn(2, size, *shape, generator=rng, dtype=module.dtype)
+    return module.draw(Batch(x1=x1, x0=x0 if module.path.translates else None), rng, sample_t)
+
+
+def draws(size=6, seed=0, **fields):
+    """Draws for images, without a module."""
+    rng = torch.Generator().manual_seed(seed)
+    x1, x0, z = (torch.randn(size, 1, 8, 8, generator=rng) for _ in range(3))
+    return Draws(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=rng))._replace(**fields)
 
 
 def weights(of):

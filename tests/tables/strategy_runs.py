@@ -5,15 +5,16 @@ import os
 import sys
 from pathlib import Path
 
+import helpers
 import torch
-from lightning.pytorch import Callback, Trainer
+from helpers import Tied, mlp, points
+from lightning.pytorch import Callback
 from torch import nn
 
 import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
-from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
+from realuid_lightning.data import Batch
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP
 from realuid_lightning.objectives import GAN
 from realuid_lightning.seeding import mix
 
@@ -45,37 +46,23 @@ class Distilling(Together, RealUIDModule):
     pass
 
 
-class Tied(nn.Module):
-    """Two layers with one weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
-        self.last.weight = self.first.weight
-
-    def forward(self, t, x, y=None):
-        return self.last(torch.tanh(self.first(x) + t[:, None]))
-
-
 class Normed(nn.Module):
     """A network with running statistics."""
 
     def __init__(self):
         super().__init__()
-        self.norm, self.inner = nn.BatchNorm1d(3), mlp()
+        self.norm, self.inner = nn.BatchNorm1d(3), plain()
 
     def forward(self, t, x, y=None):
         return self.inner(t, self.norm(x), y)
 
 
-def mlp():
-    made = MLP([3], width=8, depth=2)
-    nn.init.normal_(made.out[-1].weight, std=0.2)
-    return made
+def plain():
+    return mlp([3], width=8, depth=2)
 
 
 def partly_frozen():
-    made = mlp()
+    made = plain()
     for weight in list(made.parameters())[1:3]:
         weight.requires_grad_(False)
     return made
@@ -85,13 +72,13 @@ def sgd(weights):
     return torch.optim.SGD(weights, 0.05, 0.9)
 
 
-def distilling(network=mlp, **options):
+def distilling(network=plain, **options):
     parts = {f"{name}_optimizer": sgd for name in ("fake", "generator")}
     parts |= {f"{name}_schedule": lambda optimizer: Warmup(optimizer, 2) for name in ("fake", "generator")}
     return Distilling(network(), None, alpha=0.9, beta=0.94, **({"fake_steps": 2, "ema": []} | parts | options))
 
 
-def teaching(network=mlp, **options):
+def teaching(network=plain, **options):
     return Teaching(network(), optimizer=sgd, sampling_steps=[1], **({"ema": []} | options))
 
 
@@ -129,26 +116,9 @@ class Count(Callback):
 
 def fit(model, folder, strategy, processes, steps=2, ckpt=None, **options):
     """Train with the sampler that Lightning would put in by default."""
-    trainer = Trainer(
-        **{
-            "accelerator": "cpu",
-            "devices": processes,
-            "strategy": strategy if processes > 1 else "auto",
-            "precision": "64-true",
-            "max_steps": steps,
-            "limit_val_batches": 0,
-            "num_sanity_val_steps": 0,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": folder,
-            **options,
-        }
-    )
-    data = MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), SHARES * ROWS // processes, eval_samples=24)
-    trainer.fit(model, data, ckpt_path=ckpt)
-    return trainer
+    place = {"devices": processes, "strategy": strategy if processes > 1 else "auto"}
+    data = points(SHARES * ROWS // processes, eval_samples=24)
+    return helpers.fit(model, data, folder, steps, ckpt, **place | {"precision": "64-true"} | options)
 
 
 def whole(state):

@@ -14,10 +14,11 @@ from typing import get_args
 import pytest
 import torch
 from gaussians import Exact, Generator, Law, Moment
-from lightning import Callback, Trainer
+from helpers import F_DIVERGENCES, fit, mlp, points
+from lightning import Callback
 from torch import nn
 
-from realuid_lightning.data import Gaussian, MatchingDataModule
+from realuid_lightning.data import Gaussian
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import FDivergence
 from realuid_lightning.modules import RealUIDModule
@@ -145,16 +146,6 @@ def floored_norm(scene, law):
     smooth = torch.where(gap.abs() < eps, gap**2 / (2 * eps), gap.abs() - eps / 2)
     held = scene.m(law) * now**2 / now.abs().clamp(min=eps)
     return scene.moment.weight * scene.integral(scene.m(scene.now) * smooth + held)
-
-
-F_DIVERGENCES = {
-    "reverse_kl": lambda r: -torch.log(r),
-    "softened_reverse_kl": lambda r: (r + 1) * torch.log(1 / 2 + 1 / (2 * r)),
-    "jensen_shannon": lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2),
-    "squared_hellinger": lambda r: 1 - r.sqrt(),
-    "forward_kl": lambda r: r * torch.log(r),
-    "jeffreys": lambda r: (r - 1) * torch.log(r),
-}
 
 
 def f_divergence(scene, law):
@@ -402,25 +393,13 @@ class InTurn(Callback):
 def test_training_leaves_no_update_out(name, precision, tmp_path):
     path = PATHS[name]
     rows = {objective: row for objective, row in OBJECTIVES.items() if gives(path, row)}
-    torch.manual_seed(0)
-    network = MLP([3], width=16, depth=1, condition_channels=3 * path.conditions)
+    network = mlp([3], condition_channels=3 * path.conditions)
     made = RealUIDModule(network, None, path=path, fake_steps=1, gan=EVERYWHERE, ema=[0.5])
     made.seen, turns = [], InTurn(rows)
     for player in ("fake_loss", "generator_loss"):
         loss = getattr(made, player)
         setattr(made, player, lambda batch, loss=loss: (made.seen.append(loss(batch)), made.seen[-1])[1])
     origin = Gaussian([0.5] * 3, [0.7] * 3, size=64) if path.translates else None
-    Trainer(
-        accelerator="cpu",
-        precision=precision,
-        max_steps=len(rows),
-        limit_val_batches=0,
-        logger=False,
-        callbacks=[turns],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    ).fit(made, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=64, origin=origin))
+    fit(made, points(64, origin=origin), tmp_path, len(rows), precision=precision, callbacks=[turns])
     assert made.global_step == len(rows)
     assert turns.faults == []

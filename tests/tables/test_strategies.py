@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import same
 
 from realuid_lightning import strategies
 from realuid_lightning.modules import MatchingModule, RealUIDModule, TeacherModule
@@ -56,7 +57,7 @@ def made(tmp_path_factory):
     for processes, folder in folders.items():
         with (folder / "errors").open("w") as errors:
             command = [sys.executable, str(RUNS), str(folder), str(processes)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
             quiet = {"stdout": subprocess.DEVNULL, "stderr": errors}
             runs.append(subprocess.Popen(command, env=environment, start_new_session=True, **quiet))
     try:
@@ -82,10 +83,6 @@ def alone(made):
 def shared(made):
     """What several processes make, one entry a process."""
     return made[SHARES]
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 @pytest.mark.parametrize("cell", CELLS)

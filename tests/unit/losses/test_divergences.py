@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers import F_DIVERGENCES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,14 +42,6 @@ ALL = {
 every = pytest.mark.parametrize("divergence", ALL.values(), ids=ALL)
 THROUGH = ["squared", "sid", "sid_plain", "pseudo_huber", "l2"]  # the others move samples alone
 BY_PATH_WEIGHT = ["squared", "sid_plain", "pseudo_huber", "l2"]
-F_DIVERGENCES = {
-    "reverse_kl": lambda r: -torch.log(r),
-    "softened_reverse_kl": lambda r: (r + 1) * torch.log(1 / 2 + 1 / (2 * r)),
-    "jensen_shannon": lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2),
-    "squared_hellinger": lambda r: 1 - r.sqrt(),
-    "forward_kl": lambda r: r * torch.log(r),
-    "jeffreys": lambda r: (r - 1) * torch.log(r),
-}
 
 
 class Step(NamedTuple):

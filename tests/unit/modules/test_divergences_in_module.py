@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from lightning import Trainer
+from helpers import drawn, fit, mlp, points, shaken, started
 from torch import nn
 
-from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, Warmup
-from realuid_lightning.networks import MLP, bare
 from realuid_lightning.objectives import DMD, GAN, L2, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.paths import DiffusionPath, FlowMatchingPath
 
@@ -29,30 +27,12 @@ def told(divergence):
     return "-".join([type(divergence).__name__, *(f"{key}={value}" for key, value in vars(divergence).items())])
 
 
-def network(seed=0):
-    torch.manual_seed(seed)
-    made = MLP([3], width=16, depth=2)
-    for parameter in made.parameters():  # the last layer starts at zero, where much would be invisible
-        nn.init.normal_(parameter, std=0.3)
-    return made
+def network():
+    return mlp([3], depth=2)
 
 
-def module(fake_seed=7, **options):
-    """A module in float64; its fake model is the teacher when ``fake_seed`` is None."""
-    made = RealUIDModule(network(), None, **options)
-    made.start()
-    if fake_seed is not None:
-        bare(made.fake).load_state_dict(network(fake_seed).state_dict())
-    if options.get("gan") is not None:
-        for parameter in made.fake.head.parameters():
-            nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
-    return made.double()
-
-
-def filled(made, size=6, seed=0, step="fake"):
-    rng = torch.Generator().manual_seed(seed)
-    x1 = torch.randn(size, 3, generator=rng, dtype=torch.float64)
-    return made.draw(Batch(x1=x1), rng, made.path.generator_t if step == "generator" else None)
+def module(**options):
+    return started(RealUIDModule(network(), None, **options)).double()
 
 
 def generator_gradients(made, batch):
@@ -76,7 +56,7 @@ class Watched:
 def test_sid_at_one_half_is_realuid(path, alpha, beta):
     plain = module(path=path(), alpha=alpha, beta=beta)
     sid = module(path=path(), alpha=alpha, beta=beta, divergence=SiD(alpha_sid=0.5, normalise=False))
-    batch = filled(plain, step="generator")
+    batch = drawn(plain, sample_t=plain.path.generator_t)
     (loss, gradients), (sid_loss, sid_gradients) = (generator_gradients(made, batch) for made in (plain, sid))
     torch.testing.assert_close(sid_loss, loss, rtol=1e-10, atol=0)
     torch.testing.assert_close(sid_gradients, gradients, rtol=1e-8, atol=1e-10 * float(gradients.norm()))
@@ -87,7 +67,7 @@ def test_sid_at_one_half_is_realuid(path, alpha, beta):
 @pytest.mark.parametrize("divergence", OTHERS, ids=told)
 def test_a_divergence_turns_the_generators_gradient_and_leaves_the_fake_models_loss(path, divergence):
     plain, other = (module(path=path(), alpha=0.9, beta=0.94, divergence=each) for each in (None, divergence))
-    batch = filled(plain)
+    batch = drawn(plain)
     assert torch.equal(other.fake_loss(batch), plain.fake_loss(batch))
     directions = [nn.functional.normalize(generator_gradients(made, batch)[1], dim=0) for made in (plain, other)]
     assert directions[0] @ directions[1] < 0.9999
@@ -97,7 +77,7 @@ def test_a_divergence_turns_the_generators_gradient_and_leaves_the_fake_models_l
 def test_f_distill_turns_the_gradient_of_dmd_by_the_discriminators_ratio():
     gan = GAN(t_range=(0.0, 1.0))
     plain, other = (module(divergence=DMD(f=f), gan=gan) for f in ("reverse_kl", "forward_kl"))
-    batch = filled(plain)
+    batch = drawn(plain)
     assert torch.equal(other.fake_loss(batch), plain.fake_loss(batch))
     (_, left), (_, right) = (generator_gradients(made, batch) for made in (plain, other))
     assert (left - right).norm() > 1e-3 * left.norm()
@@ -110,7 +90,7 @@ def test_f_distill_turns_the_gradient_of_dmd_by_the_discriminators_ratio():
 @pytest.mark.parametrize("divergence", [SquaredDistance(), *OTHERS], ids=told)
 def test_dmd_alone_builds_no_graph_through_teacher_and_fake_model(divergence):
     made = module(divergence=divergence)
-    batch, watched = filled(made), Watched(made)
+    batch, watched = drawn(made), Watched(made)
     _, gradients = generator_gradients(made, batch)
     through = not isinstance(divergence, DMD)
     assert watched.calls == [("generator", True), ("teacher", through), ("fake", through)]
@@ -119,7 +99,7 @@ def test_dmd_alone_builds_no_graph_through_teacher_and_fake_model(divergence):
 
 def test_f_distill_reads_the_ratio_without_a_graph_and_judges_with_one():
     made = module(divergence=DMD(f="forward_kl"), gan=GAN(t_range=(0.0, 1.0)))
-    batch, watched = filled(made), Watched(made)
+    batch, watched = drawn(made), Watched(made)
     made.generator_loss(batch)
     fake = [graph for name, graph in watched.calls if name == "fake"]
     assert fake == [False, True]  # prediction and ratio at xt by one encoding, then the adversarial term
@@ -128,7 +108,7 @@ def test_f_distill_reads_the_ratio_without_a_graph_and_judges_with_one():
 
 def test_a_loss_that_is_only_measured_builds_no_graph():
     made = module()
-    batch, watched = filled(made), Watched(made)
+    batch, watched = drawn(made), Watched(made)
     with torch.no_grad():
         made.generator_loss(batch)
         made.fake_loss(batch)
@@ -139,7 +119,7 @@ def test_a_loss_that_is_only_measured_builds_no_graph():
 @pytest.mark.parametrize(("alpha", "beta"), COEFFICIENTS)
 def test_gamma_that_is_alpha_is_realuid_and_calls_no_teacher_in_fake_steps(alpha, beta):
     plain, general, other = (module(alpha=alpha, beta=beta, gamma=gamma) for gamma in (None, alpha, 0.7))
-    batch = filled(plain)
+    batch = drawn(plain)
     assert torch.equal(general.fake_loss(batch), plain.fake_loss(batch))
     assert torch.equal(generator_gradients(general, batch)[1], generator_gradients(plain, batch)[1])
     assert (generator_gradients(other, batch)[1] - generator_gradients(plain, batch)[1]).norm() > 1e-3
@@ -152,10 +132,12 @@ def test_gamma_that_is_alpha_is_realuid_and_calls_no_teacher_in_fake_steps(alpha
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("divergence", [SquaredDistance(), *OTHERS], ids=told)
 def test_a_fake_model_that_is_the_teacher_leaves_the_generator_where_it_is(path, divergence):
-    made = module(fake_seed=None, path=path(), alpha=0.9, beta=0.94, divergence=divergence)
-    batch = filled(made, step="generator")
+    made = RealUIDModule(network(), None, path=path(), alpha=0.9, beta=0.94, divergence=divergence)
+    made.start()
+    made.double()
+    batch = drawn(made, sample_t=made.path.generator_t)
     _, gradients = generator_gradients(made, batch)
-    made.fake.load_state_dict(network(7).state_dict())
+    shaken(made.fake)
     _, moved = generator_gradients(made, batch)
     assert gradients.norm() < 1e-9 * moved.norm()
 
@@ -200,15 +182,6 @@ def test_generator_steps_draw_from_generator_t_and_fake_steps_from_sample_t(tmp_
 
     made.fake_loss, made.generator_loss = noting("fake", made.fake_loss), noting("generator", made.generator_loss)
     before = made.generator.network.input.weight.clone()
-    Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    ).fit(made, MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4))
+    fit(made, points(), tmp_path)
     assert seen == [("fake", {0.25}), ("fake", {0.25}), ("generator", {0.75})] * 2
     assert not torch.equal(made.generator.network.input.weight, before)

@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from helpers import rebatched
-from lightning import Trainer
-from torch import nn
+from helpers import fit, mlp, rebatched, same, trainer, weights
 
 from realuid_lightning.checkpoints import RECORD, export_generator, load_generator, read_checkpoint
 from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.data.stream import LatentDataset
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, Warmup
-from realuid_lightning.networks import MLP
 from realuid_lightning.objectives import DMD, GAN
 from realuid_lightning.paths import BridgePath, DiffusionPath, FlowMatchingPath
 
@@ -23,34 +20,11 @@ def bridge():
 PATHS = [FlowMatchingPath, DiffusionPath, bridge]
 
 
-def network(conditions=0):
-    torch.manual_seed(0)
-    made = MLP([3], width=16, depth=2, condition_channels=3 * conditions)
-    for parameter in made.parameters():  # the last layer starts at zero, where all steps would look alike
-        nn.init.normal_(parameter, std=0.3)
-    return made
-
-
 def module(steps, path=None, **options):
     path = path or FlowMatchingPath()
+    network = mlp([3], depth=2, condition_channels=3 * path.conditions)
     options = {"fake_schedule": Warmup, "generator_schedule": Warmup, "fake_steps": 2, **options}
-    return RealUIDModule(network(path.conditions), None, path=path, sampling_steps=steps, **options)
-
-
-def trainer(folder, steps=2):
-    return Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        limit_val_batches=2,
-        val_check_interval=1000,
-        check_val_every_n_epoch=None,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    return RealUIDModule(network, None, path=path, sampling_steps=steps, **options)
 
 
 def data(batch_size=4, **options):
@@ -59,21 +33,12 @@ def data(batch_size=4, **options):
     return MatchingDataModule(source, batch_size, origin=origin, **{"eval_samples": 8, **options})
 
 
-def weights(of):
-    return {name: value.clone() for name, value in of.state_dict().items()}
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Checkpoints of one cycle, by the number of steps."""
     folder, files = tmp_path_factory.mktemp("runs"), {}
     for steps in (1, 2, 4):
-        run = trainer(folder, 1)
-        run.fit(module(steps), data())
+        run = fit(module(steps), data(), folder, 1)
         files[steps] = folder / f"{steps}.ckpt"
         run.save_checkpoint(files[steps])
     return files
@@ -83,8 +48,8 @@ def runs(tmp_path_factory):
 def test_a_checkpoint_records_its_steps_and_a_resumed_run_is_exact(steps, runs, tmp_path):
     assert read_checkpoint(runs[steps])[RECORD]["sampling_steps"] == steps
     whole, resumed = module(steps), module(steps)
-    trainer(tmp_path).fit(whole, data())
-    trainer(tmp_path).fit(resumed, data(), ckpt_path=runs[steps])
+    fit(whole, data(), tmp_path)
+    fit(resumed, data(), tmp_path, 2, runs[steps])
     assert same(weights(resumed), weights(whole))
     assert not same(weights(whole.generator), weights(whole.ema[0.999].network))
 
@@ -93,7 +58,7 @@ def test_a_checkpoint_records_its_steps_and_a_resumed_run_is_exact(steps, runs, 
 def test_several_steps_go_with_other_objectives(options, tmp_path):
     made = module(2, alpha=0.9, beta=0.94, **options)
     start = weights(made.generator)
-    trainer(tmp_path).fit(made, data())
+    fit(made, data(), tmp_path)
     moved = weights(made.generator)
     assert all(value.isfinite().all() for value in moved.values())
     assert not same(moved, start)
@@ -160,7 +125,7 @@ def test_evaluation_refuses_steps_that_were_not_trained(trained, asked, runs, tm
 @pytest.mark.parametrize(("trained", "asked"), [(4, 2), (4, 1), (2, 4), (1, 2)])
 def test_training_goes_on_with_the_same_steps_alone(trained, asked, runs, tmp_path):
     with pytest.raises(UserError, match=f"was trained for {trained} sampling_steps, got {asked}"):
-        trainer(tmp_path).fit(module(asked), data(), ckpt_path=runs[trained])
+        fit(module(asked), data(), tmp_path, 2, runs[trained])
 
 
 def test_fine_tuning_may_add_steps(runs, tmp_path):
@@ -168,7 +133,7 @@ def test_fine_tuning_may_add_steps(runs, tmp_path):
     made.start()
     start = weights(made.generator.network)
     assert same(start, weights(load_generator(runs[1]).network))
-    trainer(tmp_path).fit(made, data())
+    fit(made, data(), tmp_path)
     assert not same(weights(made.generator.network), start)
 
 
@@ -223,6 +188,6 @@ def test_a_training_batch_must_hold_a_sample_of_each_step(tmp_path):
     (samples,) = trainer(tmp_path).predict(module(4), data(batch_size=1, predict_seeds="0-2"))
     assert len(samples) == 3
     with pytest.raises(UserError, match=r"data.batch_size must be at least sampling_steps 4, .* got 3"):
-        trainer(tmp_path).fit(module(4), data(batch_size=3))
+        fit(module(4), data(batch_size=3), tmp_path)
     with pytest.raises(UserError, match="sampling_steps must be at least 1, got 0"):
         module(0)

@@ -2,16 +2,15 @@
 
 import pytest
 import torch
-from lightning import Trainer
+from helpers import drawn, fit, mlp, points, same, started, weights
 from safetensors import safe_open
 from torch import nn
 
 from realuid_lightning.checkpoints import export_generator, load_generator
-from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import adversarial_generator_loss, discriminator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP, HeadedNetwork, bare, frozen_weights
+from realuid_lightning.networks import HeadedNetwork, bare, frozen_weights
 from realuid_lightning.objectives import DMD, GAN
 from realuid_lightning.paths import BridgePath, DiffusionPath, FlowMatchingPath
 
@@ -24,60 +23,18 @@ OBJECTIVES = {
 
 
 def network(seed=0, depth=2, **options):
-    torch.manual_seed(seed)
-    made = MLP([3], width=16, depth=depth, **options)
-    for parameter in made.parameters():  # the last layer starts at zero, where much would be invisible
-        nn.init.normal_(parameter, std=0.3)
-    return made
+    return mlp([3], depth=depth, seed=seed, **options)
 
 
 def module(**options):
-    """A started module whose fake model differs from the teacher, with a head that already tells samples apart."""
     path = options.get("path", FlowMatchingPath())
-    made = RealUIDModule(network(condition_channels=3 * path.conditions), None, **{"gan": GAN(), **options})
-    made.start()
-    bare(made.fake).load_state_dict(network(7, condition_channels=3 * path.conditions).state_dict())
-    if isinstance(made.fake, HeadedNetwork):
-        for parameter in made.fake.head.parameters():
-            nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
-    return made
-
-
-def filled(made, size=6, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    x1, x0 = torch.randn(2, size, 3, generator=rng, dtype=torch.float64)
-    return made.draw(Batch(x1=x1, x0=x0 if made.path.translates else None), rng)
-
-
-def trainer(folder, steps):
-    return Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-
-
-def data():
-    return MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4, eval_samples=8)
+    return started(RealUIDModule(network(condition_channels=3 * path.conditions), None, **{"gan": GAN(), **options}))
 
 
 def training(**options):
     return RealUIDModule(
         network(dropout=0.1), None, **{"gan": GAN(), "fake_schedule": Warmup, "generator_schedule": Warmup, **options}
     )
-
-
-def weights(of):
-    return {name: value.clone() for name, value in of.state_dict().items()}
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 def test_the_heads_parameters_are_the_fake_optimizers_alone():
@@ -112,7 +69,7 @@ def test_a_generator_step_leaves_the_fake_model_and_the_head_alone_and_a_fake_st
 
     made._update = watching
     start = training().fake.head.state_dict()  # the zeros of its last layer hold back the others at first
-    trainer(tmp_path, 2).fit(made, data())
+    fit(made, points(eval_samples=8), tmp_path)
     assert seen == [True, True, False] * 2
     assert not same(weights(made.fake.head), start)
     assert all(parameter.requires_grad for parameter in made.fake.parameters())
@@ -120,7 +77,7 @@ def test_a_generator_step_leaves_the_fake_model_and_the_head_alone_and_a_fake_st
 
 def test_every_parameter_of_fake_model_and_head_gets_a_gradient_and_the_generator_none():
     made = module().double()
-    made.fake_loss(filled(made)).backward()
+    made.fake_loss(drawn(made)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in made.fake.parameters())
     assert all(parameter.grad is None for parameter in [*made.generator.parameters(), *made.teacher.parameters()])
 
@@ -131,7 +88,7 @@ def test_judged_times_lie_in_the_asked_part_and_all_over_it(path, part):
     made = module(path=path, gan=GAN(t_range=part)).double()
     start, end = path.t_range
     low, high = (start + share * (end - start) for share in part)
-    batch = filled(made, size=2000)
+    batch = drawn(made, size=2000)
     game = made.game(batch, batch.x1)
     judged = game.generated_at(part).t
     assert judged.min() >= low
@@ -149,7 +106,7 @@ def test_both_losses_are_realuids_plus_the_weighted_terms_of_separate_forwards(p
     made, plain = (
         module(path=path, alpha=alpha, beta=beta, gamma=gamma, gan=gan).double() for gan in (GAN(*factors), None)
     )
-    batch = filled(made)
+    batch = drawn(made)
     x0 = batch.x0 if path.translates else None
 
     def logits(x1):
@@ -180,7 +137,7 @@ def test_without_real_data_in_realuid_they_reach_the_discriminator_alone():
     made = module(alpha=1.0, beta=1.0).double()
     rows, lower, upper = [], made.fake.network.input.weight, made.fake.network.out[-1].weight
     made.fake.register_forward_pre_hook(lambda _, args, kwargs: rows.append((len(args[1]), kwargs)), with_kwargs=True)
-    batch = filled(made)
+    batch = drawn(made)
     grads = []
     for x1 in (batch.x1, batch.x1.flip(0) + 1):
         loss = made.fake_loss(batch._replace(x1=x1))
@@ -196,12 +153,11 @@ def test_without_real_data_in_realuid_they_reach_the_discriminator_alone():
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name, tmp_path):
     whole, first, second = (training(fake_steps=2, ema=[0.5], **OBJECTIVES[name]) for _ in range(3))
     start = weights(whole)
-    trainer(tmp_path, 2).fit(whole, data())
-    run = trainer(tmp_path, 1)
-    run.fit(first, data())
+    fit(whole, points(eval_samples=8), tmp_path)
+    run = fit(first, points(eval_samples=8), tmp_path, 1)
     run.save_checkpoint(tmp_path / "half.ckpt")
     nn.init.normal_(second.fake.head[-1].weight)  # nothing of its own may be left
-    trainer(tmp_path, 2).fit(second, data(), ckpt_path=tmp_path / "half.ckpt")
+    fit(second, points(eval_samples=8), tmp_path, 2, tmp_path / "half.ckpt")
     assert same(weights(second), weights(whole))
     for part in ("fake.head.", "fake.network.", "generator.network.", "ema."):
         for other in (start, weights(first)):
@@ -222,8 +178,7 @@ def test_a_network_that_can_carry_no_head_is_refused_by_name_with_all_else():
 
 def test_averages_and_exports_carry_no_head(tmp_path):
     made = training(ema=[0.5])
-    run = trainer(tmp_path, 1)
-    run.fit(made, data())
+    run = fit(made, points(eval_samples=8), tmp_path, 1)
     run.save_checkpoint(tmp_path / "run.ckpt")
     assert isinstance(made.fake, HeadedNetwork)
     assert not [key for key in made.state_dict() if "head" in key and not key.startswith("fake.head.")]
@@ -240,8 +195,7 @@ def test_averages_and_exports_carry_no_head(tmp_path):
 def test_checkpoints_of_teachers_and_generators_load_with_a_head_in_the_way(init, tmp_path):
     teacher, distilled = TeacherModule(network(1), ema=[], sampling_steps=[1]), training(ema=[0.5])
     for name, trained in {"teacher": teacher, "generator": distilled}.items():
-        run = trainer(tmp_path, 1)
-        run.fit(trained, data())
+        run = fit(trained, points(eval_samples=8), tmp_path, 1)
         run.save_checkpoint(tmp_path / f"{name}.ckpt")
     files = {"teacher_ckpt": str(tmp_path / "teacher.ckpt"), "generator_ckpt": str(tmp_path / "generator.ckpt")}
     made = RealUIDModule(network(2), gan=GAN(), generator_ema=0.5, fake_init=init, **files)

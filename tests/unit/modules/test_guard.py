@@ -6,7 +6,8 @@ from functools import partial
 import processes
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from helpers import fit, trainer
+from lightning import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -102,7 +103,7 @@ def test_networks_are_counted_apart_and_counts_survive():
     assert again.skipped == 3
     again._in_a_row = guard._in_a_row
     with pytest.raises(UserError, match="3 updates of fake in a row, more than max_skips 2"):
-        again.end_if_lost(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+        again.end_if_lost(trainer())
 
 
 def test_negative_max_skips_are_refused():
@@ -139,18 +140,9 @@ class Poisoned(LightningModule):
 
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 def test_too_many_in_a_row_end_the_run_with_a_checkpoint_of_sound_weights(tmp_path):
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=20,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        callbacks=[RunCheckpoint()],
-    )
     module = Poisoned(first=3)
     with pytest.raises(UserError, match=r"more than max_skips 2\. The sound weights of step 6 are in .*last\.ckpt"):
-        trainer.fit(module, DataLoader(torch.zeros(50, 1)))
+        fit(module, DataLoader(torch.zeros(50, 1)), tmp_path, 20, callbacks=[RunCheckpoint()])
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 6  # skipped updates are counted, so that the next draws are others
     assert torch.isfinite(saved["state_dict"]["weight"])

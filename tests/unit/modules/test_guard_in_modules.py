@@ -4,22 +4,13 @@ import copy
 
 import pytest
 import torch
-from lightning import Trainer
+from helpers import fit, mlp
 from torch import nn
 
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule
-from realuid_lightning.networks import MLP
 from realuid_lightning.running import RunCheckpoint
-
-
-def network():
-    torch.manual_seed(0)
-    made = MLP([1, 8, 8], width=32, depth=1)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return made
 
 
 def poison(module, loss, steps):
@@ -29,14 +20,9 @@ def poison(module, loss, steps):
     return module
 
 
-def run(module, folder, steps, **options):
-    settings = {
-        **{"accelerator": "cpu", "max_steps": steps, "limit_val_batches": 0, "logger": False, "log_every_n_steps": 1},
-        **{"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder},
-    }
-    trainer = Trainer(**{**settings, "callbacks": [RunCheckpoint()], **options})
-    trainer.fit(module, MatchingDataModule(Digits(), batch_size=8))
-    return trainer
+def run(module, folder, steps, ckpt=None, **options):
+    options = {"log_every_n_steps": 1, "callbacks": [RunCheckpoint()], **options}
+    return fit(module, MatchingDataModule(Digits(), batch_size=8), folder, steps, ckpt, **options)
 
 
 def state(module, trainer, index):
@@ -51,7 +37,7 @@ def test_distillation(loss, tmp_path):
     options = {"fake_steps": 1, "ema": [0.5]}
     states = []
     for steps, poisoned in ((1, ()), (2, (1,))):
-        module = poison(RealUIDModule(network(), None, **options), loss, poisoned)
+        module = poison(RealUIDModule(mlp(), None, **options), loss, poisoned)
         trainer = run(module, tmp_path / f"{steps}", steps)
         assert trainer.global_step == steps
         states.append(state(module, trainer, index))
@@ -66,7 +52,7 @@ def test_distillation(loss, tmp_path):
 def test_teacher(optimizer, tmp_path):
     states = []
     for steps, poisoned in ((2, ()), (3, (2,))):
-        module = TeacherModule(network(), optimizer=optimizer, ema=[0.5])
+        module = TeacherModule(mlp(), optimizer=optimizer, ema=[0.5])
         trainer = run(poison(module, "matching_loss", poisoned), tmp_path / f"{steps}", steps)
         assert trainer.global_step == steps
         module.ema = nn.Identity()  # the averages go on
@@ -79,25 +65,20 @@ def test_teacher(optimizer, tmp_path):
 def test_a_lost_run_ends_and_resumes(kind, tmp_path):
     def made(poisoned):
         if kind == "teacher":
-            return poison(TeacherModule(network(), max_skips=2), "matching_loss", poisoned)
-        return poison(RealUIDModule(network(), None, fake_steps=1, max_skips=2), "generator_loss", poisoned)
+            return poison(TeacherModule(mlp(), max_skips=2), "matching_loss", poisoned)
+        return poison(RealUIDModule(mlp(), None, fake_steps=1, max_skips=2), "generator_loss", poisoned)
 
     with pytest.raises(UserError, match="more than max_skips 2") as caught:
         run(made(range(2, 100)), tmp_path, 10)
     assert "step 5" in str(caught.value)
     again = made(())
-    trainer = Trainer(
-        **{"accelerator": "cpu", "max_steps": 7, "limit_val_batches": 0, "logger": False, "default_root_dir": tmp_path},
-        **{"enable_progress_bar": False, "enable_model_summary": False, "callbacks": [RunCheckpoint()]},
-    )
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    trainer.fit(again, MatchingDataModule(Digits(), batch_size=8), ckpt_path=last)
+    trainer = run(again, tmp_path, 7, tmp_path / "checkpoints" / "last.ckpt")
     assert trainer.global_step == 7
     assert again.guard.skipped == 3
     assert all(torch.isfinite(value).all() for value in again.state_dict().values())
 
 
 def test_a_run_that_is_lost_at_its_last_steps_does_not_end_as_a_success(tmp_path):
-    module = poison(TeacherModule(network(), max_skips=2), "matching_loss", range(100))
+    module = poison(TeacherModule(mlp(), max_skips=2), "matching_loss", range(100))
     with pytest.raises(UserError, match="10 updates of network in a row, more than max_skips 2"):
         run(module, tmp_path, 10, log_every_n_steps=50)

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from lightning import Trainer
+from helpers import draws, fit, mlp, same, started, trainer, weights
 from torch import nn
 
-from realuid_lightning.data import Batch, Digits, Draws, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import general_generator_loss
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
@@ -31,54 +31,12 @@ FAST = {
 }
 
 
-def network(seed=0, **options):
-    torch.manual_seed(seed)
-    made = MLP([1, 8, 8], width=32, depth=1, **options)
-    for parameter in made.parameters():  # the last layer starts at zero, where much would be invisible
-        nn.init.normal_(parameter, std=0.1)
-    return made
-
-
 def module(**options):
-    made = RealUIDModule(network(), **{"teacher_ckpt": None, **FAST, **options})
-    made.start()
-    made.fake.load_state_dict(network(seed=7).state_dict())  # equal to the teacher, it would hide half of each loss
-    return made
-
-
-def filled(size=6, seed=0, **fields):
-    generator = torch.Generator().manual_seed(seed)
-    x1, x0, z = (torch.randn(size, 1, 8, 8, generator=generator) for _ in range(3))
-    return Draws(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))._replace(**fields)
-
-
-def trainer(folder, steps, **options):
-    return Trainer(
-        **{
-            "accelerator": "cpu",
-            "max_steps": steps,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "limit_val_batches": 0,
-            "default_root_dir": folder,
-            **options,
-        }
-    )
+    return started(RealUIDModule(mlp(), **{"teacher_ckpt": None, **FAST, **options}))
 
 
 def data(**options):
     return MatchingDataModule(Digits(), **{"batch_size": 8, "eval_samples": 16, **options})
-
-
-def weights(of):
-    return {name: value.clone() for name, value in of.state_dict().items()}
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 class Counting(nn.Module):
@@ -105,24 +63,24 @@ def counted(made):
 def test_a_fake_step_costs_two_forwards_and_a_generator_step_three():
     made = module(alpha=0.9, beta=0.94)
     log = counted(made)
-    made.fake_loss(filled())
+    made.fake_loss(draws())
     assert log == [("generator", 6, False), ("fake", 12, True)]  # both halves in one forward, no generator graph
     log.clear()
-    made.generator_loss(filled())
+    made.generator_loss(draws())
     assert log == [("generator", 6, True), ("teacher", 6, True), ("fake", 6, True)]
 
 
 def test_the_data_free_fake_step_spends_nothing_on_real_data():
     made = module(alpha=1.0, beta=1.0)
     log = counted(made)
-    made.fake_loss(filled(x1=None))
+    made.fake_loss(draws(x1=None))
     assert log == [("generator", 6, False), ("fake", 6, True)]
 
 
 @pytest.mark.parametrize("coefficients", [{"alpha": 0.9}, {"beta": 0.9}, {"gamma": 0.9}])
 def test_any_coefficient_but_one_brings_real_data_in(coefficients):
     made = module(**{"alpha": 1.0, "beta": 1.0, **coefficients})
-    before, after = (made.fake_loss(filled(x1=filled(seed=seed).x1)) for seed in (1, 2))
+    before, after = (made.fake_loss(draws(x1=draws(seed=seed).x1)) for seed in (1, 2))
     assert made.objective.needs_real
     assert before != after
 
@@ -146,8 +104,7 @@ def test_one_step_is_one_cycle_that_moves_both_networks_and_never_the_teacher(tm
         return norm
 
     made._update = watching
-    run = trainer(tmp_path, 2)
-    run.fit(made, data())
+    run = fit(made, data(), tmp_path)
     assert run.global_step == 2
     assert seen == ["fake", "fake", "generator"] * 2
     assert same(weights(made.teacher), teacher)
@@ -159,7 +116,7 @@ def test_one_step_is_one_cycle_that_moves_both_networks_and_never_the_teacher(tm
 def test_averages_follow_generator_updates_alone(tmp_path):
     made = module(alpha=0.9, beta=0.94, ema=[0.5])
     start = weights(made.generator)
-    trainer(tmp_path, 1).fit(made, data())
+    fit(made, data(), tmp_path, 1)
     end, average = weights(made.generator), weights(made.ema[0.5].network)
     for key in start:
         torch.testing.assert_close(average[key], (start[key] + end[key]) / 2)
@@ -169,13 +126,13 @@ def test_averages_follow_generator_updates_alone(tmp_path):
 def test_clip_bounds_each_networks_update(clip, tmp_path):
     made = module(alpha=0.9, beta=0.94, clip=clip)
     before = weights(made.generator)
-    trainer(tmp_path, 1).fit(made, data())
+    fit(made, data(), tmp_path, 1)
     moved = torch.cat([(weights(made.generator)[key] - before[key]).flatten() for key in before]).norm()
     assert (moved < 1.1e-6) == (clip is not None)  # lr times clip, and rounding
 
 
 def test_gamma_is_read():
-    batch = filled()
+    batch = draws()
     plain, general = module(alpha=0.9, beta=0.94), module(alpha=0.9, beta=0.94, gamma=0.9)
     other = module(alpha=0.9, beta=0.94, gamma=0.7)
     torch.testing.assert_close(plain.generator_loss(batch), general.generator_loss(batch))
@@ -191,7 +148,7 @@ def test_draws_are_keyed_by_seed_step_and_rank(monkeypatch):
     made = module()
     batch = Batch(x1=torch.zeros(4, 1, 8, 8))
 
-    made._trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    made._trainer = trainer()
 
     def drawn():
         return made.draw(batch, made.rng(0))
@@ -206,28 +163,26 @@ def test_draws_are_keyed_by_seed_step_and_rank(monkeypatch):
 
 
 def test_draw_keeps_what_the_loader_gives():
-    made, batch = module(), Batch(**{name: getattr(filled(), name) for name in ("x1", "x0", "z", "t")})
+    made, batch = module(), Batch(**{name: getattr(draws(), name) for name in ("x1", "x0", "z", "t")})
     kept = made.draw(batch, torch.Generator())
     assert all(torch.equal(getattr(kept, name), getattr(batch, name)) for name in ("x1", "x0", "z", "t"))
 
 
 def test_fake_init_random_keeps_the_weights_the_network_was_built_with(tmp_path):
     file = tmp_path / "teacher.pt"
-    torch.save(network(seed=1).state_dict(), file)
+    torch.save(mlp(seed=1).state_dict(), file)
     for init, expected in [("teacher", 1), ("random", 0)]:
-        made = RealUIDModule(network(seed=0), teacher_ckpt=str(file), fake_init=init)
+        made = RealUIDModule(mlp(), teacher_ckpt=str(file), fake_init=init)
         made.start()
-        assert same(weights(made.fake), weights(network(seed=expected)))
-        assert same(weights(made.generator.network), weights(network(seed=1)))
-        assert same(weights(made.teacher.network), weights(network(seed=1)))
-        assert same(weights(made.ema[0.999].network.network), weights(network(seed=1)))
+        assert same(weights(made.fake), weights(mlp(seed=expected)))
+        assert same(weights(made.generator.network), weights(mlp(seed=1)))
+        assert same(weights(made.teacher.network), weights(mlp(seed=1)))
+        assert same(weights(made.ema[0.999].network.network), weights(mlp(seed=1)))
 
 
 def test_all_faults_at_once():
     with pytest.raises(UserError) as told:
-        RealUIDModule(
-            network(), teacher_ckpt=None, alpha=0.0, fake_steps=0, clip=-1.0, teacher_ema=0.9, fake_init="random"
-        )
+        RealUIDModule(mlp(), teacher_ckpt=None, alpha=0.0, fake_steps=0, clip=-1.0, teacher_ema=0.9, fake_init="random")
     for word in ("alpha must be in (0, 1], got 0.0", "fake_steps", "clip", "teacher_ema", "fake_init: random"):
         assert word in str(told.value)
 
@@ -235,8 +190,7 @@ def test_all_faults_at_once():
 def finetuned(folder, **options):
     """A distilled run's checkpoint, with an average that differs from the raw weights."""
     made = module(alpha=0.9, beta=0.94, ema=[0.5])
-    run = trainer(folder, 2)
-    run.fit(made, data())
+    run = fit(made, data(), folder)
     run.save_checkpoint(folder / "distilled.ckpt")
     return made
 
@@ -244,20 +198,20 @@ def finetuned(folder, **options):
 def test_fine_tuning_starts_from_the_named_average_and_the_teacher(tmp_path):
     made = finetuned(tmp_path)
     teacher = tmp_path / "teacher.pt"
-    torch.save(network(seed=1).state_dict(), teacher)
+    torch.save(mlp(seed=1).state_dict(), teacher)
     tuned = RealUIDModule(
-        network(), teacher_ckpt=str(teacher), generator_ckpt=str(tmp_path / "distilled.ckpt"), generator_ema=0.5
+        mlp(), teacher_ckpt=str(teacher), generator_ckpt=str(tmp_path / "distilled.ckpt"), generator_ema=0.5
     )
     tuned.start()
     assert same(weights(tuned.generator.network), weights(made.ema[0.5].network.network))
     assert not same(weights(tuned.generator.network), weights(made.generator.network))
-    assert same(weights(tuned.fake), weights(network(seed=1)))
+    assert same(weights(tuned.fake), weights(mlp(seed=1)))
     assert same(weights(tuned.ema[0.999].network), weights(tuned.generator))
 
 
 def test_a_distilled_checkpoint_is_no_teacher(tmp_path):
     finetuned(tmp_path)
-    wrong = RealUIDModule(network(), teacher_ckpt=str(tmp_path / "distilled.ckpt"))
+    wrong = RealUIDModule(mlp(), teacher_ckpt=str(tmp_path / "distilled.ckpt"))
     with pytest.raises(UserError, match="expected the checkpoint of a teacher, got that of a generator"):
         wrong.start()
 
@@ -268,7 +222,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers
 
     def fresh():
         made = RealUIDModule(
-            network(dropout=0.1),
+            mlp(dropout=0.1),
             teacher_ckpt=None,
             alpha=0.9,
             beta=0.94,
@@ -283,22 +237,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, workers
         return data(num_workers=workers, flip=True)
 
     whole = fresh()
-    trainer(tmp_path, 6, precision=precision).fit(whole, source())
+    fit(whole, source(), tmp_path, 6, precision=precision)
     first = fresh()
-    run = trainer(
-        tmp_path, 3, precision=precision, limit_val_batches=1.0, val_check_interval=1, check_val_every_n_epoch=None
-    )
-    run.fit(first, source())
+    options = {"limit_val_batches": 1.0, "val_check_interval": 1, "check_val_every_n_epoch": None}
+    run = fit(first, source(), tmp_path, 3, precision=precision, **options)
     run.save_checkpoint(tmp_path / "half.ckpt")
     second = fresh()
-    trainer(tmp_path, 6, precision=precision).fit(second, source(), ckpt_path=tmp_path / "half.ckpt")
+    fit(second, source(), tmp_path, 6, tmp_path / "half.ckpt", precision=precision)
     assert same(weights(second), weights(whole))
     assert not same(weights(second), weights(first))
 
 
 def test_resuming_by_other_processes_or_batches_says_what_changes(tmp_path, caplog):
-    first = trainer(tmp_path, 1)
-    first.fit(module(), data())
+    first = fit(module(), data(), tmp_path, 1)
     first.save_checkpoint(tmp_path / "one.ckpt")
     content = torch.load(tmp_path / "one.ckpt")
     size = content["batch"]["samples an update"]
@@ -306,20 +257,20 @@ def test_resuming_by_other_processes_or_batches_says_what_changes(tmp_path, capl
     torch.save(content, tmp_path / "two.ckpt")
     for name, told in (("one", False), ("two", True)):
         caplog.clear()
-        trainer(tmp_path, 2).fit(module(), data(), ckpt_path=tmp_path / f"{name}.ckpt")
+        fit(module(), data(), tmp_path, 2, tmp_path / f"{name}.ckpt")
         assert (f"resuming with 2 -> 1 processes, {2 * size} -> {size} samples an update" in caplog.text) == told
 
 
 def test_bf16_and_float64_train(tmp_path):
     for precision in ("bf16-mixed", "64-true"):
         made = module(alpha=0.9, beta=0.94)
-        trainer(tmp_path, 2, precision=precision).fit(made, data())
+        fit(made, data(), tmp_path, precision=precision)
         assert all(value.isfinite().all() for value in made.state_dict().values())
 
 
 @pytest.mark.filterwarnings("ignore:.*does not support 16-bit|.*fp16")
 def test_loss_scaling_is_refused(tmp_path):
-    run = trainer(tmp_path, 1)
+    run = trainer(tmp_path)
     made = module()
     made._trainer = run
     run.precision_plugin.precision = "16-mixed"
@@ -328,32 +279,32 @@ def test_loss_scaling_is_refused(tmp_path):
 
 
 def test_labels_shapes_and_names_are_checked_before_training(tmp_path):
-    conditional = RealUIDModule(network(num_classes=10), teacher_ckpt=None, evaluate=["ema_0.5"], predict_with="best")
+    conditional = RealUIDModule(mlp(num_classes=10), teacher_ckpt=None, evaluate=["ema_0.5"], predict_with="best")
     with pytest.raises(UserError) as told:
-        trainer(tmp_path, 1).fit(conditional, data())
+        fit(conditional, data(), tmp_path, 1)
     for word in ("data.labels is false", "evaluate names 'ema_0.5'", "raw, ema_0.999", "predict_with names 'best'"):
         assert word in str(told.value)
     with pytest.raises(UserError, match="no classes"):
-        trainer(tmp_path, 1).fit(module(), data(labels=True))
+        fit(module(), data(labels=True), tmp_path, 1)
     small = RealUIDModule(MLP([1, 4, 4], width=32), teacher_ckpt=None)
     with pytest.raises(UserError, match=r"shape \(1, 4, 4\), but the data has \(1, 8, 8\)"):
-        trainer(tmp_path, 1).fit(small, data())
-    few = RealUIDModule(network(num_classes=3), teacher_ckpt=None)
+        fit(small, data(), tmp_path, 1)
+    few = RealUIDModule(mlp(num_classes=3), teacher_ckpt=None)
     with pytest.raises(UserError, match="3 classes, but the data has 10"):
-        trainer(tmp_path, 1).fit(few, data(labels=True))
+        fit(few, data(labels=True), tmp_path, 1)
 
 
 def test_a_conditional_model_trains_on_labels(tmp_path):
-    made = RealUIDModule(network(num_classes=10), teacher_ckpt=None, alpha=0.9, beta=0.94, **FAST)
-    trainer(tmp_path, 2).fit(made, data(labels=True))
-    batch = filled(y=torch.arange(6))
+    made = RealUIDModule(mlp(num_classes=10), teacher_ckpt=None, alpha=0.9, beta=0.94, **FAST)
+    fit(made, data(labels=True), tmp_path)
+    batch = draws(y=torch.arange(6))
     assert not torch.equal(made.generator(batch.z, batch.y), made.generator(batch.z, batch.y.flip(0)))
 
 
 def test_a_sample_does_not_depend_on_its_batch():
     made = module(eval_batch_size=4)
     sampler = made.samplers()["raw"]
-    latents = Batch(z=filled(size=11).z)
+    latents = Batch(z=draws(size=11).z)
     whole = made.generate(sampler, latents)
     parts = [made.generate(sampler, latents.rows(slice(start, start + 3))) for start in range(0, 11, 3)]
     assert torch.equal(whole, torch.cat(parts))
@@ -366,20 +317,17 @@ def test_a_new_objective_is_one_method(tmp_path):
             teacher, fake = self.teacher(generated.t, generated.xt), self.fake(generated.t, generated.xt)
             return general_generator_loss(teacher, fake, generated.target, alpha=0.9, beta=0.94, gamma=0.8)
 
-    left, right = (cls(network(), teacher_ckpt=None, alpha=0.9, beta=0.94, **FAST) for cls in (General, RealUIDModule))
+    left, right = (cls(mlp(), teacher_ckpt=None, alpha=0.9, beta=0.94, **FAST) for cls in (General, RealUIDModule))
     for made in (left, right):
-        trainer(tmp_path, 3).fit(made, data())
+        fit(made, data(), tmp_path, 3)
     assert not same(weights(left.generator), weights(right.generator))
 
 
 def test_a_teacher_checkpoint_feeds_a_distillation(tmp_path):
-    teacher = TeacherModule(network(), ema=[0.5], sampling_steps=[1, 2])
-    run = trainer(tmp_path, 2)
-    run.fit(teacher, data())
+    teacher = TeacherModule(mlp(), ema=[0.5], sampling_steps=[1, 2])
+    run = fit(teacher, data(), tmp_path)
     run.save_checkpoint(tmp_path / "teacher.ckpt")
     for ema, expected in [(None, teacher.network), (0.5, teacher.ema[0.5].network)]:
-        made = RealUIDModule(
-            copy.deepcopy(network(seed=9)), teacher_ckpt=str(tmp_path / "teacher.ckpt"), teacher_ema=ema
-        )
+        made = RealUIDModule(copy.deepcopy(mlp(seed=9)), teacher_ckpt=str(tmp_path / "teacher.ckpt"), teacher_ema=ema)
         made.start()
         assert same(weights(made.teacher.network), weights(expected))

@@ -3,24 +3,21 @@
 import copy
 import logging
 
+import helpers
 import pytest
 import torch
-from lightning import Callback, Trainer, seed_everything
+from helpers import mlp, points
+from lightning import Callback, seed_everything
 from torch import nn
 
-from realuid_lightning.data import Gaussian, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.modules.resuming import match_memory_format
-from realuid_lightning.networks import MLP
 from realuid_lightning.running import RunCheckpoint
 
 
 def network():
-    torch.manual_seed(0)
-    made = MLP([3], width=8, depth=1)
-    nn.init.normal_(made.out[-1].weight, std=0.2)
-    return made
+    return mlp([3], width=8)
 
 
 def adam(lr=1e-2, kind=torch.optim.Adam, **options):
@@ -41,24 +38,8 @@ def distillation(**options):
     return RealUIDModule(network(), None, **({"fake_steps": 2, "ema": [0.9], **base} | options))
 
 
-def fit(model, folder, steps, ckpt=None, callbacks=(), **options):
-    trainer = Trainer(
-        **{
-            "accelerator": "cpu",
-            "max_steps": steps,
-            "logger": False,
-            "enable_checkpointing": any(isinstance(each, RunCheckpoint) for each in callbacks),
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "limit_val_batches": 0,
-            "default_root_dir": folder,
-            "callbacks": list(callbacks),
-            **options,
-        }
-    )
-    data = MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4, eval_samples=4)
-    trainer.fit(model, data, ckpt_path=ckpt)
-    return trainer
+def fit(model, folder, steps, ckpt=None, **options):
+    return helpers.fit(model, points(eval_samples=4), folder, steps, ckpt, **options)
 
 
 @pytest.fixture
@@ -285,8 +266,7 @@ def test_averages_can_be_added_and_dropped(make, raw, tmp_path, saved, caplog):
 
 def test_an_average_that_was_never_kept_is_not_evaluated(tmp_path, saved):
     file = saved(teacher())
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    data = MatchingDataModule(Gaussian([0.0] * 3, [1.0] * 3, size=64), batch_size=4, eval_samples=4)
+    trainer, data = helpers.trainer(), points(eval_samples=4)
     with pytest.raises(UserError, match="missing"):
         trainer.validate(teacher(ema=[0.9, 0.5]), data, ckpt_path=file, verbose=False)
     trainer.validate(teacher(ema=[]), data, ckpt_path=file, verbose=False)

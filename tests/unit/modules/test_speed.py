@@ -3,16 +3,17 @@
 import copy
 import functools
 
+import helpers
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from helpers import acting, mlp
 from torch import nn
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP, UNet
+from realuid_lightning.networks import UNet
 from realuid_lightning.objectives import GAN
 from realuid_lightning.planning.ledger import weightless
 
@@ -34,19 +35,9 @@ def traced(monkeypatch):
     torch._dynamo.reset()
 
 
-def mlp():
-    torch.manual_seed(1)
-    network = MLP([1, 8, 8], width=16, depth=2)
-    nn.init.normal_(network.out[-1].weight, std=0.2)
-    return network
-
-
 def unet():
     torch.manual_seed(1)
-    network = UNet(8, 1, 32, 1, [1], [8], 32)
-    for weight in network.parameters():
-        nn.init.normal_(weight, std=0.05)
-    return network
+    return acting(UNet(8, 1, 32, 1, [1], [8], 32), 0.05)
 
 
 def distilling(network, **options):
@@ -56,27 +47,15 @@ def distilling(network, **options):
 
 
 def fit(model, folder, steps=2, ckpt=None, precision="32-true"):
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        precision=precision,
-    )
-    trainer.fit(model, MatchingDataModule(Digits(), batch_size=8, eval_samples=20), ckpt_path=ckpt)
-    return trainer
+    data = MatchingDataModule(Digits(), batch_size=8, eval_samples=20)
+    options = {"limit_val_batches": None, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    return helpers.fit(model, data, folder, steps, ckpt, precision=precision, **options)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("options", [{}, {"gan": GAN()}, {"sampling_steps": 2}], ids=["plain", "gan", "steps"])
 def test_compiled_networks_train_alike(options, precision, traced, tmp_path):
-    models = [distilling(mlp(), compile=compiled, **copy.deepcopy(options)) for compiled in (False, True)]
+    models = [distilling(mlp(depth=2), compile=compiled, **copy.deepcopy(options)) for compiled in (False, True)]
     for model in models:
         fit(model, tmp_path, precision=precision)
     assert models[0].state_dict().keys() == models[1].state_dict().keys()
@@ -87,7 +66,7 @@ def test_compiled_networks_train_alike(options, precision, traced, tmp_path):
 
 
 def test_a_compiled_teacher_trains_alike(traced, tmp_path):
-    models = [TeacherModule(mlp(), sampling_steps=[2], compile=compiled) for compiled in (False, True)]
+    models = [TeacherModule(mlp(depth=2), sampling_steps=[2], compile=compiled) for compiled in (False, True)]
     for model in models:
         fit(model, tmp_path)
     torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
@@ -104,11 +83,11 @@ def test_the_unet_is_one_graph(way, traced):
 
 
 def test_runs_resume_across_compilation(traced, tmp_path):
-    whole = distilling(mlp())
+    whole = distilling(mlp(depth=2))
     fit(whole, tmp_path, 4)
     for first, second in ((True, False), (False, True)):
-        fit(distilling(mlp(), compile=first), tmp_path, 2).save_checkpoint(tmp_path / "half.ckpt")
-        resumed = distilling(mlp(), compile=second)
+        fit(distilling(mlp(depth=2), compile=first), tmp_path, 2).save_checkpoint(tmp_path / "half.ckpt")
+        resumed = distilling(mlp(depth=2), compile=second)
         fit(resumed, tmp_path, 4, tmp_path / "half.ckpt")
         torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert traced()[0] > 0
@@ -150,7 +129,11 @@ def test_every_fake_update_sees_the_weights_of_the_one_before_in_bf16(tmp_path):
             return super().fake_loss(batch)
 
     model = Watching(
-        mlp(), None, fake_steps=3, fake_schedule=Warmup, fake_optimizer=lambda weights: torch.optim.SGD(weights, 0.1)
+        mlp(depth=2),
+        None,
+        fake_steps=3,
+        fake_schedule=Warmup,
+        fake_optimizer=lambda weights: torch.optim.SGD(weights, 0.1),
     )
     fit(model, tmp_path, 1, precision="bf16-mixed")
     assert len(set(seen)) == 3
@@ -159,7 +142,7 @@ def test_every_fake_update_sees_the_weights_of_the_one_before_in_bf16(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"gan": GAN()}, {"sampling_steps": 2}], ids=["plain", "gan", "steps"])
 def test_an_update_reads_nothing_from_the_device(options):
     """Tensors without values refuse to be read, and a device would be waited for wherever they do."""
-    module = distilling(mlp(), **options)
+    module = distilling(mlp(depth=2), **options)
     module.start()
     mode = FakeTensorMode()
     module = weightless(module, mode)

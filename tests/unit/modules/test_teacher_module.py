@@ -4,66 +4,33 @@ from itertools import combinations
 
 import pytest
 import torch
-from lightning import Trainer
-from torch import nn
+from helpers import draws, fit, mlp
 
-from realuid_lightning.data import Batch, Digits, Draws, MatchingDataModule
+from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, TeacherModule
-from realuid_lightning.networks import MLP
 from realuid_lightning.solvers import Euler, Heun
-
-
-def network(**options):
-    torch.manual_seed(0)
-    made = MLP([1, 8, 8], width=32, depth=1, **options)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return made
-
-
-def trainer(folder, steps, **options):
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        **quiet,
-        **options,
-    )
 
 
 def data():
     return MatchingDataModule(Digits(), batch_size=8, eval_samples=8)
 
 
-def filled(size=5):
-    generator = torch.Generator().manual_seed(0)
-    x1, x0, z = (torch.randn(size, 1, 8, 8, generator=generator) for _ in range(3))
-    return Draws(x1=x1, x0=x0, z=z, t=torch.rand(size, generator=generator))
-
-
 def latents():
-    return Batch(z=filled().z)
+    return Batch(z=draws().z)
 
 
 def test_the_loss_is_the_squared_error_of_the_velocity():
-    module, batch = TeacherModule(network()), filled()
+    module, batch = TeacherModule(mlp()), draws()
     t = batch.t.view(-1, 1, 1, 1)
     error = module.network(batch.t, (1 - t) * batch.x0 + t * batch.x1) - (batch.x1 - batch.x0)
     torch.testing.assert_close(module.matching_loss(batch), error.square().sum((1, 2, 3)).mean())
 
 
 def test_an_update_is_the_optimizers_and_the_average_follows(tmp_path):
-    module = TeacherModule(network(), optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-3), ema=[0.75])
+    module = TeacherModule(mlp(), optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-3), ema=[0.75])
     before = {name: value.clone() for name, value in module.network.state_dict().items()}
-    trainer(tmp_path, 1).fit(module, data())
+    fit(module, data(), tmp_path, 1)
     for name, after in module.network.state_dict().items():
         assert not torch.equal(after, before[name])
         average = module.ema[0.75].network.state_dict()[name]
@@ -73,14 +40,13 @@ def test_an_update_is_the_optimizers_and_the_average_follows(tmp_path):
 def test_gradient_accumulation_counts_updates_once(tmp_path):
     """Four batches, two updates: steps, schedule and averages count updates."""
     module = TeacherModule(
-        network(), schedule=lambda optimizer: LinearDecay(optimizer, 4), ema=[0.5], optimizer=torch.optim.SGD
+        mlp(), schedule=lambda optimizer: LinearDecay(optimizer, 4), ema=[0.5], optimizer=torch.optim.SGD
     )
     calls, draws = [], []
     follow, loss = module.ema.update, module.matching_loss
     module.ema.update = lambda of: (calls.append(1), follow(of))
     module.matching_loss = lambda batch: (draws.append(batch), loss(batch))[1]
-    run = trainer(tmp_path, 2, accumulate_grad_batches=2)
-    run.fit(module, data())
+    run = fit(module, data(), tmp_path, accumulate_grad_batches=2)
     for left, right in combinations(draws, 2):  # no batch repeats another's draws or samples
         assert not torch.equal(left.x0, right.x0)
         assert not torch.equal(left.x1, right.x1)
@@ -90,7 +56,7 @@ def test_gradient_accumulation_counts_updates_once(tmp_path):
 
 
 def test_samplers_are_every_average_at_every_number_of_steps():
-    module = TeacherModule(network(), ema=[0.9, 0.5], sampling_steps=[1, 3], solver=Heun())
+    module = TeacherModule(mlp(), ema=[0.9, 0.5], sampling_steps=[1, 3], solver=Heun())
     assert list(module.samplers()) == [
         f"{weights}_steps_{steps}" for weights in ("raw", "ema_0.9", "ema_0.5") for steps in (1, 3)
     ]
@@ -101,13 +67,13 @@ def test_samplers_are_every_average_at_every_number_of_steps():
 
 
 def test_all_that_is_asked_is_measured_and_nothing_else():
-    module = TeacherModule(network(), sampling_steps=[1, 2], evaluate=["raw_steps_2"])
+    module = TeacherModule(mlp(), sampling_steps=[1, 2], evaluate=["raw_steps_2"])
     assert list(module.validation_step(latents(), 0)) == ["raw_steps_2"]
 
 
 def test_predict_uses_the_named_sampler_or_the_last():
     batch = latents()
-    module = TeacherModule(network(), sampling_steps=[1, 2])
+    module = TeacherModule(mlp(), sampling_steps=[1, 2])
     module.ema[0.999].network.out[-1].weight.data.zero_()
     last = module.samplers()["ema_0.999_steps_2"](batch)
     assert torch.equal(module.predict_step(batch, 0), last)
@@ -122,21 +88,19 @@ def test_all_faults_at_once():
         ({"sampling_steps": []}, ["at least one"]),
     ]:
         with pytest.raises(UserError) as told:
-            TeacherModule(network(), **options)
+            TeacherModule(mlp(), **options)
         assert all(word in str(told.value) for word in words)
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, accumulated):
     def fresh():
-        return TeacherModule(network(dropout=0.1), schedule=lambda optimizer: LinearDecay(optimizer, 8, warmup=2))
+        return TeacherModule(mlp(dropout=0.1), schedule=lambda optimizer: LinearDecay(optimizer, 8, warmup=2))
 
     whole = fresh()
-    trainer(tmp_path, 6, accumulate_grad_batches=accumulated).fit(whole, data())
-    run = trainer(tmp_path, 3, accumulate_grad_batches=accumulated)
-    run.fit(fresh(), data())
+    fit(whole, data(), tmp_path, 6, accumulate_grad_batches=accumulated)
+    run = fit(fresh(), data(), tmp_path, 3, accumulate_grad_batches=accumulated)
     run.save_checkpoint(tmp_path / "half.ckpt")
     resumed = fresh()
-    again = trainer(tmp_path, 6, accumulate_grad_batches=accumulated)
-    again.fit(resumed, data(), ckpt_path=tmp_path / "half.ckpt")
+    fit(resumed, data(), tmp_path, 6, tmp_path / "half.ckpt", accumulate_grad_batches=accumulated)
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import rebatched
-from lightning import Trainer
+from helpers import drawn, fit, mlp, rebatched, same, trainer, weights
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -13,7 +12,6 @@ from realuid_lightning.data import Batch, Degraded, Digits, Inpainting, Matching
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation import FidelityCallback
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import MLP
 from realuid_lightning.paths import BridgePath, FlowMatchingPath, InterpolantPath
 from realuid_lightning.solvers import Ancestral, Euler
 
@@ -34,41 +32,17 @@ PATHS = {
 }
 
 
-def network(channels, std=0.1, **options):
-    torch.manual_seed(0)
-    made = MLP(SHAPE, width=16, depth=1, condition_channels=channels, **options)
-    for parameter in made.parameters():  # the last layer starts at zero, where much would be invisible
-        nn.init.normal_(parameter, std=std)
-    return made
-
-
 def teacher(path, **options):
     solver = Ancestral() if isinstance(path, BridgePath) else Euler()
     options = {"sampling_steps": [1, 3], "solver": solver, "ema": [0.5], "eval_batch_size": 4, **options}
-    return TeacherModule(network(path.conditions, dropout=options.pop("dropout", 0.0)), path, **options)
+    network = mlp(condition_channels=path.conditions, dropout=options.pop("dropout", 0.0))
+    return TeacherModule(network, path, **options)
 
 
 def distillation(path, **options):
     options = {"fake_schedule": Warmup, "generator_schedule": Warmup, "eval_batch_size": 4, "ema": [0.5], **options}
-    made = network(path.conditions, dropout=options.pop("dropout", 0.0))
-    return RealUIDModule(made, None, path=path, **{"fake_steps": 2, "alpha": 0.9, "beta": 0.94, **options})
-
-
-def trainer(folder, steps=1, **options):
-    return Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        limit_val_batches=1.0,
-        val_check_interval=1000,
-        check_val_every_n_epoch=None,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        **options,
-    )
+    network = mlp(condition_channels=path.conditions, dropout=options.pop("dropout", 0.0))
+    return RealUIDModule(network, None, path=path, **{"fake_steps": 2, "alpha": 0.9, "beta": 0.94, **options})
 
 
 def data(batch_size=4, translates=True, **options):
@@ -76,25 +50,11 @@ def data(batch_size=4, translates=True, **options):
     return MatchingDataModule(Digits(), batch_size, origin=origin, **{"eval_samples": 10, **options})
 
 
-def filled(made, size=5):
-    rng = torch.Generator().manual_seed(0)
-    x1, x0 = torch.randn(2, size, *SHAPE, generator=rng)
-    return made.draw(Batch(x1=x1, x0=x0), rng)
-
-
 def inputs_of(of):
     """Note every input of a network, its channels apart."""
     seen = []
     of.register_forward_pre_hook(lambda _, args: seen.append((args[0].detach(), *args[1].detach().split(1, 1))))
     return seen
-
-
-def weights(of):
-    return {name: value.clone() for name, value in of.state_dict().items()}
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 def channel_gradients(of):
@@ -106,7 +66,7 @@ def channel_gradients(of):
 def test_a_bridge_shows_what_it_says_to_whom_it_says(name):
     path = BRIDGES[name]()
     model, made = teacher(path), distillation(path)
-    batch = filled(made)
+    batch = drawn(made, 5, SHAPE)
     model.matching_loss(batch).backward()
     made.fake_loss(batch).backward()
     fake = channel_gradients(made.fake)
@@ -121,7 +81,7 @@ def test_a_bridge_shows_what_it_says_to_whom_it_says(name):
 @pytest.mark.parametrize("name", PATHS)
 def test_a_given_source_end_is_never_replaced_by_noise(name):
     made = distillation(PATHS[name]())
-    batch = filled(made)
+    batch = drawn(made, 5, SHAPE)
     again = made.draw(Batch(x1=batch.x1, x0=batch.x0), torch.Generator().manual_seed(9))
     assert torch.equal(again.x0, batch.x0)
     assert torch.equal(made.source(batch), batch.x0)
@@ -132,7 +92,7 @@ def test_a_given_source_end_is_never_replaced_by_noise(name):
 @pytest.mark.parametrize("name", PATHS)
 def test_both_halves_of_a_fake_step_share_their_source_ends_times_and_noise(name):
     made = distillation(PATHS[name]())
-    batch, seen = filled(made), inputs_of(made.fake)
+    batch, seen = drawn(made, 5, SHAPE), inputs_of(made.fake)
     made.fake_loss(batch)
     ((t, xt, *shown),) = seen
     assert torch.equal(t, torch.cat([batch.t, batch.t]))
@@ -147,7 +107,7 @@ def test_the_generator_translates_its_source_end_with_and_without_real_data(name
     for coefficients in ((1.0, 1.0), (0.9, 0.94)):
         made = distillation(PATHS[name](), alpha=coefficients[0], beta=coefficients[1])
         nn.init.normal_(made.fake.out[-1].weight)  # as above
-        batch = filled(made)
+        batch = drawn(made, 5, SHAPE)
         batch.x0.requires_grad_()
         (gradient,) = torch.autograd.grad(made.generated(batch).sum(), batch.x0)
         assert (gradient.flatten(1).norm(dim=1) > 0).all()
@@ -180,7 +140,7 @@ def test_every_sampler_starts_at_the_batchs_source_end(name):
 def test_what_does_not_fit_the_data_is_told_in_setup_all_at_once(make, tmp_path):
     def said(made, source):
         with pytest.raises(UserError) as told:
-            trainer(tmp_path).fit(made, source)
+            fit(made, source, tmp_path, 1)
         return str(told.value)
 
     wrong = make(BridgePath())
@@ -206,7 +166,7 @@ def test_a_teacher_that_was_shown_x0_where_that_reveals_the_data_must_be_trained
     made = teacher(InterpolantPath(gamma=gamma, translates=True))
     made.architecture.condition_channels = 1
     with pytest.raises(UserError, match="is 1: set it to 0, and train its teacher anew if that was shown x0"):
-        trainer(tmp_path).fit(made, data())
+        fit(made, data(), tmp_path, 1)
 
 
 @pytest.mark.parametrize("make", [teacher, distillation])
@@ -214,11 +174,10 @@ def test_a_teacher_that_was_shown_x0_where_that_reveals_the_data_must_be_trained
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(make, name, tmp_path):
     whole, first, second = (make(PATHS[name](), dropout=0.1) for _ in range(3))
     start = weights(whole)
-    trainer(tmp_path, 2).fit(whole, data(flip=True))
-    run = trainer(tmp_path, 1)
-    run.fit(first, data(flip=True))
+    fit(whole, data(flip=True), tmp_path)
+    run = fit(first, data(flip=True), tmp_path, 1)
     run.save_checkpoint(tmp_path / "half.ckpt")
-    trainer(tmp_path, 2).fit(second, data(flip=True), ckpt_path=tmp_path / "half.ckpt")
+    fit(second, data(flip=True), tmp_path, 2, tmp_path / "half.ckpt")
     assert same(weights(second), weights(whole))
     assert all(value.isfinite().all() for value in weights(whole).values())
     for earlier in (start, weights(first)):
