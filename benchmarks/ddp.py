@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.table import Table
+from parts.options import show
 
 import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
 from realuid_lightning.data import Digits, Draws, MatchingDataModule
@@ -83,7 +82,7 @@ def main() -> None:
         for _ in range(options.rounds)
     ]
     if torch.distributed.get_rank() == 0:
-        show(sent, rounds, sum(weight.numel() for weight in network(options).parameters()))
+        tell(sent, rounds, sum(weight.numel() for weight in network(options).parameters()))
 
 
 def network(options: argparse.Namespace) -> MLP:
@@ -108,17 +107,17 @@ def fit(strategy: str, cycles: int, profiled: bool, options: argparse.Namespace)
     return model.taken
 
 
-def show(sent: dict[str, Taken], rounds: list[dict[str, Taken]], weights: int) -> None:
+def tell(sent: dict[str, Taken], rounds: list[dict[str, Taken]], weights: int) -> None:
     columns = "update", "MB sent", "MB, searching", "ratio", "ms", "ms, searching", "ratio", "of rounds"
-    table = Table(*columns, title=f"{OURS} against {SEARCHING}")
+    table = []
     for update in UPDATES:
         ours, searching = (sent[strategy][update][-1] / 1e6 for strategy in STRATEGIES)
         medians = [[1e3 * statistics.median(each[name][update][WARM_UP:]) for name in STRATEGIES] for each in rounds]
         ratios = [fast / slow for fast, slow in medians]
         fast, slow = map(statistics.median, zip(*medians, strict=True))
         row = f"{ours:.3f}", f"{searching:.3f}", f"{ours / searching:.3f}", f"{fast:.1f}", f"{slow:.1f}"
-        table.add_row(update, *row, f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}")
-    Console(width=120).print(table)
+        table.append((update, *row, f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"))
+    show(f"{OURS} against {SEARCHING}", columns, table)
     print(f"each network has {weights} weights, {ITEM * weights / 1e6:.3f} MB of gradients")
 
 

@@ -10,21 +10,16 @@ Usage: python benchmarks/evaluation.py [--device cpu|cuda] [--sizes demo cifar c
        [--rounds N] [--samples 50000] [--json FILE] [--tiny]
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from parts.lean import Noise, module_of, trainer_of
 from parts.measure import Stopwatch, apart, exact
-from parts.sizes import SIZES, Plan
-from rich.console import Console
-from rich.table import Table
+from parts.options import device_name, parsed, parser_of, show, write
+from parts.sizes import Workload
 from torch import Tensor
 from torch.nn import functional
 from torchvision.models import inception_v3
@@ -54,53 +49,57 @@ class RandomInception(Features):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="CUDA where there is a GPU")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="all on CUDA; demo and cifar on the CPU")
-    parser.add_argument("--batch", type=int, help="samples at a time; 256 on CUDA, 8 on the CPU")
+    parser = parser_of(__doc__, "samples at a time; 256 on CUDA, 8 on the CPU")
     parser.add_argument("--batches", type=int, nargs=2, default=[2, 6], help="batches of the two validations")
     parser.add_argument("--rounds", type=int, default=3, help="times that each is timed; the median counts")
     parser.add_argument("--samples", type=int, default=50_000, help="number of samples that the table is about")
-    parser.add_argument("--json", type=Path, help="file for all figures")
-    parser.add_argument("--tiny", action="store_true", help="networks for tests")
-    options = parser.parse_args()
-    kind = options.device or ("cuda" if apart(torch.cuda.is_available) else "cpu")
-    sizes = options.sizes or (["demo", "cifar"] if kind == "cpu" else list(SIZES))
-    batch = options.batch or (8 if kind == "cpu" else 256)
+    options = parsed(parser)
+    kind, batch = options.device, options.batch or (8 if options.device == "cpu" else 256)
     told = {}
-    for name in sizes:
-        seconds = apart(measure, Plan(name, options.tiny, kind, batch, 0, 0), *options.batches, options.rounds)
+    for name in options.sizes:
+        seconds = apart(measure, Workload(name, options.tiny, kind, batch, 0, 0), *options.batches, options.rounds)
         told[name] = costs(seconds, batch, *options.batches, options.samples)
-    show(told, options.samples, batch, kind)
-    if options.json:
-        options.json.write_text(json.dumps(told, indent=1))
-    sys.exit(0)
+    write(told, options)
+    columns = (
+        "size",
+        "calls ms/sample",
+        "validation ms/sample",
+        "fixed s",
+        f"{options.samples:,} samples s",
+        "over calls",
+    )
+    figures = "{calls:.4g}", "{validation:.4g}", "{fixed:.3g}", "{total:.4g}", "{overhead:+.1%}"
+    milliseconds = {
+        name: {**row, **{each: 1e3 * row[each] for each in ("calls", "validation")}} for name, row in told.items()
+    }
+    rows = [(name, *(figure.format_map(row) for figure in figures)) for name, row in milliseconds.items()]
+    show(f"evaluation of one sampler, batch {batch}, {device_name(kind)}", columns, rows)
 
 
-def measure(plan: Plan, few: int, many: int, rounds: int) -> dict[str, list[float]]:
+def measure(work: Workload, few: int, many: int, rounds: int) -> dict[str, list[float]]:
     """Return the median seconds of ``few`` and of ``many`` batches, of validations and of bare calls."""
-    exact(plan.device)
-    network = plan.network()
-    features = RandomInception() if plan.size != "demo" else RawFeatures(list(network.shape))
-    module = module_of(network, Stopwatch(plan.device), {})
-    module.evaluate, module.eval_batch_size = ["raw"], plan.batch
+    exact(work.device)
+    network = work.network()
+    features = RandomInception() if work.size != "demo" else RawFeatures(list(network.shape))
+    module = module_of(network, Stopwatch(work.device), {})
+    module.evaluate, module.eval_batch_size = ["raw"], work.batch
     module.start()
     source = Noise(network.shape)
     with TemporaryDirectory() as cache:
 
         def validate(batches: int) -> None:
-            data = MatchingDataModule(source, plan.batch, eval_samples=batches * plan.batch)
+            data = MatchingDataModule(source, work.batch, eval_samples=batches * work.batch)
             callbacks = [FIDCallback(features, cache), Diagnostics()]
             folder = {"default_root_dir": cache, "limit_val_batches": 1.0, "callbacks": callbacks}
-            trainer_of(plan.kind, 1, **folder).validate(module, data, verbose=False)
+            trainer_of(work.kind, 1, **folder).validate(module, data, verbose=False)
 
         @torch.inference_mode()
         def call(batches: int) -> None:
-            module.to(plan.device), features.to(plan.device)
-            z = torch.randn(plan.batch, *network.shape, device=plan.device)
+            module.to(work.device), features.to(work.device)
+            z = torch.randn(work.batch, *network.shape, device=work.device)
             for _ in range(batches):
                 features(module.generate(module.samplers()["raw"], Batch(z=z)))
-            if plan.kind == "cuda":
+            if work.kind == "cuda":
                 torch.cuda.synchronize()
 
         validate(2)  # computes the statistics of real data, and warms up
@@ -124,18 +123,6 @@ def costs(seconds: dict[str, list[float]], batch: int, few: int, many: int, samp
     fixed = max(seconds["validation"][0] - each["validation"] * batch * few, 0.0)
     total = fixed + samples * each["validation"]
     return {**each, "fixed": fixed, "total": total, "overhead": total / (samples * each["calls"]) - 1}
-
-
-def show(told: dict[str, dict[str, float]], samples: int, batch: int, kind: str) -> None:
-    on = torch.cuda.get_device_name() if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    table = Table(title=f"evaluation of one sampler, batch {batch}, {on}")
-    columns = ("size", "calls ms/sample", "validation ms/sample", "fixed s", f"{samples:,} samples s", "over calls")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "size" else "right")
-    for name, row in told.items():
-        each = f"{1e3 * row['calls']:.4g}", f"{1e3 * row['validation']:.4g}"
-        table.add_row(name, *each, f"{row['fixed']:.3g}", f"{row['total']:.4g}", f"{row['overhead']:+.1%}")
-    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

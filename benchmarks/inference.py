@@ -8,21 +8,17 @@ Usage: python benchmarks/inference.py [--device cpu|cuda] [--sizes demo cifar ce
        [--seconds 3] [--json FILE] [--tiny]
 """
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from parts.measure import DTYPES, apart, exact, short
-from parts.sizes import SIZES, Plan
-from rich.console import Console
-from rich.table import Table
+from parts.options import device_name, parsed, parser_of, show, write
+from parts.sizes import Workload
 from torch import Tensor
 
 from realuid_lightning.networks import Generator
@@ -36,14 +32,14 @@ class Row(NamedTuple):
     """What a row measures.
 
     Attributes:
-        plan: Network, device and batch.
+        work: Network, device and batch.
         dtype: ``fp32`` or ``bf16``.
         compiled: Whether the network is compiled.
         steps: Network calls of the teacher.
         seconds: About how long a figure is measured.
     """
 
-    plan: Plan
+    work: Workload
     dtype: str
     compiled: bool
     steps: int
@@ -51,27 +47,20 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="CUDA where there is a GPU")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="all on CUDA; demo and cifar on the CPU")
+    parser = parser_of(__doc__, "images at a time; 256 on CUDA, 16 on the CPU")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--batch", type=int, help="images at a time; 256 on CUDA, 16 on the CPU")
     parser.add_argument("--steps", type=int, default=50, help="network calls of the teacher")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long each figure is measured")
-    parser.add_argument("--json", type=Path, help="file for all figures")
-    parser.add_argument("--tiny", action="store_true", help="networks for tests")
-    options = parser.parse_args()
-    kind = options.device or ("cuda" if apart(torch.cuda.is_available) else "cpu")
-    sizes = options.sizes or (["demo", "cifar"] if kind == "cpu" else list(SIZES))
-    batch = options.batch or (16 if kind == "cpu" else 256)
-    ways = [False, True] if kind == "cuda" else [False]
+    options = parsed(parser)
+    kind, batch = options.device, options.batch or (16 if options.device == "cpu" else 256)
     told = []
-    for name, dtype, compiled in product(sizes, options.dtypes, ways):
-        row = Row(Plan(name, options.tiny, kind, batch, 0, 0), dtype, compiled, options.steps, options.seconds)
+    for name, dtype, compiled in product(options.sizes, options.dtypes, [False, True] if kind == "cuda" else [False]):
+        row = Row(Workload(name, options.tiny, kind, batch, 0, 0), dtype, compiled, options.steps, options.seconds)
         told.append({"size": name, "dtype": dtype, "compiled": compiled, **figures(row)})
-    show(told, options.steps, batch, kind)
-    if options.json:
-        options.json.write_text(json.dumps(told, indent=1))
+    write(told, options)
+    speeds = "generator images/s", f"teacher images/s, {options.steps} steps", "ratio"
+    columns = "network", *speeds, "one image ms", "95 % below ms"
+    show(f"one-step inference, batch {batch}, {device_name(kind)}", columns, map(cells, told))
     sys.exit(any("error" in row for row in told))
 
 
@@ -86,13 +75,13 @@ def figures(row: Row) -> dict[str, Any]:
 
 def measure(row: Row) -> dict[str, Any]:
     """Return images a second of generator and teacher, and latencies of a single image in seconds."""
-    device = row.plan.device
+    device = row.work.device
     exact(device)
-    path, network = FlowMatchingPath(), row.plan.network().to(device).eval()
+    path, network = FlowMatchingPath(), row.work.network().to(device).eval()
     if row.compiled:
         network.compile(dynamic=False)
     generator = Generator(network, path)
-    z = torch.randn(row.plan.batch, *network.shape, device=device)
+    z = torch.randn(row.work.batch, *network.shape, device=device)
     half = torch.autocast(device.type, torch.bfloat16, enabled=row.dtype == "bf16", cache_enabled=False)
     with torch.inference_mode(), half:
         calls: dict[str, Callable[[], Tensor]] = {
@@ -102,7 +91,7 @@ def measure(row: Row) -> dict[str, Any]:
         seconds = {name: statistics.median(durations(call, device, row.seconds)) for name, call in calls.items()}
         single = sorted(durations(lambda: generator(z[:1]), device, row.seconds))
     return {
-        **{name: row.plan.batch / value for name, value in seconds.items()},
+        **{name: row.work.batch / value for name, value in seconds.items()},
         "ratio": seconds["teacher"] / seconds["generator"],
         "latency": statistics.median(single),
         "latency_95": single[round(0.95 * (len(single) - 1))],
@@ -123,20 +112,13 @@ def durations(call: Callable[[], Any], device: torch.device, seconds: float) -> 
     return found[1:]
 
 
-def show(told: list[dict[str, Any]], steps: int, batch: int, kind: str) -> None:
-    on = torch.cuda.get_device_name() if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    table = Table(title=f"one-step inference, batch {batch}, {on}")
-    columns = "generator images/s", f"teacher images/s, {steps} steps", "ratio", "one image ms", "95 % below ms"
-    for column in ("size", "network", *columns):
-        table.add_column(column, justify="left" if column in ("size", "network") else "right")
-    for row in told:
-        network = f"{row['dtype']}, {'compiled' if row['compiled'] else 'eager'}"
-        if "error" in row:
-            table.add_row(row["size"], network, f"failed: {row['error']}")
-            continue
-        speeds = f"{row['generator']:.4g}", f"{row['teacher']:.4g}", f"{row['ratio']:.1f} x"
-        table.add_row(row["size"], network, *speeds, *(f"{1e3 * row[name]:.3g}" for name in ("latency", "latency_95")))
-    Console(width=120).print(table)
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return what the table says of a row."""
+    label = f"{row['size']}, {row['dtype']}, {'compiled' if row['compiled'] else 'eager'}"
+    if "error" in row:
+        return label, f"failed: {row['error']}"
+    speeds = f"{row['generator']:.4g}", f"{row['teacher']:.4g}", f"{row['ratio']:.1f} x"
+    return label, *speeds, *(f"{1e3 * row[name]:.3g}" for name in ("latency", "latency_95"))
 
 
 if __name__ == "__main__":

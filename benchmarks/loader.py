@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.plugins.precision import Precision
-from rich.console import Console
-from rich.table import Table
+from parts.lean import Noise
+from parts.options import show
 
-from realuid_lightning.data import MatchingDataModule, MemorySource
+from realuid_lightning.data import MatchingDataModule
 
 MICRO_BATCHES = 6
 
@@ -42,42 +42,22 @@ LOADERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Noise(MemorySource):
-    """Images of random bytes, in 10 classes."""
-
-    num_classes = 10
-
-    def __init__(self, shape: tuple[int, ...], count: int) -> None:
-        self.size, self.count = shape, count
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(C, H, W)``."""
-        return self.size
-
-    def load(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw all images."""
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randint(256, (self.count, *self.shape), dtype=torch.uint8, generator=generator)
-        return x, torch.arange(self.count) % 10
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--device", type=torch.device, default=here, help="where batches are to arrive")
     parser.add_argument("--seconds", type=float, default=3, help="timed seconds of each row")
     options = parser.parse_args()
-    table = Table("data", "batch", "loader", "micro-steps a second", title=f"training loader, {options.device}")
+    rows = []
     for name, size in SIZES.items():
-        source = Noise(size.shape, size.count)
+        source = Noise(size.shape, size.count, num_classes=10)
         for loader, how in LOADERS.items():
             data = MatchingDataModule(source, size.batch, labels=True, flip=True, **how)
             data.trainer = stand_in(options.device)
             data.setup("fit")
             rate = micro_steps_a_second(data, options.device, options.seconds)
-            table.add_row(name, str(size.batch), loader, f"{rate:,.0f}")
-    Console().print(table)
+            rows.append((f"{name}, {loader}", str(size.batch), f"{rate:,.0f}"))
+    show(f"training loader, {options.device}", ("data", "batch", "micro-steps a second"), rows)
 
 
 def stand_in(device: torch.device) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from parts.measure import Cycle, PeakMemory, Stopwatch, exact
-from parts.sizes import IMAGES, Plan
+from parts.sizes import IMAGES, Workload
 from parts.textbook import ALPHA, BETA, BETAS, CLIP, DECAYS, FAKE_STEPS, RATE, Textbook
 from realuid_lightning.data import Draws, MatchingDataModule, MemorySource
 from realuid_lightning.modules import RealUIDModule, Warmup
@@ -52,29 +52,25 @@ def dtype_of(setting: Setting) -> str:
 
 
 class Noise(MemorySource):
-    """Random images in memory.
+    """Images of random bytes in memory.
 
     Args:
         shape: Shape of an image.
+        count: Number of images.
+        num_classes: Number of classes, if they have labels.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
+    shape: tuple[int, ...] = ()
+    num_classes: int | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of an image."""
-        return self._shape
+    def __init__(self, shape: tuple[int, ...], count: int = IMAGES, num_classes: int | None = None) -> None:
+        self.shape, self.count, self.num_classes = shape, count, num_classes
 
-    @property
-    def num_classes(self) -> None:
-        """There are no classes."""
-        return
-
-    def load(self) -> tuple[Tensor, None]:
+    def load(self) -> tuple[Tensor, Tensor | None]:
         """Draw the images."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randint(0, 256, (IMAGES, *self._shape), dtype=torch.uint8, generator=generator), None
+        x = torch.randint(0, 256, (self.count, *self.shape), dtype=torch.uint8, generator=generator)
+        return x, torch.arange(self.count) % self.num_classes if self.num_classes else None
 
 
 class Watched(RealUIDModule):
@@ -191,25 +187,25 @@ def trainer_of(kind: str, steps: int, **options: Any) -> Trainer:
     )
 
 
-def train(plan: Plan, setting: Setting, checks: int = 0) -> tuple[Watched, int, str | None]:
+def train(work: Workload, setting: Setting, checks: int = 0) -> tuple[Watched, int, str | None]:
     """Train as long as planned, and then for ``checks`` cycles more in which no synchronisation may happen.
 
     Returns:
         The module, the peak memory in bytes, and where a synchronisation was met, None if nowhere.
     """
-    exact(plan.device)
-    network = plan.network()
+    exact(work.device)
+    network = work.network()
     if "checkpoint" in setting and hasattr(network, "checkpoint"):
         network.checkpoint = setting["checkpoint"]
     source = Noise(network.shape)
     source.setup()
-    memory = PeakMemory(plan.device)
-    module = module_of(network, Stopwatch(plan.device), setting)
-    data = MatchingDataModule(source, plan.batch, **({"on_device": True} if setting.get("on_device") else {}))
-    cycles = plan.warm_up + plan.cycles
+    memory = PeakMemory(work.device)
+    module = module_of(network, Stopwatch(work.device), setting)
+    data = MatchingDataModule(source, work.batch, **({"on_device": True} if setting.get("on_device") else {}))
+    cycles = work.warm_up + work.cycles
     # One cycle more, in which the check has ended: Lightning reads values when training ends.
     steps, callbacks = (cycles + checks + 1, [NoSynchronisation(cycles, checks)]) if checks else (cycles, [])
-    trainer = trainer_of(plan.kind, steps, precision=setting.get("precision", "32-true"), callbacks=callbacks)
+    trainer = trainer_of(work.kind, steps, precision=setting.get("precision", "32-true"), callbacks=callbacks)
     met = None
     try:
         trainer.fit(module, data)
@@ -217,18 +213,18 @@ def train(plan: Plan, setting: Setting, checks: int = 0) -> tuple[Watched, int, 
         if "synchronizing" not in str(error):
             raise
         met = _place(error)
-    if plan.kind == "cuda":
+    if work.kind == "cuda":
         torch.cuda.synchronize()
     return module, memory.bytes(), met
 
 
-def observe(plan: Plan, setting: Setting) -> tuple[list[Cycle], int, str | None]:
+def observe(work: Workload, setting: Setting) -> tuple[list[Cycle], int, str | None]:
     """Train; return the timed cycles, peak memory in bytes, and what a check for synchronisations found."""
     # An optimizer that is not fused has to be told in time not to make an update that is not finite.
-    checks = CHECKS if plan.kind == "cuda" and setting.get("fused_adam") else 0
-    module, peak, met = train(plan, setting, checks)
+    checks = CHECKS if work.kind == "cuda" and setting.get("fused_adam") else 0
+    module, peak, met = train(work, setting, checks)
     found = (met or f"no synchronisation in {checks} cycles") if checks else None
-    return module.watch.cycles()[plan.warm_up :][: plan.cycles], peak, found
+    return module.watch.cycles()[work.warm_up :][: work.cycles], peak, found
 
 
 def _place(error: Exception) -> str:
@@ -242,7 +238,7 @@ def _place(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------------------- FLOPs
 
 
-def flops(plan: Plan) -> dict[str, int]:
+def flops(work: Workload) -> dict[str, int]:
     """Return the FLOPs of one cycle of the package's loop and of the textbook's.
 
     They are counted at batch 1, for they scale with the batch.
@@ -250,7 +246,7 @@ def flops(plan: Plan) -> dict[str, int]:
     A multiplication and an addition are two. Tensors without memory are enough, and do not depend on the kernels that
     a device would choose.
     """
-    network, device = plan.network().to("meta"), torch.device("meta")
+    network, device = work.network().to("meta"), torch.device("meta")
     shape = (1, *network.shape)
     module, textbook = module_of(network, Stopwatch(device), {}), Textbook(network, device)
     sample = torch.empty(shape, device=device)
@@ -264,4 +260,4 @@ def flops(plan: Plan) -> dict[str, int]:
         for _ in range(FAKE_STEPS):
             textbook.fake_loss(batch).backward()
         textbook.generator_loss(batch).backward()
-    return {"lean": plan.batch * lean.get_total_flops(), "textbook": plan.batch * other.get_total_flops()}
+    return {"lean": work.batch * lean.get_total_flops(), "textbook": work.batch * other.get_total_flops()}

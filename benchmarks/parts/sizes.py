@@ -32,7 +32,7 @@ def unet(size: int) -> UNet:
 
 SIZES = {
     "demo": Size(lambda: MLP([1, 8, 8]), {"cpu": 128, "cuda": 256}, {"cpu": 30, "cuda": 100}, {"cpu": 5, "cuda": 10}),
-    "cifar": Size(lambda: unet(32), {"cpu": 4, "cuda": 256}, {"cpu": 1, "cuda": 4}, {"cpu": 1, "cuda": 2}),
+    "cifar": Size(lambda: unet(32), {"cpu": 4, "cuda": 256}, {"cpu": 1, "cuda": 3}, {"cpu": 1, "cuda": 2}),
     "celeba": Size(lambda: unet(64), {"cpu": 1, "cuda": 128}, {"cpu": 1, "cuda": 3}, {"cpu": 1, "cuda": 1}),
 }
 IMAGES = 2048
@@ -51,7 +51,7 @@ def size_of(name: str, tiny: bool) -> Size:
     return (TINY if tiny else SIZES)[name]
 
 
-class Plan(NamedTuple):
+class Workload(NamedTuple):
     """What each row of a table does.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from parts.measure import Cycle, PeakMemory, Stopwatch, exact
-from parts.sizes import IMAGES, Plan
+from parts.sizes import IMAGES, Workload
 from realuid_lightning.losses import fake_loss, generator_loss
 
 ALPHA, BETA, CLIP, RATE, BETAS = 0.92, 0.94, 1.0, 3e-5, (0.0, 0.999)
@@ -132,15 +132,15 @@ def endless(loader: DataLoader[tuple[Tensor, ...]]) -> Iterator[Tensor]:
             yield images
 
 
-def observe_textbook(plan: Plan) -> tuple[list[Cycle], int, str]:
+def observe_textbook(work: Workload) -> tuple[list[Cycle], int, str]:
     """Train the textbook way; return the timed cycles, peak memory in bytes, and a note."""
-    exact(plan.device)
-    network = plan.network()
+    exact(work.device)
+    network = work.network()
     images = 2 * torch.rand(IMAGES, *network.shape) - 1
-    memory = PeakMemory(plan.device)
-    loop = Textbook(network, plan.device)
-    loop.fit(images, plan.batch, plan.warm_up + plan.cycles)
-    if plan.kind == "cuda":
+    memory = PeakMemory(work.device)
+    loop = Textbook(network, work.device)
+    loop.fit(images, work.batch, work.warm_up + work.cycles)
+    if work.kind == "cuda":
         torch.cuda.synchronize()
     note = f"collecting garbage takes {1e3 * statistics.median(loop.collecting):.3g} ms of each update"
-    return loop.watch.cycles()[plan.warm_up :], memory.bytes(), note
+    return loop.watch.cycles()[work.warm_up :], memory.bytes(), note

@@ -89,7 +89,7 @@ def plan_rows(able):
     parts("measure")
     step = importlib.import_module("step")
     step.has_bf16, asked = lambda: able, []
-    step.tables = lambda _, options: asked.append(options.settings)
+    step.tables = lambda options: asked.append(options.settings)
     sys.argv = ["step.py", "--device=cpu", "--tiny"]
     with pytest.raises(SystemExit):
         step.main()
@@ -136,10 +136,9 @@ def test_the_loader():
 
 def test_two_processes(tmp_path):
     file = tmp_path / "told.json"
-    words = ["--processes=2", "--sizes", "demo", "--rounds=1", "--json", file]
-    code, written = script("step.py", *words)
+    code, written = script("processes.py", "--rounds=1", "--json", file)
     assert code == 0, written
-    told = json.loads(file.read_text())
+    told = json.loads(file.read_text())["demo"]
     assert told["gain"] == pytest.approx(2 * told["alone"] / told["together"])
     assert told["most"] == pytest.approx(2 * told["alone"] / told["crowded"])
 
@@ -165,7 +164,7 @@ def test_both_loops_make_the_same_updates_from_the_same_draws(size):
 
 def train_both(size):
     textbook, lean, measure, sizes = parts("textbook", "lean", "measure", "sizes")
-    network, device = sizes.Plan(size, True, "cpu", 3, 0, 2).network().double(), torch.device("cpu")
+    network, device = sizes.Workload(size, True, "cpu", 3, 0, 2).network().double(), torch.device("cpu")
     generator = torch.Generator().manual_seed(1)
 
     def draws():
@@ -190,16 +189,26 @@ def train_both(size):
     assert len(module.watch.cycles()) == len(plain.watch.cycles()) == len(cycles)
 
 
+def test_losses_are_compared(tmp_path):
+    file = tmp_path / "told.json"
+    words = "--sizes", "demo", "--cycles=4", "--settings", "fused_adam", "on_device", "--json", file
+    code, written = script("losses.py", *words)
+    assert code == 0, written
+    assert "losses of fp32 and of fused_adam + on_device agree: in windows of 4 cycles" in written
+    assert 0 <= json.loads(file.read_text())["demo"] < 3
+
+
 def test_curves_that_agree_and_that_do_not():
     apart(compare)
 
 
 def compare():
-    (comparisons,) = parts("comparisons")
+    parts("measure")
+    losses = importlib.import_module("losses")
     curve = torch.randn(200, generator=torch.Generator().manual_seed(2)).tolist()
     same = {"fake": curve, "generator": curve}
     shifted = {"fake": curve, "generator": [*curve[:150], *(value + 1 for value in curve[150:])]}
-    assert comparisons.largest_difference(same, same, 50) == 0
-    assert comparisons.largest_difference(same, shifted, 50) == pytest.approx(50**0.5, rel=0.3)
+    assert losses.largest_difference(same, same, 50) == 0
+    assert losses.largest_difference(same, shifted, 50) == pytest.approx(50**0.5, rel=0.3)
     broken = {"fake": curve, "generator": [*curve[:-1], float("nan")]}
-    assert not comparisons.largest_difference(same, broken, 50) < 3
+    assert not losses.largest_difference(same, broken, 50) < 3
