@@ -179,7 +179,7 @@ def test_levels_of_ones_own_are_one_a_step(tmp_path):
         assert len(samples) == 3
     for steps in (1, 2):
         with pytest.raises(UserError, match=f"sampling_steps must be 4 in training, one a level of .*, got {steps}"):
-            trainer(tmp_path).fit(module(steps, path=path), data())
+            fit(module(steps, path=path), data(), tmp_path)
     with pytest.raises(UserError, match=r"sampling_steps must be 4, one a level of path.levels, .* got 3"):
         module(3, path=path)
 
