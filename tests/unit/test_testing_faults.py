@@ -191,13 +191,11 @@ class GeneratorAhead(Curved):
 
 
 class GeneratorUpAndDown(Curved):
-    def generator_t(self, u):
-        return 4 * u * (1 - u)
+    generator_t = UpAndDown.sample_t
 
 
 class GeneratorDrawn(Curved):
-    def generator_t(self, u):
-        return torch.rand_like(u).sort().values
+    generator_t = Drawn.sample_t
 
 
 class GeneratorSingle(Curved):
