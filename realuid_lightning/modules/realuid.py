@@ -149,6 +149,11 @@ class RealUIDModule(MatchingModule):
         # Where coefficients are refused, all else is checked with those of UID.
         checked = chosen or objective or objective_of(None, 1.0, 1.0, None, divergence, gan)
         given = teacher_ckpt is not None
+        faults.unless(
+            not (compile and checked.differentiates),
+            f"compile: true does not go with {type(checked).__name__}, which differentiates the fake model twice: set "
+            "it to false",
+        )
         roles = faults.attempt(
             lambda: cast_roles(network, (fake, generator), checked, self.path, sampling_steps, given)
         )

@@ -6,7 +6,7 @@ from realuid_lightning.networks.edm import DhariwalUNet, SongUNet
 from realuid_lightning.networks.edm2 import EDM2UNet
 from realuid_lightning.networks.frozen import Frozen, freeze, frozen_weights, trainable
 from realuid_lightning.networks.generator import Generator
-from realuid_lightning.networks.headed import HeadedNetwork, MiddleHead, bare
+from realuid_lightning.networks.headed import HeadedNetwork, MiddleHead, bare, logit_layers
 from realuid_lightning.networks.mlp import MLP
 from realuid_lightning.networks.preconditioned import VENetwork, VPNetwork
 from realuid_lightning.networks.unet import UNet
@@ -28,5 +28,6 @@ __all__ = [
     "bare",
     "freeze",
     "frozen_weights",
+    "logit_layers",
     "trainable",
 ]

@@ -14,11 +14,7 @@ from realuid_lightning.recorded import Recorded
 
 
 class MiddleHead(nn.Sequential):
-    """Layers from the features in a network's middle to one logit a sample.
-
-    A map is halved by convolutions until at most two pixels are left on each side, then averaged. Every parameter
-    takes part whatever the size. It ends in a layer of zeros, so every logit starts at 0, which stands for equal
-    densities of real and generated samples.
+    """``logit_layers`` on the features in a network's middle: one logit a sample.
 
     Args:
         network: Its ``middle_shape`` is (channels,) or (channels, height, width).
@@ -28,7 +24,7 @@ class MiddleHead(nn.Sequential):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__(*_layers(*_middle_shape(network)))
+        super().__init__(*logit_layers(*_middle_shape(network)))
 
     def forward(self, encoding: Encoding) -> Float[Tensor, " b"]:
         """Return the logits of a network's encodings."""
@@ -140,7 +136,17 @@ def _middle_shape(network: nn.Module) -> tuple[int, ...]:
     return middle
 
 
-def _layers(channels: int, *size: int) -> list[nn.Module]:
+def logit_layers(channels: int, *size: int) -> list[nn.Module]:
+    """Return layers from features to one logit a sample, ``(B, 1)``.
+
+    A map is halved by convolutions until at most two pixels are left on each side, then averaged. Every parameter
+    takes part whatever the size. The last layer is one of zeros, so every logit starts at 0, which stands for equal
+    densities of real and generated samples.
+
+    Args:
+        channels: Channels of the features.
+        size: Height and width of a map; nothing for vectors.
+    """
     if size:
         layers: list[nn.Module] = [_norm(channels), nn.SiLU()]
         side = max(size)

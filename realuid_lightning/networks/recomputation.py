@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint as checkpointing
 
 _PRODUCTS = [
@@ -30,6 +31,9 @@ def run(stage: nn.Module, *inputs: Tensor, keep_less: bool | Literal["cheap"], r
         plain: Tensor = stage(*inputs)
         return plain
     how: dict[str, Any] = {"context_fn": _keep_products} if keep_less == "cheap" else {}
+    if not torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
+        # Plain attention was asked for: let it be recomputed so.
+        stage = sdpa_kernel(SDPBackend.MATH)(stage)
     recomputed: Tensor = checkpointing.checkpoint(stage, *inputs, use_reentrant=False, preserve_rng_state=random, **how)
     return recomputed
 

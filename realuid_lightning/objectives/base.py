@@ -31,12 +31,15 @@ class Objective(ABC):
         looks_elsewhere: Whether it looks at times of its own, for which a batch needs further draws ``u``.
         reads_ratio: Whether the generator's loss reads density ratios off the discriminator's logits.
         gives_ratio: Whether its discriminator learns logits that are such ratios, at all times of the path.
+        differentiates: Whether the fake model's loss holds derivatives of the fake model itself, which do not go
+            with compiled networks.
     """
 
     needs_real: bool = True
     looks_elsewhere: bool = False
     reads_ratio: bool = False
     gives_ratio: bool = False
+    differentiates: bool = False
 
     @abstractmethod
     def fake(self, game: Game) -> Tensor:

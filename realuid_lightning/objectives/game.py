@@ -1,11 +1,13 @@
 """One batch in front of both players: every network is evaluated once at a point."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from realuid_lightning.conditions import Condition, joined
 from realuid_lightning.data import Draws
@@ -71,7 +73,7 @@ class Game:
         self, path: MatchingPath, teacher: Network, fake: Judge, draws: Draws, x1: Tensor, step: int = 0
     ) -> None:
         self.path, self.draws, self.x1, self.step = path, draws, x1, step
-        self._teacher, self._fake = teacher, fake
+        self._teacher, self._fake, self._twice = teacher, fake, False
         # What is wanted at each point and what is known there, with a graph (True) and without one.
         self._wanted: dict[bool, dict[Point, set[Kind]]] = {True: {}, False: {}}
         self._known: dict[bool, dict[tuple[Kind, Point], Tensor]] = {True: {}, False: {}}
@@ -161,6 +163,14 @@ class Game:
                 if (kind, point) not in self._known[graph]:
                     self._wanted[graph].setdefault(point, set()).add(kind)
 
+    def differentiate(self, point: Point) -> None:
+        """Let the fake model be differentiated twice, first by ``xt`` at a point: before anything is asked there.
+
+        With a graph, attention then takes its plain form, for its fused kernels have no second derivative.
+        """
+        point.xt.requires_grad_()
+        self._twice = True
+
     def teacher(self, point: Point) -> Tensor:
         """Return the teacher's prediction ``f*`` at a point, ``(B, *D)``."""
         return self._answer("teacher", point)
@@ -179,7 +189,8 @@ class Game:
             return self._known[True][kind, point].detach()
         if (kind, point) not in self._known[graph]:
             self._wanted[graph].setdefault(point, set()).add(kind)
-            self._ask_teacher(graph) if kind == "teacher" else self._ask_fake(graph)
+            with sdpa_kernel(SDPBackend.MATH) if self._twice and graph else nullcontext():
+                self._ask_teacher(graph) if kind == "teacher" else self._ask_fake(graph)
         return self._known[graph][kind, point]
 
     def _ask_teacher(self, graph: bool) -> None:

@@ -57,6 +57,11 @@ class Sum(Objective):
         """Whether any part's discriminator learns density ratios."""
         return any(part.gives_ratio for part in self.objectives)
 
+    @property
+    def differentiates(self) -> bool:  # type: ignore[override]
+        """Whether any part differentiates the fake model."""
+        return any(part.differentiates for part in self.objectives)
+
     def head(self, network: nn.Module) -> nn.Module | None:
         """Return the discriminator's head of the part that has one.
 
