@@ -6,6 +6,7 @@ from realuid_lightning.objectives.divergences import DMD, L2, Divergence, Pseudo
 from realuid_lightning.objectives.game import Game, Point
 from realuid_lightning.objectives.r1 import R1GAN
 from realuid_lightning.objectives.realuid import RealUID
+from realuid_lightning.objectives.sida import SiDAdversary
 from realuid_lightning.objectives.sums import Sum
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PseudoHuber",
     "RealUID",
     "SiD",
+    "SiDAdversary",
     "SquaredDistance",
     "Sum",
 ]
