@@ -4,6 +4,7 @@ from realuid_lightning.objectives.adversarial import GAN, Adversarial
 from realuid_lightning.objectives.base import Objective
 from realuid_lightning.objectives.divergences import DMD, L2, Divergence, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.objectives.game import Game, Point
+from realuid_lightning.objectives.mixture import Mixture
 from realuid_lightning.objectives.r1 import R1GAN
 from realuid_lightning.objectives.realuid import RealUID
 from realuid_lightning.objectives.sida import SiDAdversary
@@ -17,6 +18,7 @@ __all__ = [
     "Adversarial",
     "Divergence",
     "Game",
+    "Mixture",
     "Objective",
     "Point",
     "PseudoHuber",
