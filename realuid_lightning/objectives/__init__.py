@@ -2,6 +2,7 @@
 
 from realuid_lightning.objectives.adversarial import GAN, Adversarial
 from realuid_lightning.objectives.base import Objective
+from realuid_lightning.objectives.d2o import D2O
 from realuid_lightning.objectives.divergences import DMD, L2, Divergence, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.objectives.game import Game, Point
 from realuid_lightning.objectives.mixture import Mixture
@@ -11,6 +12,7 @@ from realuid_lightning.objectives.sida import SiDAdversary
 from realuid_lightning.objectives.sums import Sum
 
 __all__ = [
+    "D2O",
     "DMD",
     "GAN",
     "L2",
