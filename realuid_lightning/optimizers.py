@@ -21,6 +21,10 @@ class RecipeAdam(Adam):
     Args:
         params: Weights, or groups of them.
         lr: Learning rate.
+
+    Example:
+        >>> RecipeAdam(nn.Linear(2, 2).parameters(), lr=1e-4).defaults["betas"]
+        (0.0, 0.999)
     """
 
     def __init__(self, params: ParamsT, lr: float = 3e-5) -> None:
@@ -36,6 +40,11 @@ class Warmup(LambdaLR):
 
     Raises:
         UserError: If ``steps`` is negative.
+
+    Example:
+        >>> schedule = Warmup(RecipeAdam(nn.Linear(2, 2).parameters(), lr=1.0), steps=4)
+        >>> [schedule.lr_lambdas[0](update) for update in (0, 1, 4, 100)]
+        [0.0, 0.25, 1.0, 1.0]
     """
 
     def __init__(self, optimizer: Optimizer, steps: int = 0) -> None:
@@ -54,6 +63,11 @@ class LinearDecay(LambdaLR):
 
     Raises:
         UserError: If ``steps`` is not greater than ``warmup``, or ``warmup`` is negative.
+
+    Example:
+        >>> schedule = LinearDecay(RecipeAdam(nn.Linear(2, 2).parameters(), lr=1.0), steps=4)
+        >>> [schedule.lr_lambdas[0](update) for update in (0, 2, 4)]
+        [1.0, 0.5, 0.0]
     """
 
     def __init__(self, optimizer: Optimizer, steps: int, warmup: int = 0) -> None:

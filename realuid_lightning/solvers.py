@@ -120,6 +120,13 @@ class Euler(Solver):
     """First order, one network call a step: the path's own step with the prediction held.
 
     That is Euler's straight step on flow paths and interpolants, DDIM (arXiv 2010.02502) on diffusion paths.
+
+    Example:
+        >>> from realuid_lightning.paths import FlowMatchingPath
+        >>> def teacher(t, x, y=None):  # a velocity
+        ...     return torch.ones_like(x)
+        >>> Euler().sample(FlowMatchingPath(), teacher, torch.zeros(1, 2), None, steps=4)
+        tensor([[1., 1.]])
     """
 
     def fault(self, path: MatchingPath) -> str | None:
@@ -138,6 +145,15 @@ class Heun(Solver):
 
     There (arXiv 2206.00364) the trapezoid is taken in ``sigma``, or in the time of a variance-preserving schedule. 18
     steps are 35 network calls, for the guess at the end is one.
+
+    Example:
+        >>> from realuid_lightning.paths import FlowMatchingPath
+        >>> def teacher(t, x, y=None):  # a velocity that grows with time
+        ...     return 2 * t[:, None].expand_as(x)
+        >>> for solver in (Heun(), Euler()):  # the exact end is 1
+        ...     print(solver.sample(FlowMatchingPath(), teacher, torch.zeros(1, 2), None, steps=4))
+        tensor([[0.9375, 0.9375]])
+        tensor([[0.7500, 0.7500]])
     """
 
     def fault(self, path: MatchingPath) -> str | None:
@@ -160,6 +176,11 @@ class Ancestral(Solver):
 
     On diffusion and flow paths this is ancestral sampling (DDPM, arXiv 2006.11239), on bridges it follows the bridge's
     own stochastic differential equation (arXiv 2302.05872).
+
+    Example:
+        >>> from realuid_lightning.paths import BridgePath
+        >>> Ancestral().fault(BridgePath(condition=False)) is None, Euler().fault(BridgePath(condition=False))
+        (True, 'BridgePath has no ODE with these settings: choose solver Ancestral')
     """
 
     def fault(self, path: MatchingPath) -> str | None:

@@ -49,6 +49,11 @@ def load_generator(
     Raises:
         UserError: If the file is missing, broken, foreign, of another role, lacks that average, or names a class that
             is unknown here and not trusted.
+
+    Example:
+        >>> load_generator("runs/gone.ckpt")
+        Traceback (most recent call last):
+        realuid_lightning.errors.UserError: ...
     """
     return _generator(path, read_checkpoint(path), ema, network, on, trust)
 

@@ -27,6 +27,10 @@ def find_checkpoint(run_folder: Path, which: Which) -> Path | None:
 
     Raises:
         UserError: If there is none, or if the newest is whole but not a checkpoint of this package.
+
+    Example:
+        >>> find_checkpoint(Path("runs/new"), "resume") is None  # so a run begins
+        True
     """
     folder = run_folder / "checkpoints"
     # What a killed write leaves begins with a dot. The names of the best ones end in their steps.

@@ -103,5 +103,10 @@ def _rows(fields: Fields, chosen: slice) -> Fields:
 
 
 def to_floats(x: UInt8[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
-    """Map bytes 0..255 linearly onto [-1, 1]."""
+    """Map bytes 0..255 linearly onto [-1, 1].
+
+    Example:
+        >>> to_floats(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+        tensor([[[[-1.,  1.]]]])
+    """
     return x.float().div_(127.5).sub_(1)

@@ -238,6 +238,10 @@ class ImageFolder(ImageFiles):
 
     Raises:
         UserError: If arguments are out of range (at once), or ``root`` holds no images (when first used).
+
+    Example:
+        >>> ImageFolder("photos", size=64).shape  # files are listed when it is first used
+        (3, 64, 64)
     """
 
     _or_skip = ", or set unreadable: skip"

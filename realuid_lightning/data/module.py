@@ -64,6 +64,12 @@ class MatchingDataModule(LightningDataModule):
 
     Raises:
         UserError: If arguments are out of range or do not go together; all faults at once.
+
+    Example:
+        >>> from realuid_lightning.data import Digits
+        >>> data = MatchingDataModule(Digits(), batch_size=128, labels=True)
+        >>> data.shape, data.num_classes
+        ((1, 8, 8), 10)
     """
 
     def __init__(

@@ -62,6 +62,11 @@ class Inpainting(Degradation):
 
     Raises:
         UserError: If the box does not lie in the image; all faults at once.
+
+    Example:
+        >>> Inpainting(top=0.5, left=0.0, height=0.5, width=1.0)(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+        tensor([[[[  0,   0],
+                  [128, 128]]]], dtype=torch.uint8)
     """
 
     def __init__(self, top: float = 0.25, left: float = 0.25, height: float = 0.5, width: float = 0.5) -> None:
@@ -105,6 +110,11 @@ class SuperResolution(Degradation):
 
     Raises:
         UserError: If ``factor`` is out of range.
+
+    Example:
+        >>> SuperResolution(factor=2)(torch.tensor([[[[0, 10], [20, 30]]]], dtype=torch.uint8))
+        tensor([[[[15, 15],
+                  [15, 15]]]], dtype=torch.uint8)
     """
 
     def __init__(self, factor: int = 4) -> None:
@@ -159,6 +169,12 @@ class Degraded(Source):
 
     Raises:
         UserError: If ``source`` has no images, or ``how`` does not suit their shape.
+
+    Example:
+        >>> from realuid_lightning.data import Digits, MatchingDataModule
+        >>> data = MatchingDataModule(Digits(), origin=Degraded(Digits(), Inpainting()))
+        >>> data.translates
+        True
     """
 
     def __init__(self, source: Source, how: Degradation) -> None:

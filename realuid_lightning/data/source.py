@@ -20,6 +20,16 @@ class Source(ABC):
     Attributes:
         in_memory: Whether ``get`` only reads memory, so that loader workers can not speed it up, and all samples may
             be held on a device.
+
+    Example:
+        >>> class Ramp(MemorySource):
+        ...     shape, num_classes = (2,), None
+        ...     def load(self):
+        ...         return torch.linspace(0, 1, 64)[:, None].expand(64, 2), None
+        >>> source = Ramp()
+        >>> source.setup()
+        >>> len(source)
+        64
     """
 
     in_memory: bool = False

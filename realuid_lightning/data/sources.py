@@ -21,7 +21,17 @@ Images = tuple[UInt8[Tensor, "n c h w"], Int64[Tensor, "n"]]
 
 
 class Digits(MemorySource):
-    """Scikit-learn's 1,797 handwritten digits, 8 x 8 and grey, 10 classes; part of its wheel."""
+    """Scikit-learn's 1,797 handwritten digits, 8 x 8 and grey, 10 classes; part of its wheel.
+
+    Example:
+        >>> digits = Digits()
+        >>> digits.setup()
+        >>> len(digits), digits.shape, digits.num_classes
+        (1797, (1, 8, 8), 10)
+        >>> x, y = digits.get(torch.tensor([0, 1]))  # bytes, and labels
+        >>> x.dtype, y
+        (torch.uint8, tensor([0, 1]))
+    """
 
     shape = (1, 8, 8)
     num_classes = 10
@@ -113,6 +123,10 @@ class FashionMNIST(TorchvisionSource):
 
     Raises:
         UserError: If ``size`` is neither (at once), or the files are missing (when first used).
+
+    Example:
+        >>> FashionMNIST(root="data", size=32).shape
+        (1, 32, 32)
     """
 
     layout = "FashionMNIST/raw/ with four idx files such as train-images-idx3-ubyte (or .gz)"
@@ -172,6 +186,11 @@ class CIFAR10(TorchvisionSource):
 
     Raises:
         UserError: If the files are missing (when first used).
+
+    Example:
+        >>> source = CIFAR10(root="data", download=True)  # reads, and downloads, when it is first used
+        >>> source.shape, source.num_classes
+        ((3, 32, 32), 10)
     """
 
     shape = (3, 32, 32)
@@ -202,6 +221,10 @@ class CelebA(Downloadable, ImageFiles):
 
     Raises:
         UserError: If arguments are out of range (at once), or the files are missing (when first used).
+
+    Example:
+        >>> CelebA(root="data", size=64).shape
+        (3, 64, 64)
     """
 
     num_classes = None

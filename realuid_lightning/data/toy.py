@@ -30,6 +30,10 @@ class Gaussian(MemorySource):
 
     Raises:
         UserError: If arguments are out of range; all faults at once.
+
+    Example:
+        >>> Gaussian([0.0, 1.0], [1.0, 2.0], size=64).get(torch.arange(3))[0].shape
+        torch.Size([3, 2])
     """
 
     num_classes = None
@@ -66,6 +70,10 @@ class Toy2D(MemorySource):
 
     Raises:
         UserError: If arguments are out of range; all faults at once.
+
+    Example:
+        >>> Toy2D("moons", size=64).get(torch.arange(3))[0].shape
+        torch.Size([3, 2])
     """
 
     shape = (2,)

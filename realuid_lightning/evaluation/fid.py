@@ -41,6 +41,13 @@ class FIDCallback(Callback):
     Args:
         features: Extractor with ``num_features``, from samples ``(B, *D)`` to ``(B, F)``; TF-Inception when None.
         cache: Folder for statistics of real data, which are computed once; the user's cache folder when None.
+
+    Example:
+        >>> class Mean(nn.Module):
+        ...     num_features = 1
+        ...     def forward(self, x):
+        ...         return x.flatten(1).mean(1, keepdim=True)
+        >>> callback = FIDCallback(features=Mean())
     """
 
     def __init__(self, features: nn.Module | None = None, cache: str | None = None) -> None:

@@ -24,6 +24,11 @@ def discriminator_loss(generated_logits: Logits, real_logits: Float[Tensor, "r *
     Args:
         generated_logits: ``D`` at generated ``xt``, ``(B,)`` or ``(B, K)``; pass no gradient on to the generator.
         real_logits: ``D`` at real ``xt``, ``(R,)`` or ``(R, K)``; each half is averaged alone, whatever its size.
+
+    Example:
+        >>> sure = torch.full((4,), 100.0)
+        >>> discriminator_loss(-sure, sure).item() < 1e-6
+        True
     """
     generated, real = widen(generated_logits, real_logits)
     return softplus(generated).mean() + softplus(-real).mean()
@@ -34,6 +39,10 @@ def adversarial_generator_loss(generated_logits: Logits) -> Scalar:
 
     Args:
         generated_logits: ``D`` at generated ``xt``, ``(B,)`` or ``(B, K)``.
+
+    Example:
+        >>> adversarial_generator_loss(torch.full((4,), 100.0)).item() < 1e-6  # taken for real
+        True
     """
     (logits,) = widen(generated_logits)
     return softplus(-logits).mean()

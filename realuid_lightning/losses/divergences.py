@@ -38,6 +38,10 @@ def normalising_weight(x1: Samples, guess: Samples) -> PerSample:
     """Return ``1 / mean|x1 - guess|`` of each sample, without gradient; the mean is at least 1e-5.
 
     The weight of SiD (arXiv 2404.04057) and of DMD (arXiv 2311.18828, eq. 8), with the teacher's guess.
+
+    Example:
+        >>> normalising_weight(torch.zeros(3, 2), torch.full((3, 2), 0.5))
+        tensor([2., 2., 2.])
     """
     wide_x1, wide_guess = widen(x1.detach(), guess.detach())
     return 1 / (wide_x1 - wide_guess).abs().flatten(1).mean(1).clamp(min=1e-5)
@@ -57,6 +61,11 @@ def sid_generator_loss(
 
     The loss of SiD (arXiv 2404.04057), and with ``beta != alpha`` of RealSiD (RealUID, arXiv 2509.22459). ``alpha_sid``
     is any real number; at 0.5 it is ``generator_loss``, which tells the other arguments, here and below.
+
+    Example:
+        >>> teacher, fake, target = torch.ones(4, 2), torch.zeros(4, 2), torch.zeros(4, 2)
+        >>> sid_generator_loss(teacher, fake, target, alpha=1.0, beta=1.0, alpha_sid=0.5)  # generator_loss
+        tensor(2.)
     """
     teacher, fake, target = widen(teacher, fake, target)
     predictions = (2 - 2 * alpha_sid) * teacher + 2 * alpha_sid * fake
@@ -87,6 +96,11 @@ def pseudo_huber_generator_loss(
 
     ``h``, above 0, is the norm ``|y|`` of a whole sample at which the squared distance turns into the norm. For large
     ``h`` this is SiD's loss with ``alpha_sid = 1``, divided by ``2h``.
+
+    Example:
+        >>> teacher, fake, target = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), torch.tensor([[-3.0, -4.0]])
+        >>> pseudo_huber_generator_loss(teacher, fake, target, alpha=1.0, beta=1.0, h=12.0)  # 25 / 13
+        tensor(1.9231)
     """
     teacher, fake, target = widen(teacher, fake, target)
     gap = teacher - fake
@@ -113,6 +127,11 @@ def l2_generator_loss(
 
     The direction jumps where ``y`` is zero. From two dimensions on that is a matter of points; samples of one dimension
     need an ``eps`` that some gaps fall below, since no gradient passes through a jump.
+
+    Example:
+        >>> teacher, fake, target = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), torch.zeros(1, 2)
+        >>> l2_generator_loss(teacher, fake, target, alpha=1.0, beta=1.0)  # |f* - f|
+        tensor(5.)
     """
     teacher, fake, target = widen(teacher, fake, target)
     gap = teacher - fake
@@ -134,6 +153,12 @@ def dmd_generator_loss(
         teacher_x1: Teacher's guess of ``x1`` at ``xt``.
         fake_x1: Fake model's guess there.
         weight: Weight of each sample; 1 when None.
+
+    Example:
+        >>> x1 = torch.zeros(1, 2, requires_grad=True)
+        >>> dmd_generator_loss(x1, torch.ones(1, 2), torch.zeros(1, 2)).backward()
+        >>> x1.grad  # towards the teacher's guess, away from the fake model's
+        tensor([[-1., -1.]])
     """
     wide_x1, wide_teacher, wide_fake = widen(x1, teacher_x1.detach(), fake_x1.detach())
     move = wide_teacher - wide_fake
@@ -153,6 +178,10 @@ def f_divergence_weight(logits: PerSample, f: FDivergence) -> PerSample:
     Args:
         logits: Log of the density ratio real / generated at ``xt``; the ratio is clipped to ``RATIO_RANGE``.
         f: Name of the divergence.
+
+    Example:
+        >>> f_divergence_weight(torch.zeros(3), "jensen_shannon")
+        tensor([1., 1., 1.])
     """
     (wide,) = widen(logits.detach())
     weighting = RATIO_WEIGHTS[f](wide.exp().clamp(*RATIO_RANGE))

@@ -22,6 +22,10 @@ def matching_loss(prediction: Samples, target: Samples, weight: PerSample | None
         prediction: Network output ``f(t, xt)``.
         target: Conditional target ``c``.
         weight: Time weight ``w_t``; 1 when None.
+
+    Example:
+        >>> matching_loss(torch.ones(4, 2), torch.zeros(4, 2))  # summed over a sample, averaged over the batch
+        tensor(2.)
     """
     error = prediction - target
     return expectation(inner(error, error), weight)
@@ -52,6 +56,13 @@ def fake_loss(
 
     Raises:
         ValueError: If the real pair is missing where it counts.
+
+    Example:
+        >>> f, c = torch.ones(4, 2), torch.full((4, 2), 0.5)
+        >>> fake_loss(f, c, None, None, alpha=1.0, beta=1.0)  # |f|^2 - 2 <f, c>
+        tensor(0.)
+        >>> fake_loss(f, c, f, c, alpha=0.5, beta=0.5)
+        tensor(0.)
     """
     generated = inner(fake_generated, alpha * fake_generated - 2 * beta * target_generated)
     if not needs_real(alpha, beta):
@@ -75,6 +86,11 @@ def generator_loss(
         alpha: In (0, 1].
         beta: Any real number.
         weight: Time weight ``w_t``; 1 when None.
+
+    Example:
+        >>> teacher, fake, target = torch.ones(4, 2), torch.zeros(4, 2), torch.zeros(4, 2)
+        >>> generator_loss(teacher, fake, target, alpha=0.5, beta=1.0)  # alpha (|f*|^2 - |f|^2) - 2 beta <f* - f, c>
+        tensor(1.)
     """
     gap = teacher - fake
     # |f*|^2 - |f|^2 = <f* - f, f* + f>: one product fewer, and no difference of large squares.
@@ -102,6 +118,11 @@ def general_fake_loss(
 
     Raises:
         ValueError: If the real triple is missing where it counts.
+
+    Example:
+        >>> one = torch.ones(4, 2)
+        >>> general_fake_loss(2 * one, one, one, 2 * one, one, one, alpha=0.5, beta=1.0, gamma=0.5)
+        tensor(2.)
     """
     generated = _general(fake_generated, teacher_generated, target_generated, alpha, beta, gamma)
     if not needs_real(alpha, beta, gamma):
@@ -121,12 +142,23 @@ def general_generator_loss(
     gamma: float,
     weight: PerSample | None = None,
 ) -> Scalar:
-    """Return the generator's loss of general RealUID: minus the generated half of ``general_fake_loss``."""
+    """Return the generator's loss of general RealUID: minus the generated half of ``general_fake_loss``.
+
+    Example:
+        >>> one = torch.ones(4, 2)
+        >>> general_generator_loss(one, 2 * one, one, alpha=0.5, beta=1.0, gamma=0.5)
+        tensor(1.)
+    """
     return expectation(-_general(fake, teacher, target, alpha, beta, gamma), weight)
 
 
 def needs_real(*coefficients: float) -> bool:
-    """Return whether the real half of a fake loss has any effect: not when every coefficient is 1."""
+    """Return whether the real half of a fake loss has any effect: not when every coefficient is 1.
+
+    Example:
+        >>> needs_real(1.0, 1.0), needs_real(0.98, 0.96)
+        (False, True)
+    """
     return any(coefficient != 1 for coefficient in coefficients)
 
 

@@ -45,6 +45,11 @@ class RawFeatures(Features):
 
     Args:
         shape: Shape of one sample.
+
+    Example:
+        >>> features = RawFeatures([1, 8, 8])
+        >>> features.label, features(torch.zeros(5, 1, 8, 8)).shape
+        ('raw values (64)', torch.Size([5, 64]))
     """
 
     def __init__(self, shape: list[int]) -> None:
@@ -65,6 +70,10 @@ class InceptionFeatures(Features):
     Args:
         weights: Local copy of the weights file; downloaded once into torch's hub folder when None. Only weights are
             read, and if the file's name ends in a hash, as that of torch-fidelity's does, its content must have it.
+
+    Example:
+        >>> InceptionFeatures().label  # weights are read, or downloaded, when they are needed
+        'TF-Inception (2048)'
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -184,6 +193,10 @@ def to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:
 
     Raises:
         UserError: If there is a NaN, for no level stands for it.
+
+    Example:
+        >>> to_bytes(torch.tensor([-1.0, 0.0, 1.0, 2.0]))
+        tensor([  0, 128, 255, 255], dtype=torch.uint8)
     """
     if x.isnan().any():
         raise UserError(

@@ -49,6 +49,11 @@ def feature_statistics(
         batches: Samples ``(B, *D)``, in the range that the model generates.
         width: Number of features ``F``.
         device: Where the sums are kept.
+
+    Example:
+        >>> from realuid_lightning.metrics import RawFeatures
+        >>> feature_statistics(RawFeatures([2]), [torch.ones(3, 2)], 2, torch.device("cpu")).count
+        tensor(3)
     """
     total = torch.zeros(width, dtype=torch.float64, device=device)
     outer = torch.zeros(width, width, dtype=torch.float64, device=device)

@@ -44,6 +44,13 @@ class TeacherModule(MatchingModule):
 
     Raises:
         UserError: If arguments are out of range, listing all of them.
+
+    Example:
+        >>> from realuid_lightning.networks import MLP
+        >>> from realuid_lightning.paths import DiffusionPath
+        >>> module = TeacherModule(MLP([2], width=32), path=DiffusionPath(), sampling_steps=[1, 18], ema=[0.999])
+        >>> list(module.samplers())
+        ['raw_steps_1', 'raw_steps_18', 'ema_0.999_steps_1', 'ema_0.999_steps_18']
     """
 
     role: ClassVar[Literal["teacher"]] = "teacher"

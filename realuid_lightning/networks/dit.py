@@ -51,7 +51,10 @@ class DiT(Recorded, nn.Module):
     Example:
         The 130 M parameters of SiT-B/2 on latents of 256 px images:
 
-        >>> network = DiT(32, 2, 4, 768, 12, 12, num_classes=1000)
+        >>> with torch.device("meta"):  # without memory for them
+        ...     network = DiT(32, 2, 4, 768, 12, 12, num_classes=1000)
+        >>> sum(weight.numel() for weight in network.parameters())
+        130315808
     """
 
     def __init__(

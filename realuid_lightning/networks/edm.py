@@ -51,6 +51,11 @@ class SongUNet(NamedUNet):
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
+
+    Example:
+        >>> network = SongUNet(16, 3, model_channels=16, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8])
+        >>> network(torch.zeros(2), torch.randn(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -190,6 +195,11 @@ class DhariwalUNet(NamedUNet):
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
+
+    Example:
+        >>> network = DhariwalUNet(16, 3, model_channels=64, channel_mult=[1], num_blocks=1, attn_resolutions=[])
+        >>> network(torch.zeros(2), torch.randn(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(

@@ -47,6 +47,11 @@ class EDM2UNet(NamedUNet):
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
+
+    Example:
+        >>> network = EDM2UNet(16, 4, model_channels=64, channel_mult=[1], num_blocks=1, attn_resolutions=[])
+        >>> network(torch.zeros(2), torch.randn(2, 4, 16, 16)).shape
+        torch.Size([2, 4, 16, 16])
     """
 
     def __init__(

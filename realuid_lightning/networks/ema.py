@@ -25,6 +25,15 @@ class EMA(nn.Module):
     Args:
         network: The network to follow; it is copied.
         decays: Weight of the old average at each update, each in [0, 1). No ramp at the start (as the official recipe).
+
+    Example:
+        >>> network = nn.Linear(1, 1, bias=False).requires_grad_(False)
+        >>> network.weight[:] = 0.0
+        >>> ema = EMA(network, [0.5])
+        >>> network.weight[:] = 1.0
+        >>> ema.update(network)
+        >>> ema.named()["ema_0.5"](torch.ones(1, 1))
+        tensor([[0.5000]])
     """
 
     def __init__(self, network: nn.Module, decays: list[float]) -> None:

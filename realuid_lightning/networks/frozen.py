@@ -15,6 +15,10 @@ class Frozen(nn.Module):
 
     Args:
         network: The network; it is frozen in place and called as before.
+
+    Example:
+        >>> Frozen(nn.BatchNorm1d(2)).train().training
+        False
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -40,6 +44,13 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
 
     Args:
         network: The network; its mode, values and stored gradients stay untouched.
+
+    Example:
+        >>> network, x = nn.Linear(2, 1), torch.ones(1, 2, requires_grad=True)
+        >>> with frozen_weights(network):
+        ...     network(x).sum().backward()
+        >>> network.weight.grad is None, x.grad is None
+        (True, False)
     """
     before = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     for parameter, _ in before:
@@ -57,6 +68,13 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     Args:
         network: The network, changed in place.
         patterns: Shell-style patterns of parameter names, such as ``input_blocks.*`` or ``*.qkv.*``.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> freeze(network, ["0.*"])
+        []
+        >>> [name for name, weight in network.named_parameters() if weight.requires_grad]
+        ['1.weight', '1.bias']
     """
     names = [name for name, weight in network.named_parameters() if weight.requires_grad]
     frozen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}

@@ -23,6 +23,14 @@ class Generator(nn.Module):
 
     Raises:
         UserError: If ``steps`` is below 1.
+
+    Example:
+        >>> from realuid_lightning.networks import MLP
+        >>> from realuid_lightning.paths import FlowMatchingPath
+        >>> generator = Generator(MLP([2]), FlowMatchingPath())
+        >>> z = torch.randn(5, 2)
+        >>> torch.equal(generator(z), z)  # z + f(0, z), and an MLP starts at zero
+        True
     """
 
     def __init__(self, network: nn.Module, path: MatchingPath, steps: int = 1) -> None:

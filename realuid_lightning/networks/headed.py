@@ -46,6 +46,13 @@ class HeadedNetwork(Recorded, nn.Module):
 
     Raises:
         UserError: If the network lacks one of these, or can carry no ``MiddleHead`` where that is meant.
+
+    Example:
+        >>> from realuid_lightning.networks import MLP
+        >>> network = HeadedNetwork(MLP([2]))
+        >>> prediction, logits = network(torch.rand(5), torch.randn(5, 2), predicted=3, judged=5)
+        >>> prediction.shape, logits.shape
+        (torch.Size([3, 2]), torch.Size([5]))
     """
 
     network: Any  # a module, whose members beyond those of nn.Module are checked on construction

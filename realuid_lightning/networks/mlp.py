@@ -32,6 +32,11 @@ class MLP(Recorded, nn.Module):
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
+
+    Example:
+        >>> network = MLP([1, 8, 8], width=32, num_classes=10)
+        >>> network(torch.rand(5), torch.randn(5, 1, 8, 8), torch.arange(5)).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     def __init__(

@@ -25,6 +25,10 @@ class GAN(Objective):
         t_range: Part of the path's time range, as two fractions ``0 <= low < high <= 1``, in which the discriminator
             compares samples; 1 is the data end. Equal fractions are unequal noise: [0.8, 1] is up to ``sigma`` 0.25 on
             the linear flow path, 0.085 on EDM's.
+
+    Example:
+        >>> from realuid_lightning.networks import MLP
+        >>> head = GAN(1.0, 3.0).head(MLP([2]))  # from the features in the middle to a logit
     """
 
     looks_elsewhere = True

@@ -28,6 +28,14 @@ class Divergence(ABC):
 
     Attributes:
         reads_ratio: Whether ``loss`` reads density ratios off a discriminator's logits.
+
+    Example:
+        >>> class Distance(Divergence):
+        ...     def loss(self, game, *, alpha, beta):
+        ...         point = game.generated
+        ...         return generator_loss(game.teacher(point), game.fake(point), point.target, alpha=alpha, beta=beta)
+        >>> from realuid_lightning.objectives import RealUID
+        >>> objective = RealUID(0.98, 0.96, divergence=Distance())
     """
 
     reads_ratio: bool = False
@@ -70,6 +78,10 @@ class SiD(Divergence):
         normalise: Whether to weigh by SiD's ``normalising_weight``, which belongs to inner products of guesses of
             ``x1``: those it then takes on every path, whatever a network predicts there. Without it, the predictions
             themselves are compared, by the path's weight.
+
+    Example:
+        >>> from realuid_lightning.objectives import RealUID
+        >>> objective = RealUID(1.0, 1.0, divergence=SiD(alpha_sid=1.2))
     """
 
     def __init__(self, alpha_sid: float = 1.0, normalise: bool = True) -> None:
@@ -103,6 +115,10 @@ class PseudoHuber(Divergence):
         h: Norm ``|f* - f|`` of a whole sample at which the squared distance turns into the norm, above 0. None stands
             for ``0.00054 sqrt(dimensions)``, 0.03 on CIFAR-10, with which consistency models use this distance
             (arXiv 2310.14189). A sample with a gap far above it counts by direction alone.
+
+    Example:
+        >>> from realuid_lightning.objectives import RealUID
+        >>> objective = RealUID(1.0, 1.0, divergence=PseudoHuber(h=0.03))
     """
 
     def __init__(self, h: float | None = None) -> None:
@@ -127,6 +143,10 @@ class L2(Divergence):
 
     Args:
         eps: Least norm ``|f* - f|`` that is divided by, above 0.
+
+    Example:
+        >>> from realuid_lightning.objectives import RealUID
+        >>> objective = RealUID(0.92, 0.94, divergence=L2())
     """
 
     def __init__(self, eps: float = 1e-6) -> None:
@@ -160,6 +180,12 @@ class DMD(Divergence):
         f: The divergence. All but ``reverse_kl`` need a discriminator and multiply by its ``f_divergence_weight``,
             whose mean is taken over the local batch: under DDP each process scales by its own, and so does each of
             several micro-batches (``accumulate``).
+
+    Example:
+        >>> from realuid_lightning.objectives import GAN, Adversarial, RealUID
+        >>> f_distill = Adversarial(RealUID(divergence=DMD(f="jensen_shannon")), GAN(t_range=(0.0, 1.0)))
+        >>> DMD().reads_ratio, DMD(f="jensen_shannon").reads_ratio
+        (False, True)
     """
 
     def __init__(self, normalise: bool = True, f: FDivergence = "reverse_kl") -> None:

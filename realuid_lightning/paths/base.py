@@ -30,6 +30,13 @@ class MatchingPath(Recorded, ABC):
         conditions: Number of further blocks, each as large as a sample, that ``inputs`` adds to the network's input.
         tuning: Names of arguments that leave the meaning of a prediction alone, such as those of training times: a
             teacher serves whatever their values.
+
+    Example:
+        >>> class Straight(MatchingPath):
+        ...     def mean(self, t, x0, x1):
+        ...         return (1 - t) * x0 + t * x1
+        >>> Straight().sample(torch.tensor([0.25]), torch.zeros(1, 2), torch.ones(1, 2))
+        PathSample(t=tensor([0.2500]), xt=tensor([[0.2500, 0.2500]]), target=tensor([[1., 1.]]))
     """
 
     t_range: tuple[float, float] = (0.0, 1.0)

@@ -29,6 +29,11 @@ class BridgePath(MatchingPath):
 
     Raises:
         UserError: If arguments are out of range, listing all of them.
+
+    Example:
+        >>> path = BridgePath(eps=0.5)
+        >>> path.translates, path.std(torch.tensor([0.5]))
+        (True, tensor([0.2500]))
     """
 
     t_range = (START, 1 - EDGE)

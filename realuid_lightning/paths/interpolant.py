@@ -35,6 +35,12 @@ class InterpolantPath(MatchingPath):
 
     Raises:
         UserError: If arguments are out of range or do not go together, listing all of them.
+
+    Example:
+        >>> from realuid_lightning.paths import CosineSchedule
+        >>> trigonometric = InterpolantPath(CosineSchedule(), gamma="none")
+        >>> trigonometric.noisy
+        False
     """
 
     def __init__(

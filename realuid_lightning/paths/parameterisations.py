@@ -111,6 +111,10 @@ class Noise(Parameterisation):
     ``b / a``-fold in ``x1``. So a one-step generator had better begin later (``levels``, ``generator_sigma``), and flow
     matching on the linear schedule, whose loss weighs that error by ``1 / a^2``, had better take ``times`` that rarely
     come near the noise; the variance-preserving schedule, whose ``a'`` is small with ``a``, needs no such care.
+
+    Example:
+        >>> from realuid_lightning.paths import DDPMSteps, DiffusionPath, VPSchedule
+        >>> ddpm = DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps()))
     """
 
     divides_by = frozenset("a")

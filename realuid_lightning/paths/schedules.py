@@ -61,7 +61,13 @@ class Schedule(Recorded, ABC):
 
 
 class LinearSchedule(Schedule):
-    """``a = t``, ``b = 1 - t``: conditional optimal transport (flow matching, arXiv 2210.02747, eq. 20)."""
+    """``a = t``, ``b = 1 - t``: conditional optimal transport (flow matching, arXiv 2210.02747, eq. 20).
+
+    Example:
+        >>> a, b, *_ = LinearSchedule()(torch.tensor(0.25))
+        >>> a, b
+        (tensor(0.2500), tensor(0.7500))
+    """
 
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients at ``t``."""
@@ -74,7 +80,13 @@ class LinearSchedule(Schedule):
 
 
 class CosineSchedule(Schedule):
-    """``a = sin(pi t / 2)``, ``b = cos(pi t / 2)``: variance preserving for unit-variance data (arXiv 2303.08797)."""
+    """``a = sin(pi t / 2)``, ``b = cos(pi t / 2)``: variance preserving for unit-variance data (arXiv 2303.08797).
+
+    Example:
+        >>> a, b, *_ = CosineSchedule()(torch.tensor(0.5))
+        >>> torch.isclose(a**2 + b**2, torch.tensor(1.0))
+        tensor(True)
+    """
 
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients at ``t``."""
@@ -92,6 +104,11 @@ class VPSchedule(Schedule):
     Args:
         beta_min: Noise rate at the data end, at least 0.
         beta_max: Noise rate at the source end, above ``beta_min``.
+
+    Example:
+        >>> a, b, *_ = VPSchedule()(torch.tensor(0.5))
+        >>> torch.isclose(a**2 + b**2, torch.tensor(1.0))
+        tensor(True)
     """
 
     # The derivative of b is infinite at the data end; at 1 - 1e-4 the noise left over is a third of a percent.
