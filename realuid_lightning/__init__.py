@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from realuid_lightning.registration import register_strategies
+
 if TYPE_CHECKING:
     from realuid_lightning.checkpoints import load_generator
     from realuid_lightning.data import MatchingDataModule
@@ -19,6 +21,8 @@ _HOMES = {
     "default_callbacks": "running",
     "load_generator": "checkpoints",
 }
+
+register_strategies()
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,24 @@ def full(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give every process the values of process 0, by one message for each dtype.
+
+    Args:
+        tensors: Of the same shapes on all processes; changed in place.
+    """
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return
+    alike: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in map(to_local, tensors):
+        alike.setdefault(tensor.dtype, []).append(tensor)
+    for group in alike.values():
+        sent = torch.cat([tensor.flatten() for tensor in group])
+        distributed.broadcast(sent, 0)
+        for tensor, part in zip(group, torch.split(sent, [tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
 def share_buffers(networks: Iterable[nn.Module]) -> None:
     """Give every process the buffers of process 0, such as the running statistics of batch normalisation.
 
@@ -51,13 +69,4 @@ def share_buffers(networks: Iterable[nn.Module]) -> None:
     Args:
         networks: The same on all processes; those without buffers cost nothing.
     """
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        return
-    alike: dict[torch.dtype, list[Tensor]] = {}
-    for buffer in (to_local(buffer) for network in networks for buffer in network.buffers()):
-        alike.setdefault(buffer.dtype, []).append(buffer)
-    for buffers in alike.values():
-        sent = torch.cat([buffer.flatten() for buffer in buffers])
-        distributed.broadcast(sent, 0)
-        for buffer, part in zip(buffers, torch.split(sent, [buffer.numel() for buffer in buffers]), strict=True):
-            buffer.copy_(part.view_as(buffer))
+    share(buffer for network in networks for buffer in network.buffers())

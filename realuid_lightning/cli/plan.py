@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.trainer.states import TrainerFn
@@ -20,7 +19,7 @@ from torch import nn
 
 from realuid_lightning.cli.building import build
 from realuid_lightning.cli.parsing import check_configs
-from realuid_lightning.cli.training import RealUIDCLI, _hush
+from realuid_lightning.cli.training import RealUIDCLI, hush
 from realuid_lightning.errors import Faults, UserError, gathering_faults
 from realuid_lightning.evaluation import FIDCallback
 from realuid_lightning.planning import Plan
@@ -46,7 +45,7 @@ def plan(words: Sequence[str]) -> None:
     Raises:
         UserError: If ``fit`` would refuse the options or the config.
     """
-    _hush()
+    hush()
     check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
@@ -76,8 +75,8 @@ class PlanCLI(RealUIDCLI):
         super().before_instantiate_classes()
         self.parser.add_instantiator(_weightless, nn.Module, subclasses=True, prepend=True)
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Build the trainer for as many CPU devices, which need not be there: a plan is made before the launch."""
+    def trainer_options(self, config: Any) -> dict[str, Any]:
+        """Ask for as many CPU devices, which need not be there: a plan is made before the launch."""
         self.gpu = config["accelerator"] in ("gpu", "cuda") or (
             config["accelerator"] == "auto" and torch.cuda.is_available()
         )
@@ -86,19 +85,22 @@ class PlanCLI(RealUIDCLI):
         self.precision = str(config["precision"] or "32-true")
         # The CPU makes float16 something else, before the module can refuse it.
         precision = "32-true" if self._scaled else config["precision"]
-        config = {**config, "accelerator": "cpu", "devices": devices, "logger": False, "precision": precision}
-        return super()._instantiate_trainer(config, callbacks)
+        options = {"accelerator": "cpu", "devices": devices, "logger": False, "precision": precision}
+        return {**super().trainer_options(config), **options}
 
     @property
     def _scaled(self) -> bool:
         return self.gpu and self.precision.startswith("16")
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def before_fit(self) -> None:
+        """Prepare nothing."""
+
+    def fit(self, **_: Any) -> None:
         """Do not train."""
 
     def device_memory(self) -> int | None:
         """Return the bytes to judge by: as asked for, or those of the device that is there; None for neither."""
-        asked = self._get(self.config, "device_memory")
+        asked = self.config[self.command]["device_memory"]
         if asked is not None:
             return parse_size(asked)
         there = self.gpu and torch.cuda.is_available()

@@ -11,24 +11,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+import lightning
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from realuid_lightning import metrics, networks, paths, solvers, strategies  # noqa: F401 - makes short names known
 from realuid_lightning.atomic import replacing
-from realuid_lightning.checkpoints import AtomicCheckpointIO, find_checkpoint
+from realuid_lightning.checkpoints import find_checkpoint
 from realuid_lightning.cli.building import build, in_one_line
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults, UserError, gathering_faults
-from realuid_lightning.evaluation import Diagnostics, FIDCallback, FidelityCallback, PredictionWriter, SampleGrid
+from realuid_lightning.evaluation import FIDCallback, PredictionWriter, SampleGrid
 from realuid_lightning.modules import MatchingModule
-from realuid_lightning.running import FailureNotice, MatchingProgressBar, Preemption, RunCheckpoint, RunLock
+from realuid_lightning.running import MatchingProgressBar, Preemption, RunCheckpoint, RunLock
+from realuid_lightning.running.defaults import standing_callbacks
 
 
 def run(words: Sequence[str]) -> None:
@@ -38,7 +39,7 @@ def run(words: Sequence[str]) -> None:
         UserError: If the options, the config, a file or the environment is at fault.
         SystemExit: After ``--help`` or ``--print_config``.
     """
-    _hush()
+    hush()
     check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
@@ -100,7 +101,7 @@ class RealUIDCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser with our error messages."""
-        kwargs.setdefault("dump_header", [f"realuid-lightning, lightning.pytorch=={_lightning_version()}"])
+        kwargs.setdefault("dump_header", [f"realuid-lightning, lightning.pytorch=={lightning.__version__}"])
         parser = Parser(allow_abbrev=False, **kwargs)  # a misspelt option may be the beginning of another one
         parser.add_argument(
             "-c", "--config", action="config", help="YAML config; repeat it to override field by field."
@@ -115,9 +116,17 @@ class RealUIDCLI(LightningCLI):
         parser.add_lightning_class_args(PredictionWriter, "writer")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the words, and find the user's home folder in them."""
+        """Parse the words, and find the user's home folder in them.
+
+        Raises:
+            UserError: If Lightning would not take the seed.
+        """
         super().parse_arguments(parser, args)
         self.config = at_home(self.config)
+        seed = self.config[self.command]["seed_everything"]
+        seed = os.environ.get("PL_GLOBAL_SEED", "0") if seed is True else seed
+        if seed is not False and not (str(seed).isdecimal() and int(seed) < 2**32):
+            raise UserError(f"seed_everything: expected a seed in [0, {2**32 - 1}], got {seed}")
 
     def before_instantiate_classes(self) -> None:
         """Tell in one line what a constructor refuses."""
@@ -129,23 +138,13 @@ class RealUIDCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer: checkpoints are atomic, and TensorBoard writes into the run folder itself.
-
-        A logger or a checkpoint plugin that the config names takes their place.
-        """
-        config = self._get(self.config_init, "trainer")
+        """Build the trainer, and refuse what it would only fail on later."""
+        config = self.config_init[self.command]["trainer"]
         faults = Faults("trainer")
-        for fault in _trainer_faults(config):
-            faults.unless(False, fault)
+        faults.extend(_trainer_faults(config))
         faults.raise_any()
-        if config["logger"] in (None, True):
-            kwargs["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
-        plugins = config["plugins"] or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**{**self.trainer_options(config), **kwargs})
         except (UserError, MisconfigurationException):
             raise
         except Exception as error:  # Lightning tells of wrong options in many ways
@@ -153,47 +152,62 @@ class RealUIDCLI(LightningCLI):
         _check_meeting_place(trainer)
         return trainer
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Give the trainer our callbacks, but for those that the config switches off."""
-        callbacks = [*callbacks, FidelityCallback(), Diagnostics(), FailureNotice(), Preemption()]
+    def trainer_options(self, config: Any) -> dict[str, Any]:
+        """Return what the trainer gets beside its config.
+
+        Our callbacks, but for those that the config switches off, and TensorBoard, which writes into the run folder
+        itself, unless the config names a logger.
+        """
+        callbacks = [*_listed(config["callbacks"]), *standing_callbacks()]
         if config["enable_checkpointing"] is False:
-            callbacks = [RunLock() if isinstance(callback, RunCheckpoint) else callback for callback in callbacks]
+            self.config_init[self.command]["checkpoint"] = RunLock()
         if config["enable_progress_bar"] is not False:
-            callbacks = [*callbacks, MatchingProgressBar()]
-        return super()._instantiate_trainer(config, callbacks)
+            callbacks.append(MatchingProgressBar())
+        options: dict[str, Any] = {"callbacks": callbacks}
+        if config["logger"] in (None, True):
+            options["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
+        return options
 
     def before_fit(self) -> None:
-        """Take over the signals before other processes are launched and data are downloaded."""
+        """Take over the signals before other processes are launched and data are downloaded; find the checkpoint.
+
+        Raises:
+            UserError: If ``ckpt_path`` names none.
+        """
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Preemption):
                 callback.arm(self.trainer)
+        options = self.config_init[self.command]
+        options["ckpt_path"] = self.checkpoint(options["ckpt_path"])
+        if self.command == "predict":
+            options["return_predictions"] = False  # they go to files, not into memory
 
     before_validate = before_test = before_predict = before_fit
-
-    def _set_seed(self) -> None:
-        try:
-            super()._set_seed()
-        except ValueError as error:
-            raise UserError(f"seed_everything: {error}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Do not read the checkpoint for hyper-parameters: ours has none beside the config, and is large."""
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        which = kwargs.get("ckpt_path")
+    def checkpoint(self, which: Any) -> str | None:
+        """Return the path of a checkpoint that ``ckpt_path`` names; None for none.
+
+        Raises:
+            UserError: If it cannot be one, or there is none.
+        """
         if which is not None and (which in ("", "hpc") or re.match(r"registry(:|$)|\w+://", which)):
             raise UserError(f"ckpt_path: expected last, best, resume or the path of a file, got {which or 'nothing'}")
-        if which == "resume" and subcommand != "fit":
-            raise UserError(f"ckpt_path: resume is for fit, got it in {subcommand}; say last, best or a file")
+        if which == "resume" and self.command != "fit":
+            raise UserError(f"ckpt_path: resume is for fit, got it in {self.command}; say last, best or a file")
         if which in ("last", "best", "resume"):
             found = find_checkpoint(Path(self.trainer.default_root_dir), which)
-            kwargs["ckpt_path"] = None if found is None else str(found)
-        if subcommand != "fit" and kwargs.get("ckpt_path") is None:
-            rank_zero_info(f"{subcommand}: no --ckpt_path, so the weights are those that training would begin with")
-        if subcommand == "predict":
-            kwargs["return_predictions"] = False  # they go to files, not into memory
-        return kwargs
+            which = None if found is None else str(found)
+        if self.command != "fit" and which is None:
+            rank_zero_info(f"{self.command}: no --ckpt_path, so the weights are those that training would begin with")
+        return None if which is None else str(which)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return a config's one value, list of values, or nothing as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _trainer_faults(config: Any) -> Iterator[str]:
@@ -233,7 +247,7 @@ def _check_meeting_place(trainer: Trainer) -> None:
             ) from error
 
 
-def _hush() -> None:
+def hush() -> None:
     """Silence what others say about themselves rather than about the run."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda row: "litlogger" not in row.getMessage()
@@ -242,9 +256,3 @@ def _hush() -> None:
     if "SLURM_JOB_ID" not in os.environ:  # good advice within a job only: on a login node, nothing is launched by srun
         warnings.filterwarnings("ignore", r"The `srun` command is available on your system but is not used")
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-
-
-def _lightning_version() -> str:
-    import lightning
-
-    return lightning.__version__

@@ -7,6 +7,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 
 from realuid_lightning.data import Batch
 from realuid_lightning.evaluation.figures import record
+from realuid_lightning.lightning_internals import without_warning
 
 RANGE = (-1.0, 1.0)
 """Range of samples and truth; values outside are clipped."""
@@ -82,7 +83,7 @@ class FidelityCallback(Callback):
             ssim = StructuralSimilarityIndexMeasure(sigma=window_std(side), data_range=RANGE)
             for metric in (psnr, ssim):
                 metric.set_dtype(torch.float64).to(device)
-                metric._update_count = 1  # keeps torchmetrics from warning on a process without samples
+                without_warning(metric)
             self._metrics[name] = (psnr, ssim)
         return self._metrics[name]
 

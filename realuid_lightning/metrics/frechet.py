@@ -5,6 +5,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from realuid_lightning.lightning_internals import without_warning
 from realuid_lightning.metrics.reference import FeatureStatistics
 
 Matrix = Float64[Tensor, "f f"]
@@ -43,7 +44,7 @@ class FrechetDistance(FrechetInceptionDistance):
         self.root = root
         self.orig_dtype = torch.float64  # a process without samples would have no dtype to return
         self.real_features_sum, self.real_features_cov_sum, self.real_features_num_samples = reference
-        self._update_count = 1  # keeps torchmetrics from warning on a process without samples
+        without_warning(self)
 
     def compute(self) -> Tensor:
         """Return the distance of everything that all processes have seen; a scalar, float64."""

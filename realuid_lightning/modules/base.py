@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, 
 from realuid_lightning.conditions import map_tensors
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.lightning_internals import trainer_of
 from realuid_lightning.modules.checks import disagreements, divided_faults, sampler_faults, share_faults, trainer_faults
 from realuid_lightning.modules.guard import UpdateGuard
 from realuid_lightning.modules.resuming import (
@@ -33,7 +33,7 @@ from realuid_lightning.networks.ema import EMA, ema_faults
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix
-from realuid_lightning.sharding import shard
+from realuid_lightning.sharding import shard, share
 
 # What a draw is for; keys of their own beside those of the data stream.
 DRAWS = 0xD3A35
@@ -301,7 +301,8 @@ class MatchingModule(LightningModule):
         DDP does so for what it wraps, and before this hook; here frozen networks and averages begin alike too.
         """
         if isinstance(self.trainer.strategy, DDPStrategy):
-            _sync_module_states(self)
+            for tensor in (*self.parameters(), *self.buffers()):  # all at once would need their memory once more
+                share([tensor])
         if self._resumed is not None:
             self._resume(*self._resumed)
             self._resumed = None
@@ -343,7 +344,7 @@ class MatchingModule(LightningModule):
         """Record what rebuilds the network and the path, so that a checkpoint can be used without its config."""
         checkpoint[RECORD] = self._record()
         checkpoint["guard"] = self.guard.state_dict()
-        if self._trainer is not None:  # as in a run; a module alone can be saved too
+        if trainer_of(self) is not None:  # as in a run; a module alone can be saved too
             checkpoint["batch"] = stream_of(self)
             checkpoint["optimizers"] = families(self.trainer.optimizers)
             if "loops" in checkpoint:
@@ -361,7 +362,8 @@ class MatchingModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another program, another role or another architecture, naming the difference."""
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        trainer = trainer_of(self)
+        fitting = trainer is not None and trainer.state.fn == "fit"
         if fitting:
             check_run(checkpoint, "ckpt_path")  # not every trainer reads by our AtomicCheckpointIO
         record = record_of(checkpoint, "ckpt_path")

@@ -12,6 +12,7 @@ from torch import nn
 from realuid_lightning.checkpoints import ties
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import parse_indices
+from realuid_lightning.lightning_internals import ddp_options
 from realuid_lightning.paths import MatchingPath
 
 
@@ -157,7 +158,7 @@ def turn_faults(trainer: Trainer) -> Iterator[str]:
     if (
         isinstance(strategy, DDPStrategy)
         and not getattr(strategy, "per_network", False)
-        and not strategy._ddp_kwargs.get("find_unused_parameters")
+        and not ddp_options(strategy).get("find_unused_parameters")
     ):
         # Each backward reaches one of two networks; plain DDP would wait for the other, or send nothing at all.
         yield (

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from realuid_lightning.checkpoints import RECORD, load_strictly, load_weights
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.lightning_internals import trainer_of
 from realuid_lightning.modules.base import MatchingModule, Sampler
 from realuid_lightning.modules.checks import disagreements, distillation_faults, part_faults, turn_faults
 from realuid_lightning.modules.roles import Role, alike, cast_roles, objective_of
@@ -353,7 +354,8 @@ class RealUIDModule(MatchingModule):
         """Check the checkpoint; it holds every network, so the teacher's own file is not needed."""
         super().on_load_checkpoint(checkpoint)
         trained = checkpoint[RECORD].get("sampling_steps", 1)
-        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        trainer = trainer_of(self)
+        training = trainer is not None and trainer.state.fn == "fit"
         if trained % self.sampling_steps or (training and trained != self.sampling_steps):
             raise UserError(
                 f"ckpt_path: the generator was trained for {trained} sampling_steps, got {self.sampling_steps}: "

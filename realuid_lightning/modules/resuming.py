@@ -158,7 +158,7 @@ def fit_optimizers(
 def _advance(schedule: LRScheduler, updates: int) -> None:
     """Bring a schedule to a number of updates, the rates of its optimizer included."""
     if isinstance(schedule, LambdaLR) and updates > 0:  # a function of the number; others are known step by step
-        schedule.last_epoch, schedule._step_count = updates - 1, updates
+        schedule.load_state_dict({**schedule.state_dict(), "last_epoch": updates - 1, "_step_count": updates})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # the optimizer's were made before
         try:

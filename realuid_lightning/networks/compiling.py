@@ -1,8 +1,8 @@
 """Compiling networks without a trace in their checkpoints."""
 
-import torch
 from torch import nn
 
+from realuid_lightning.lightning_internals import allow_recompilations
 from realuid_lightning.networks import Frozen, Generator
 
 # Each network has a handful of variants: training or not, with weights frozen or not, at two or three batch sizes. They
@@ -19,5 +19,5 @@ def compile_in_place(network: nn.Module) -> None:
     """
     while isinstance(network, Frozen | Generator):
         network = network.network
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
+    allow_recompilations(_VARIANTS)
     network.compile(dynamic=False)

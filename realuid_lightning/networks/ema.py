@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from realuid_lightning.networks import Frozen
 from realuid_lightning.sharding import to_local
@@ -54,7 +55,8 @@ class EMA(nn.Module):
         """Move every average towards ``network``; buffers are copied."""
         source = [to_local(parameter.detach()) for parameter in network.parameters()]
         for decay in self.decays:
-            torch._foreach_lerp_(self._parameters_of(decay), source, 1 - decay)
+            move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            move(self._parameters_of(decay), source, None)  # whatever the number of updates
             for mine, theirs in zip(self[decay].network.buffers(), network.buffers(), strict=True):
                 mine.copy_(theirs)
 

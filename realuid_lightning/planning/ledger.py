@@ -7,13 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from realuid_lightning.lightning_internals import (
+    FakeTensorMode,
+    TorchDispatchMode,
+    keep_on_cpu,
+    operator_of,
+    reads_a_number,
+    storage_key,
+    tree_leaves,
+)
 from realuid_lightning.modules import MatchingModule
 
 
@@ -38,23 +44,24 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        if func is torch.ops.aten._local_scalar_dense.default:
+        if reads_a_number(func):
             return args[0].dtype is not torch.bool and 1
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._book(leaf.untyped_storage())
-        count = flop_registry.get(func._overloadpacket)
+        count = flop_registry.get(operator_of(func))
         if count is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=result)
         return result
 
     def _book(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self._booked:
-            self._booked[storage._cdata] = storage.nbytes()
+        key = storage_key(storage)
+        if key not in self._booked:
+            self._booked[key] = storage.nbytes()
             self.live += storage.nbytes()
             self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._strike, storage._cdata).atexit = False
+            weakref.finalize(storage, self._strike, key).atexit = False
 
     def _strike(self, key: int) -> None:
         self.live -= self._booked.pop(key, 0)
@@ -63,7 +70,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Book these tensors no longer, for they are counted elsewhere; what is no tensor is passed over."""
         for tensor in tensors:
             if isinstance(tensor, Tensor):
-                key = tensor.untyped_storage()._cdata
+                key = storage_key(tensor.untyped_storage())
                 self.live -= self._booked.get(key, 0)
                 self._booked[key] = 0
 
@@ -106,9 +113,8 @@ def weightless(module: MatchingModule, mode: FakeTensorMode) -> MatchingModule:
             is_weight = isinstance(tensor, nn.Parameter)
             known[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
     copied: Any = copy.deepcopy(module, known)
-    copied._device = torch.device("cpu")
     copied.teacher_ckpt = copied.generator_ckpt = None
     copied.compiled = False
     copied.log = copied.log_dict = lambda *_, **__: None
-    copied._apply = lambda *_, **__: copied
+    keep_on_cpu(copied)
     return copied  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import share
+from realuid_lightning.lightning_internals import ddp_options
 from realuid_lightning.modules import MatchingModule
 from realuid_lightning.planning.duration import training_steps, validation_count
 from realuid_lightning.planning.rehearsal import Rehearsal
@@ -62,7 +63,7 @@ class Plan:
         made, strategy = Rehearsal(module, data, trainer, gpu), trainer.strategy
         self.networks, self.passes, self.checkpoint = made.networks, made.passes, made.checkpoint()
         # A DDP has buckets for all gradients, also with one process: copies of them, or where they lie for good.
-        ddp = strategy._ddp_kwargs if isinstance(strategy, DDPStrategy) else None
+        ddp = ddp_options(strategy) if isinstance(strategy, DDPStrategy) else None
         views = ddp is not None and bool(ddp.get("gradient_as_bucket_view"))
         everything = sum(network.gradients for network in self.networks)
         self.gradients = everything if views else max(each.gradients for each in self.passes.values())

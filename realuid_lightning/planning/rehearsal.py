@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.errors import UserError
+from realuid_lightning.lightning_internals import FakeTensorMode, tree_leaves, tree_map_only
 from realuid_lightning.modules import MatchingModule
 from realuid_lightning.planning.ledger import GPUNorms, Ledger, weightless
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loops import evaluation_loop, training_epoch_loop
 from torch import Tensor
 
 from realuid_lightning.checkpoints.runs import best_scores, find_checkpoint
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.lightning_internals import accumulates, make_due_validation, save_if_best
 from realuid_lightning.running.lock import RunLock
 from realuid_lightning.running.monitors import check_monitors
 
@@ -51,6 +51,7 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.every = every
         self._lock = RunLock()
+        self._saved_step = 0  # without a step there is nothing to save
 
     @property
     def state_key(self) -> str:
@@ -148,20 +149,10 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See to it that the validation is made which was due when the state that is resumed was saved.
 
-        Lightning takes a state that was saved at the end of a step for one whose validation is done, and passes over
-        it; a run that was killed in that validation would lack its figures. So the loops are told that they were
-        stopped within it.
+        A run that was killed in that validation would lack its figures.
         """
         super().on_train_start(trainer, pl_module)
-        fit = trainer.fit_loop
-        loop = fit.epoch_loop
-        data, progress = fit._data_fetcher, loop.batch_progress
-        ended = loop.restarted_on_train_batch_end and not progress.is_last_batch
-        if ended and data is not None and loop._should_check_val_fx(data):
-            progress.increment_completed()
-            loop._restart_stage = training_epoch_loop.RestartStage.RESTARTED_ON_LAST
-            loop.val_loop._restart_stage = evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION
-            loop.val_loop.restarting = False  # from its first batch
+        make_due_validation(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Save the newest state where ``every`` says so.
@@ -181,23 +172,20 @@ class RunCheckpoint(ModelCheckpoint):
         del pl_module
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        metrics = self._monitor_candidates(trainer)
-        known = self.monitor is None or self.monitor in metrics
-        if known:
-            self._save_topk_checkpoint(trainer, metrics)
+        metrics = save_if_best(self, trainer)
         self._save_last(trainer)
-        if not known:
-            raise UserError(f"RunCheckpoint: monitor names {self.monitor!r}; there are {', '.join(sorted(metrics))}")
+        if self.monitor is not None and self.monitor not in metrics:
+            raise UserError(f"RunCheckpoint: monitor names {self.monitor!r}; there are {', '.join(metrics)}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final step, unless that has just been done."""
         del pl_module
-        if self._last_global_step_saved != trainer.global_step:
+        if self._saved_step != trainer.global_step:
             self._save_last(trainer)
 
     def save_here(self, trainer: Trainer) -> None:
         """Save the newest state from the end of a step, or from within its validation, which a resumed run repeats."""
-        if self._last_global_step_saved == trainer.global_step:
+        if self._saved_step == trainer.global_step:
             return  # at the end of the same step
         progress = trainer.fit_loop.epoch_loop.batch_progress
         back = 1 if trainer.validating else 0  # as if the step had just ended
@@ -224,6 +212,7 @@ class RunCheckpoint(ModelCheckpoint):
         failure = None
         try:
             super()._save_checkpoint(trainer, filepath)
+            self._saved_step = trainer.global_step
         except UserError as error:
             failure = str(error)
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the others wait
@@ -234,4 +223,4 @@ class RunCheckpoint(ModelCheckpoint):
 
 def resumable(trainer: Trainer) -> bool:
     """Tell whether a run can be resumed from here: no gradients are being gathered, and steps remain to be made."""
-    return not trainer.fit_loop._should_accumulate() and trainer.global_step != trainer.max_steps
+    return not accumulates(trainer) and trainer.global_step != trainer.max_steps

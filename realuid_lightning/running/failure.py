@@ -7,9 +7,10 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from torch import distributed
-from torch.distributed import distributed_c10d
+from torch.distributed.distributed_c10d import Store
 
 from realuid_lightning.errors import UserError
+from realuid_lightning.lightning_internals import meeting_store
 from realuid_lightning.running.launching import launched
 
 _KEY = "realuid/failure"
@@ -34,7 +35,7 @@ class FailureNotice(Callback):
         del pl_module, stage
         if trainer.world_size > 1 and distributed.is_initialized() and self._thread is None:
             self._done.clear()
-            store = distributed_c10d._get_default_store().clone()  # a line of its own: others may wait on the first
+            store = meeting_store().clone()  # a line of its own: others may wait on the first
             patience = 2 * _INTERVAL if trainer.is_global_zero else 0.0  # the store ends with process 0
             what = (store, self._done, patience, launched(trainer))
             self._thread = threading.Thread(target=_look, args=what, daemon=True)
@@ -52,7 +53,7 @@ class FailureNotice(Callback):
             text = str(exception) if isinstance(exception, UserError) else f"{type(exception).__name__}: {exception}"
             code = 2 if isinstance(exception, UserError) else 1
             try:
-                store = distributed_c10d._get_default_store()
+                store = meeting_store()
                 store.set(_KEY, f"{code} error: process {trainer.global_rank} has failed: {text}")
             except RuntimeError:  # the store has gone with process 0
                 return
@@ -65,7 +66,7 @@ class FailureNotice(Callback):
             self._thread = None
 
 
-def _look(store: distributed_c10d.Store, done: threading.Event, patience: float, by_another: bool) -> None:
+def _look(store: Store, done: threading.Event, patience: float, by_another: bool) -> None:
     """Wait for a message of another process, and leave with it, some seconds later.
 
     Args:

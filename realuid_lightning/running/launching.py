@@ -1,14 +1,9 @@
 """Who has launched this process."""
 
-from typing import Any
-
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-
-def environment(trainer: Trainer) -> Any:
-    """Return Lightning's ``ClusterEnvironment`` of the run; None without one."""
-    return trainer._accelerator_connector.cluster_environment
+from realuid_lightning.lightning_internals import cluster_environment
 
 
 def launched(trainer: Trainer) -> bool:
@@ -16,5 +11,5 @@ def launched(trainer: Trainer) -> bool:
 
     The process that launched the others takes any other code for a crash, and kills all, itself included.
     """
-    found = environment(trainer)
+    found = cluster_environment(trainer)
     return isinstance(found, LightningEnvironment) and found.local_rank() > 0

@@ -15,8 +15,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import distributed
 
+from realuid_lightning.lightning_internals import cluster_environment, leave_signals_alone
 from realuid_lightning.running.checkpoint import RunCheckpoint, resumable
-from realuid_lightning.running.launching import environment, launched
+from realuid_lightning.running.launching import launched
 from realuid_lightning.signals import SIGNALS
 
 
@@ -64,10 +65,9 @@ class Preemption(Callback):
             return
         self._trainer, self._process, self._received, self._begun = trainer, os.getpid(), 0, False
         # Its handlers save or send from within: the processes then wait for each other.
-        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-        if isinstance(environment(trainer), SLURMEnvironment):
-            environment(trainer).auto_requeue = False
+        leave_signals_alone(trainer)
+        if isinstance(environment := cluster_environment(trainer), SLURMEnvironment):
+            environment.auto_requeue = False
         for number in SIGNALS:
             self._former[number] = signal.signal(number, self._receive)
             signal.siginterrupt(number, False)  # libraries in C may take an interrupted read or write for a failure
@@ -219,7 +219,7 @@ class Preemption(Callback):
 
     @staticmethod
     def _leave(trainer: Trainer, number: int) -> NoReturn:
-        if isinstance(environment(trainer), SLURMEnvironment):
+        if isinstance(cluster_environment(trainer), SLURMEnvironment):
             if trainer.is_global_zero:
                 requeue(number)
             if trainer.world_size > 1:
@@ -259,7 +259,3 @@ def _weight(number: int) -> int:
 
 def _signal(weight: int) -> int:
     return 0 if weight == 0 else SIGNALS[weight - 1]
-
-
-def _nothing() -> None:
-    """Stand in for a method that is not wanted."""

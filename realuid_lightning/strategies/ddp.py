@@ -1,7 +1,7 @@
 """DDP for networks that train in turn: each has a wrapper of its own, so that an idle one sends nothing."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.lightning_internals import OrderedDDP, ddp_options, rerouted
 from realuid_lightning.modules import MatchingModule
 
 
@@ -28,24 +29,40 @@ class PerNetworkDDP(DDPStrategy):
     with a message.
 
     Args:
-        kwargs: Arguments of Lightning's ``DDPStrategy`` and of ``DistributedDataParallel``, used for every network.
-            Gradients are views of what is sent, unless ``gradient_as_bucket_view`` says otherwise. Buffers are sent
-            once a training step by the module, not at every call, unless ``broadcast_buffers`` says so.
+        ddp_comm_hook: Compresses the gradients of every network for sending, such as ``fp16_compress_hook``.
+        ddp_comm_wrapper: Makes another hook of it.
+        ddp_comm_state: State of a hook; refused, for it belongs to one wrapper.
+        gradient_as_bucket_view: Whether gradients are views of what is sent.
+        broadcast_buffers: Whether every call sends the buffers. The module sends them once a training step.
+        kwargs: Further arguments of Lightning's ``DDPStrategy`` and of ``DistributedDataParallel``, used for every
+            network.
+
+    Raises:
+        UserError: If ``ddp_comm_state`` is given.
     """
 
     name: ClassVar[str] = "ddp_per_network"
     per_network: ClassVar[bool] = True
     """What tells modules that networks may train in turn."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._ddp_kwargs.setdefault("gradient_as_bucket_view", True)  # here jsonargparse still finds the options above
-        self._ddp_kwargs.setdefault("broadcast_buffers", False)
-        if self._ddp_comm_state is not None:
+    def __init__(
+        self,
+        ddp_comm_hook: Callable[..., Any] | None = None,
+        ddp_comm_wrapper: Callable[..., Any] | None = None,
+        ddp_comm_state: object = None,
+        gradient_as_bucket_view: bool = True,
+        broadcast_buffers: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(gradient_as_bucket_view=gradient_as_bucket_view, broadcast_buffers=broadcast_buffers, **kwargs)
+        if ddp_comm_state is not None:
             raise UserError(
                 f"trainer.strategy: ddp_comm_state belongs to one wrapper, but {self.name} has one for each network; "
                 "leave it out, and choose a ddp_comm_hook without state (fp16_compress_hook, bf16_compress_hook)"
             )
+        if ddp_comm_hook is not None and ddp_comm_wrapper is not None:
+            ddp_comm_hook = ddp_comm_wrapper(ddp_comm_hook)
+        self.comm_hook = ddp_comm_hook
         self._followed: dict[str, _Followed] = {}
 
     @property
@@ -67,14 +84,16 @@ class PerNetworkDDP(DDPStrategy):
             )
         self._check(module)
         self._release()
-        self._followed = {name: _Followed(self._setup_model(part)) for name, part in module.trained.items()}
-        self._register_ddp_hooks()
+        self._followed = {name: _Followed(self._wrapped(part)) for name, part in module.trained.items()}
 
-    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+    def _wrapped(self, network: nn.Module) -> DistributedDataParallel:
         device_ids = self.determine_ddp_device_ids()
         apart = nullcontext() if device_ids is None else torch.cuda.stream(torch.cuda.Stream(self.root_device))  # type: ignore[no-untyped-call]
         with apart:
-            return _InFixedOrder(module=model, device_ids=device_ids, **self._ddp_kwargs)
+            wrapper = OrderedDDP(module=network, device_ids=device_ids, **ddp_options(self))
+        if self.comm_hook is not None:
+            wrapper.register_comm_hook(None, self.comm_hook)
+        return wrapper
 
     def _check(self, module: MatchingModule) -> None:
         """Refuse weights that no wrapper would keep alike on all processes."""
@@ -88,12 +107,6 @@ class PerNetworkDDP(DDPStrategy):
             "use ddp_find_unused_parameters_true",
         )
         faults.raise_any()
-
-    def _register_ddp_hooks(self) -> None:
-        hook, around = self._ddp_comm_hook, self._ddp_comm_wrapper
-        if hook is not None:
-            for wrapper in self.wrappers.values():
-                wrapper.register_comm_hook(None, around(hook) if around is not None else hook)
 
     def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Make a training step, in which calls of the trained networks go through their wrappers."""
@@ -127,28 +140,6 @@ class PerNetworkDDP(DDPStrategy):
         self._followed = {}
 
 
-class _InFixedOrder(DistributedDataParallel):
-    """DDP that sends gradients in the same order from the first backward pass on: last weights first.
-
-    DDP itself arranges them anew after the first backward pass. From three processes on, sums round otherwise then, so
-    a resumed run, whose first pass comes later, would not be the uninterrupted one bit for bit.
-
-    Args:
-        kwargs: Arguments of ``DistributedDataParallel``.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.reducer._push_all_rebuilt_params()  # as if they had arrived so; nothing with find_unused_parameters
-        self.reducer._rebuild_buckets()
-
-    def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
-        weights, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
-        if self.find_unused_parameters:  # which never arranges anew, and turns them round by itself
-            return weights, sparse
-        return weights[::-1], sparse[::-1]
-
-
 class _Followed:
     """A trained network and its wrapper.
 
@@ -167,20 +158,13 @@ class _Followed:
     def _reach(self, _: Tensor) -> None:
         self._reached = True
 
-    @contextmanager
-    def routed(self) -> Iterator[None]:
-        """Send calls of the network through the wrapper where they train it.
-
-        The place of a compiled call is taken, as it is the one place before forward hooks and ``module.compile()``:
-        both stay inside the wrapper, and neither copies of the network nor pickles take the detour along.
-        """
-        network, before = self.network, self.network._compiled_call_impl
-        direct = before or network._call_impl
+    def routed(self) -> AbstractContextManager[None]:
+        """Send calls of the network through the wrapper where they train it."""
         inside = False
 
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def route(direct: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             nonlocal inside
-            trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in network.parameters())
+            trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.network.parameters())
             if inside or not trains:
                 return direct(*args, **kwargs)
             inside = self._called = True
@@ -189,11 +173,7 @@ class _Followed:
             finally:
                 inside = False
 
-        network._compiled_call_impl = call
-        try:
-            yield
-        finally:
-            network._compiled_call_impl = before
+        return rerouted(self.network, route)
 
     def check(self, name: str) -> None:
         """Raise if a backward pass reached the network without a call of it.

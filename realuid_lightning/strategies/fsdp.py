@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from realuid_lightning.errors import UserError
+from realuid_lightning.lightning_internals import divide_among
 
 
 class PerNetworkFSDP(ModelParallelStrategy):
@@ -35,7 +36,7 @@ class PerNetworkFSDP(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Arrange all processes in one line: data are divided among the very processes that divide the networks."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        divide_among(self, self.num_nodes * self.num_processes)
         super().setup_environment()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
