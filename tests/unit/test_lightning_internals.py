@@ -307,6 +307,7 @@ PUBLIC = {"_replace", "_asdict", "_exit"}  # of named tuples and os, in spite of
 
 OVERRIDDEN = {
     ("cli/training.py", "_parse_ckpt_path"),  # else the whole checkpoint is read, for what ours does not have
+    ("running/checkpoint.py", "_find_last_checkpoints"),  # among which ckpt_path="last" takes the newest
     ("running/checkpoint.py", "_save_checkpoint"),  # by which all checkpoints are written, whoever asks for them
     ("running/progress.py", "_get_train_description"),
     ("running/progress.py", "_update_metrics"),  # which reads from the device
