@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from realuid_lightning.errors import Faults
+from realuid_lightning.lightning_internals import FakeTensorMode
 from realuid_lightning.networks import Encoding, MiddleHead, logit_layers
 from realuid_lightning.objectives.adversarial import GAN
 from realuid_lightning.objectives.game import Game
