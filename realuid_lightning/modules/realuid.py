@@ -256,7 +256,7 @@ class RealUIDModule(MatchingModule):
             )
         share_buffers(self.trained.values())
         self.ema.update(self.generator)
-        self.log_dict({"train/generator_loss": generator_loss, "train/fake_loss": fake_loss}, prog_bar=True)
+        self.log_dict({"train/generator_loss": generator_loss, "train/fake_loss": fake_loss})
         self.log_dict({"grad_norm/generator": generator_norm, "grad_norm/fake": fake_norm})
 
     def _turn(

@@ -106,7 +106,7 @@ class TeacherModule(MatchingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the matching loss of one batch."""
         loss = self.matching_loss(self.draw(batch, self.rng(batch_idx)))
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach())
         return self.guard.armed(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

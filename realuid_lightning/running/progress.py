@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 class MatchingProgressBar(RichProgressBar):
     """Rich progress whose total is ``max_steps`` (the training stream has no end of its own).
 
-    Figures are read from the device at the trainer's log interval only, since reading waits for the device.
+    Figures are read from the device at the trainer's log interval only, since reading waits for the device. So losses
+    are taken from what modules log: Lightning reads at every step what is logged with ``prog_bar``.
 
     Args:
         refresh_rate: Steps between two drawings; 0 shows nothing.
@@ -27,7 +28,9 @@ class MatchingProgressBar(RichProgressBar):
         """Return losses and distances under short names."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        return {name.removeprefix("train/"): value for name, value in items.items()}
+        logged = trainer.callback_metrics.items()
+        losses = {name.removeprefix("train/"): value.item() for name, value in logged if name.startswith("train/")}
+        return {**losses, **items}
 
     def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 says never

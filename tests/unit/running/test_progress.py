@@ -1,9 +1,13 @@
 import io
+import traceback
 
 import helpers
 import pytest
 import rich
+import torch
 from helpers import mlp
+from lightning import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule, TeacherModule
@@ -64,6 +68,34 @@ def test_losses_are_shown_under_short_names_and_read_at_the_log_interval_only(tm
     fit(tmp_path, student(), bar)
     assert {step for step, _ in bar.reads} == {2, 4, 6}
     assert set(bar.reads[-1][1]) == {"generator_loss", "fake_loss"}
+
+
+class Reads(TorchDispatchMode):
+    """Notes every value that is read from a tensor; on a GPU each would wait for all that is queued."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.found.append("".join(traceback.format_stack(limit=6)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("module", [student, lambda: TeacherModule(mlp(width=8))], ids=["student", "teacher"])
+def test_steps_between_two_log_intervals_read_nothing(module, tmp_path):
+    reads = Reads()
+
+    class Watching(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 2:
+                reads.__enter__()
+            if trainer.global_step == 5:
+                reads.__exit__(None, None, None)
+
+    fit(tmp_path, module(), None, callbacks=[Watched(), Watching()], log_every_n_steps=50)
+    assert reads.found == []
 
 
 def test_nothing_is_read_when_nothing_is_logged(tmp_path):
