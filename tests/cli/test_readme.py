@@ -1,13 +1,18 @@
 """What the README shows works as it stands there."""
 
 import re
+import runpy
 import shutil
 import sys
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
+from helpers import trainer
+from lightning import Trainer
 
+from realuid_lightning import MatchingDataModule, RealUIDModule, TeacherModule, default_callbacks, load_generator
 from realuid_lightning.testing import check_path
 
 ROOT = Path(__file__).parents[2]
@@ -25,14 +30,31 @@ def examples(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield folder
-    for name in ("arc_path", "early_objective"):
+    for name in ("arc_path", "early_objective", "own_parts"):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["arc_path", "early_objective"])
+@pytest.mark.parametrize("name", ["python_first", "arc_path", "early_objective"])
 def test_the_readme_shows_the_examples_as_they_are(name):
     (shown,) = re.findall(rf"```python\n# examples/{name}\.py\n(.*?)```", README, flags=re.DOTALL)
     assert (ROOT / "examples" / f"{name}.py").read_text().endswith(shown)
+
+
+def test_it_opens_with_a_program_that_runs(tmp_path, monkeypatch):
+    class Short(Trainer):
+        def __init__(self, **options):
+            super().__init__(**{**options, "max_steps": 2, "val_check_interval": 2, "limit_val_batches": 1})
+
+    monkeypatch.setattr(lightning, "Trainer", Short)
+    monkeypatch.chdir(tmp_path)
+    program = runpy.run_path(str(ROOT / "examples" / "python_first.py"))
+    assert program["samples"].shape == (64, 1, 8, 8)
+    for folder in ("teacher", "student"):
+        assert (tmp_path / folder / "fid.jsonl").is_file()
+        assert list((tmp_path / folder / "samples").rglob("*.png"))
+    (shown,) = re.findall(r"```python\n# examples/python_first\.py\n(.*?)```", README, flags=re.DOTALL)
+    assert len([line for line in shown.splitlines() if line]) <= 15
+    assert README.index(shown) < README.index("\n## ")
 
 
 def commands(first, last):
@@ -68,6 +90,23 @@ def test_an_objective_of_the_users_own(examples, realuid):
     # The same draws and the same start, so the objective alone tells them apart.
     assert any(not torch.equal(early[key], plain[key]) for key in early if key.startswith("generator."))
     assert all(torch.equal(early[key], plain[key]) for key in early if key.startswith("teacher."))
+
+
+def test_parts_of_the_users_own(examples, tmp_path):
+    sys.path.append(str(examples))
+    from own_parts import UID, Net, Radius, Ring
+
+    network = Net()
+    for name, module in (
+        ("teacher", TeacherModule(network)),
+        ("student", RealUIDModule(network, None, objective=UID())),
+    ):
+        data = MatchingDataModule(Ring(), batch_size=16, eval_samples=16)
+        callbacks = default_callbacks(Radius(), progress=False)
+        trainer(tmp_path / name, callbacks=callbacks, max_steps=2, val_check_interval=2).fit(module, data)
+        assert (tmp_path / name / "fid.jsonl").is_file()
+    generator = load_generator(tmp_path / "student" / "checkpoints" / "last.ckpt", ema=0.999)
+    assert generator(torch.randn(5, 2)).shape == (5, 2)
 
 
 def test_every_command_and_file_that_it_names_exists(realuid):
