@@ -121,9 +121,7 @@ class PlanCLI(RealUIDCLI):
             faults = Faults(type(module).__name__)
             faults.unless(not self._scaled, f"trainer.precision is {self.precision}: use bf16-mixed or 32-true")
             faults.raise_any()
-            data._check_end()
-            if data.labels:
-                data._check_classes()
+            data.check("fit")
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, FIDCallback) and trainer.limit_val_batches:
                     callback.check(trainer)

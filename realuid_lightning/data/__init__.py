@@ -2,11 +2,12 @@
 
 from realuid_lightning.data.batch import Batch, Draws, to_floats
 from realuid_lightning.data.folder import ImageFiles, ImageFolder
+from realuid_lightning.data.latents import LatentDataset
 from realuid_lightning.data.module import MatchingDataModule
 from realuid_lightning.data.pairs import Degradation, Degraded, Inpainting, Sketch, SuperResolution
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.data.sources import CIFAR10, CelebA, Digits, FashionMNIST
-from realuid_lightning.data.stream import LatentDataset, PairStream, RealSequence, RealStream, StreamSampler
+from realuid_lightning.data.stream import PairStream, RealSequence, RealStream, StreamSampler
 from realuid_lightning.data.toy import Gaussian, Toy2D
 
 __all__ = [

@@ -1,38 +1,24 @@
 """The LightningDataModule: one source, or two for bridges; four loaders, each sharded by hand."""
 
-import math
-import warnings
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from realuid_lightning.data import options
 from realuid_lightning.data.batch import Batch, to_floats
-from realuid_lightning.data.checks import set_up, shape_of, told
-from realuid_lightning.data.memory import host_memory, lacking
+from realuid_lightning.data.checks import as_user_errors, form_faults, set_up
+from realuid_lightning.data.latents import Generation
+from realuid_lightning.data.loading import filter_warnings, make_loader
 from realuid_lightning.data.resident import CodedBatch, Resident
-from realuid_lightning.data.source import Labels, Source
-from realuid_lightning.data.stream import (
-    MOST_INDICES,
-    LatentDataset,
-    PairStream,
-    RealSequence,
-    RealStream,
-    StreamSampler,
-    balanced_labels,
-    parse_indices,
-    sampled_labels,
-    share,
-)
+from realuid_lightning.data.source import Source
+from realuid_lightning.data.stream import PairStream, RealSequence, RealStream, StreamSampler, parse_indices, share
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.seeding import global_seed
-from realuid_lightning.signals import ignore_stop_signals
 
 
 class MatchingDataModule(LightningDataModule):
@@ -43,20 +29,25 @@ class MatchingDataModule(LightningDataModule):
 
     Args:
         source: The data set.
-        batch_size: Real samples per network update and process. A training step of a module with ``micro_batches``
-            updates gets that many times as many.
-        labels: Train and evaluate with class labels.
+        batch_size: Real samples per network update and process; of each pass, where the trainer's
+            ``accumulate_grad_batches`` lets several make an update. A training step of a module with
+            ``micro_batches`` updates gets that many times as many.
+        global_batch_size: Real samples per network update, over all processes and passes, in place of ``batch_size``:
+            any number of devices trains the same recipe. 256 where neither is given.
+        labels: Train and evaluate with the conditions that the source gives: class labels, or others.
         flip: Mirror training images left to right with probability one half.
         num_workers: Loader processes for real samples; 0 is best for sources held in memory.
         eval_samples: Samples generated in a validation or test run, over all processes.
-        eval_labels: Labels of generated samples: ``balanced`` (index modulo classes) or ``sampled`` from the real ones.
+        eval_labels: Conditions of generated samples: ``balanced``, the class being the index modulo classes, or
+            ``sampled`` from the source's labels. Conditions that are no class labels are those of ``reference``, of
+            its sample ``index % len``, or ``sampled`` from it.
         predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
         reference: Data set that evaluation compares with; ``source`` unless given.
         origin: Data set of the source ends ``x0`` of a translating framework (bridges); None: Gaussian noise.
         paired: Sample i of ``origin`` belongs to sample i of ``source``: they come together and are flipped together.
             False: the source ends come in an order of their own, with flips of their own.
         eval_origin: Source ends of evaluation and prediction, sample ``index % len``; ``origin`` unless given. When
-            paired and as long as ``reference``, evaluation knows the truth ``x1`` of each. Its labels, if there are
+            paired and as long as ``reference``, evaluation knows the truth ``x1`` of each. Its conditions, if it has
             any, are those of the generated samples.
         on_device: Hold all training samples, source ends included, on the device of each process, images as bytes.
             Batches are looked up and mirrored there, without loader processes, and are the same bit for bit. The
@@ -75,7 +66,8 @@ class MatchingDataModule(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        batch_size: int = 256,
+        batch_size: int | None = None,
+        global_batch_size: int | None = None,
         labels: bool = False,
         flip: bool = False,
         num_workers: int = 0,
@@ -91,7 +83,9 @@ class MatchingDataModule(LightningDataModule):
         super().__init__()
         self.source, self.reference = source, source if reference is None else reference
         self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
-        self.batch_size, self.labels, self.flip, self.num_workers = batch_size, labels, flip, num_workers
+        neither = batch_size is None and global_batch_size is None
+        self._batch_size, self.global_batch_size = batch_size, 256 if neither else global_batch_size
+        self.labels, self.flip, self.num_workers = labels, flip, num_workers
         self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
         self.on_device = on_device
         self._resident: Resident | None = None
@@ -99,49 +93,18 @@ class MatchingDataModule(LightningDataModule):
 
     def _check(self) -> None:
         faults = Faults("MatchingDataModule")
-        for source in dict.fromkeys([self.source, self.reference, self.origin, self.eval_origin]):
-            if source is None:
-                continue
-            try:
-                shape_of(source)
-            except UserError as error:
-                faults.unless(False, str(error))
+        sources = self.source, self.reference, self.origin, self.eval_origin
+        faults.extend(options.shape_faults(*sources))
         if faults.found:  # all else speaks of shapes
             faults.raise_any()
             return
-        faults.unless(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
-        self._check_room("batch_size", self.batch_size, faults)
-        few = 1 <= self.eval_samples <= MOST_INDICES
-        faults.unless(few, f"eval_samples must be 1 to {MOST_INDICES}, got {self.eval_samples}")
+        faults.extend(options.batch_faults(self._batch_size, self.global_batch_size))
+        faults.extend(options.room_faults("batch_size", self._batch_size or 1, self.shape))
+        faults.extend(options.evaluation_faults(self.eval_samples, self.eval_labels, self.predict_seeds))
         faults.unless(self.num_workers >= 0, f"num_workers must not be negative, got {self.num_workers}")
         faults.unless(self.image or not self.flip, f"flip: true needs images, but samples have shape {self.shape}")
-        sampling = self.eval_labels in ("balanced", "sampled")
-        faults.unless(sampling, f"eval_labels must be balanced or sampled, got {self.eval_labels!r}")
-        for option in ("reference", "origin", "eval_origin"):
-            other: Source | None = getattr(self, option)
-            if other is not None and (option != "eval_origin" or other is not self.origin):  # told once
-                same = other.shape == self.shape
-                faults.unless(same, f"{option} must have samples of shape {self.shape} as source, got {other.shape}")
-        for option in ("source", "origin") if self.on_device else ():
-            held: Source | None = getattr(self, option)
-            if held is not None and not held.in_memory:
-                advice = "set its in_memory: true if it has that option, or on_device: false"
-                message = f"on_device: true needs {option} held in memory, but {type(held).__name__} is not: {advice}"
-                faults.unless(False, message)
-        fitting = self.translates or self.eval_origin is None
-        faults.unless(fitting, "eval_origin needs origin, the source ends of training: set both or neither")
-        try:
-            parse_indices(self.predict_seeds)
-        except UserError as error:
-            faults.unless(False, f"predict_seeds: {error}")
+        faults.extend(options.source_faults(*sources, self.on_device))
         faults.raise_any()
-
-    def _check_room(self, option: str, size: int, faults: Faults) -> None:
-        """Note a batch that memory has no room for."""
-        each = 4 * math.prod(self.shape) + 8  # as floats, and a position
-        lack = lacking(size * each)
-        many = f"{option} is {size}, and so many samples of shape {self.shape} {lack}"
-        faults.unless(not lack, f"{many}: {int(host_memory() // each)} would fill it")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -164,95 +127,92 @@ class MatchingDataModule(LightningDataModule):
         return self.origin is not None
 
     @property
+    def batch_size(self) -> int:
+        """Real samples per process and network update, or per pass where gradients of several are accumulated."""
+        if self.global_batch_size is None:
+            return self._batch_size or 0
+        processes, accumulated = self._division
+        return self.global_batch_size // (processes * accumulated)
+
+    @property
     def eval_batch_size(self) -> int:
         """Samples per batch and process in evaluation: as many as the module takes in one forward, if it says so."""
         module = self.trainer.lightning_module if self.trainer else None
-        return int(getattr(module, "eval_batch_size", self.batch_size))
+        return int(getattr(module, "eval_batch_size", self._batch_size or self.global_batch_size or 1))
+
+    @property
+    def _division(self) -> tuple[int, int]:
+        """Number of processes, and of passes that make an update."""
+        return (self.trainer.world_size, self.trainer.accumulate_grad_batches) if self.trainer else (1, 1)
 
     @property
     def reference_fingerprint(self) -> str:
         """A short text that changes when the reference data change."""
-        with told(self.reference, "fingerprint"):
+        with as_user_errors(self.reference, "fingerprint"):
             return self.reference.fingerprint()
 
+    def check(self, stage: str) -> None:
+        """Refuse what does not go together with the trainer; nothing is read.
+
+        Raises:
+            UserError: If training has no end, a batch cannot be shared out or held, or labels are unknown; all faults
+                at once.
+        """
+        faults = Faults("MatchingDataModule")
+        faults.extend(options.room_faults("eval_batch_size", self.eval_batch_size, self.shape))
+        if stage == "fit" and self.trainer is not None:
+            faults.extend(options.end_faults(self.trainer))
+        if stage == "fit" and self.global_batch_size is not None:
+            faults.extend(options.division_faults(self.global_batch_size, *self._division))
+            faults.extend(options.room_faults("batch_size of each process", self.batch_size, self.shape))
+        if self.labels:
+            faults.extend(options.class_faults(self.source, self.eval_origin))
+        faults.raise_any()
+
     def prepare_data(self) -> None:
-        """Download what is missing, where asked to; prediction needs source ends, and data whose labels it samples."""
+        """Download what is missing, where asked to; prediction needs source ends, and data that give conditions."""
         needed: list[Source | None] = [self.eval_origin]
-        predicting = self.trainer is not None and self.trainer.state.fn == "predict"
-        if not predicting:
+        if self.trainer is None or self.trainer.state.fn != "predict":
             needed += [self.source, self.reference, self.origin]
-        elif self.labels and self.eval_labels == "sampled" and not self._origin_classes:
-            needed.append(self.source)
+        elif self.labels and (self.eval_origin is None or self.eval_origin.num_classes is None):
+            needed.append(self._generation.condition_source_beside_origin)
         for source in dict.fromkeys(needed):  # once if they are one
             if source is not None:
-                with told(source, "prepare"):
+                with as_user_errors(source, "prepare"):
                     source.prepare()
 
     def setup(self, stage: str = "fit") -> None:
-        """Read what this stage needs (prediction: source ends) and check that labels are there if wanted.
+        """Read what this stage needs (prediction: source ends and conditions) and check it.
 
         Raises:
-            UserError: If data are missing or do not fit, labels are wanted that are not there, or training has no end.
+            UserError: If data are missing or do not fit, conditions are wanted that are not there, or the options do
+                not go together with the trainer.
         """
         self._resident = None  # what an interrupted run has left
+        self.check(stage)
+        fitting = stage == "fit"
+        wanted = [self.source, self.origin] if fitting else []
+        wanted += [self.eval_origin] if stage == "predict" else [self.reference, self.eval_origin]
+        for source in dict.fromkeys(wanted):
+            if source is not None:
+                set_up(source, self.labels and fitting and source is self.source)
+        giver = self._generation.condition_source
+        if giver is not None and not (fitting and giver is self.source):
+            set_up(giver, True)
         faults = Faults("MatchingDataModule")
-        self._check_room("eval_batch_size", self.eval_batch_size, faults)
+        if fitting:
+            faults.extend(options.pair_faults(self.source, self.origin, self.paired))
+            faults.extend(() if giver is None else form_faults(self.source, giver))
         faults.raise_any()
-        if self.labels:
-            self._check_classes()
-        if stage == "fit":
-            self._check_end()
-            set_up(self.source, self.labels)
-            self._setup_origin()
-            self._resident = Resident(self._stream(), self._device) if self.on_device else None
-        ready = [self.source, self.origin] if stage == "fit" else []
-        if stage != "predict" and self.reference not in ready:
-            set_up(self.reference)
-        if self.eval_origin is not None and (self._origin_classes is not None or self.eval_origin not in ready):
-            set_up(self.eval_origin, self._origin_classes is not None)
-        self._hush()
+        self._resident = Resident(self._stream(), self._device) if fitting and self.on_device else None
+        ends, origins = (each is None or each.in_memory for each in (self.origin, self.eval_origin))
+        filter_warnings(self.source.in_memory and ends, origins)
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002
         """Let go of the samples held on the device."""
         self._resident = None
 
-    def _setup_origin(self) -> None:
-        if self.origin is None:
-            return
-        set_up(self.origin)
-        if self.paired and len(self.origin) != len(self.source):
-            raise UserError(
-                f"MatchingDataModule: origin must have as many samples as source ({len(self.source)}), whose sample i "
-                f"belongs to its sample i, got {len(self.origin)}: set paired: false if they do not belong together"
-            )
-
-    def _check_classes(self) -> None:
-        """Refuse labels that are not there, or that the source does not know."""
-        classes, name = self.source.num_classes, type(self.source).__name__
-        if classes is None:
-            raise UserError(f"MatchingDataModule: labels: true needs a source with classes, but {name} has none here")
-        if (self._origin_classes or 0) > classes:
-            raise UserError(
-                f"MatchingDataModule: eval_origin, which labels the samples, may have at most the {classes} classes of "
-                f"source, got {self._origin_classes}: set labels: false, or choose another eval_origin"
-            )
-
-    def _check_end(self) -> None:
-        """Refuse a trainer that waits for the end of an epoch, or wants batches again, for the stream has neither."""
-        trainer = self.trainer
-        if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
-            raise UserError(
-                "trainer.overfit_batches must be 0, for the stream of training data goes on where Lightning would have "
-                f"its batches again, got {trainer.overfit_batches}: overfit a source of few samples instead"  # type: ignore[attr-defined]
-            )
-        if trainer is None or trainer.max_steps != -1 or trainer.max_epochs in (None, -1):
-            return
-        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if trainer.limit_train_batches == 1.0 and not timed:
-            raise UserError(
-                "trainer: the stream of training data has no end, so max_epochs would never be reached: set max_steps "
-                "or max_time (max_epochs: -1 trains until it is stopped)"
-            )
+    # --------------------------------------------------------------------------------------------------- the loaders
 
     def train_dataloader(self) -> DataLoader[Batch] | DataLoader[CodedBatch]:
         """Return the endless stream of real batches, of ``micro_batches * batch_size`` samples (or pairs) each.
@@ -267,7 +227,7 @@ class MatchingDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of latents 0 to ``eval_samples - 1``, with source ends and their truth if any."""
-        return self._latents(torch.arange(self.eval_samples), "eval_samples", self._truth())
+        return self._latents(torch.arange(self.eval_samples), "eval_samples", with_truth=True)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the same as ``val_dataloader``."""
@@ -275,7 +235,7 @@ class MatchingDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of the latents that ``predict_seeds`` names, with source ends if there are any."""
-        return self._latents(parse_indices(self.predict_seeds), "predict_seeds", None)
+        return self._latents(parse_indices(self.predict_seeds), "predict_seeds", with_truth=False)
 
     def reference_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
@@ -285,7 +245,7 @@ class MatchingDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch | CodedBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Turn images from bytes into floats in [-1, 1]: here, so that bytes (or codes alone) travel to the device."""
         real = self._looked_up(batch) if isinstance(batch, CodedBatch) else batch
-        return real._replace(x0=_arrived(real.x0), x1=_arrived(real.x1))
+        return real._replace(x0=_as_floats(real.x0), x1=_as_floats(real.x1))
 
     def _looked_up(self, coded: CodedBatch) -> Batch:
         assert self._resident is not None
@@ -299,51 +259,26 @@ class MatchingDataModule(LightningDataModule):
             return RealStream(self.source, global_seed(), self.flip, self.labels)
         return PairStream(self.source, self.origin, global_seed(), self.flip, self.labels, self.paired)
 
-    def _truth(self) -> Source | None:
-        """Return what evaluation should make of the source ends, if the reference tells it."""
-        if self.eval_origin is None or not self.paired or len(self.reference) != len(self.eval_origin):
-            return None
-        return self.reference
-
-    def _latents(self, indices: Int64[Tensor, "n"], option: str, truth: Source | None) -> DataLoader[Batch]:
+    def _latents(self, indices: Int64[Tensor, "n"], option: str, with_truth: bool) -> DataLoader[Batch]:
         rank, world_size = self._place()
         if len(indices) < world_size:  # an empty loader makes a rank skip evaluation, and the others wait for ever
             raise UserError(
                 f"MatchingDataModule: {option} must name at least one sample for each of the {world_size} processes, "
                 f"got {len(indices)}: ask for more samples or use fewer devices"
             )
-        mine = indices[list(share(len(indices), rank, world_size))]
-        dataset = LatentDataset(mine, self.shape, self._labels_of(mine), self.eval_origin, truth)
+        dataset = self._generation.dataset(indices[list(share(len(indices), rank, world_size))], with_truth)
         workers = self.num_workers if self.translates else 0  # latents alone cost less than passing them on
         # All of this share in order: Lightning would share it out once more, but for a sampler of this kind.
         in_order: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
         return self._loader(dataset, workers, batch_size=self.eval_batch_size, sampler=in_order)
 
     @property
-    def _origin_classes(self) -> int | None:
-        """Number of classes that the source ends of evaluation give labels of; None if they give none."""
-        return self.eval_origin.num_classes if self.labels and self.eval_origin is not None else None
-
-    def _labels_of(self, indices: Int64[Tensor, "n"]) -> Labels | None:
-        own = None if self.eval_origin is None or not self.labels else self.eval_origin.labels()
-        if own is not None:
-            return own[indices % len(own)]
-        labels = self.source.labels() if self.labels and self.eval_labels == "sampled" else None
-        if labels is not None:
-            return sampled_labels(indices, labels)
-        return None if self.num_classes is None else balanced_labels(indices, self.num_classes)
+    def _generation(self) -> Generation:
+        sampled = self.eval_labels == "sampled"
+        return Generation(self.source, self.reference, self.eval_origin, self.paired, self.labels, sampled)
 
     def _loader(self, dataset: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self._device.type == "cuda",
-            collate_fn=_same,
-            worker_init_fn=ignore_stop_signals,
-            generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
-            **batching,
-        )
+        return make_loader(dataset, workers, self._device, **batching)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -355,21 +290,6 @@ class MatchingDataModule(LightningDataModule):
     def _batches_done(self) -> int:
         return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
 
-    def _hush(self) -> None:
-        """Silence advice that does not fit: more workers for latents and data in memory, and epochs on resuming."""
-        in_memory = self.eval_origin is None or self.eval_origin.in_memory
-        loaders = ["val_dataloader", "test_dataloader", "predict_dataloader"] if in_memory else []
-        if self.source.in_memory and (self.origin is None or self.origin.in_memory):
-            loaders.append("train_dataloader")
-        message = f"The '({'|'.join(loaders)})' does not have many workers"
-        warnings.filterwarnings("ignore", message, category=PossibleUserWarning)
-        # The training stream has no epochs, and goes on where it was.
-        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 
-
-def _arrived(x: Tensor | None) -> Tensor | None:
+def _as_floats(x: Tensor | None) -> Tensor | None:
     return to_floats(x) if x is not None and x.dtype == torch.uint8 else x
-
-
-def _same(batch: Any) -> Any:
-    return batch

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.data.source import Labels, Source
 from realuid_lightning.errors import Faults
 from realuid_lightning.fingerprint import fingerprint
@@ -199,14 +200,18 @@ class Degraded(Source):
     def __len__(self) -> int:
         return len(self.source)
 
-    def get(self, index: Int64[Tensor, "b"]) -> tuple[Images, Labels | None]:
-        """Return the degraded images at ``index``, and the originals' labels."""
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[Images, Condition | None]:
+        """Return the degraded images at ``index``, and the originals' conditions."""
         x, y = self.source.get(index)
         return self.how(x), y
 
     def labels(self) -> Labels | None:
         """Return the labels of all originals, or None."""
         return self.source.labels()
+
+    def conditions(self, index: Int64[Tensor, "b"]) -> Condition | None:
+        """Return the originals' conditions."""
+        return self.source.conditions(index)
 
     def fingerprint(self) -> str:
         """Return the originals' fingerprint, and what is done to them with which arguments."""

@@ -1,14 +1,16 @@
 """Training samples held on the device: the loader passes codes, which the device looks up."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
+from realuid_lightning.conditions import Condition, map_tensors, tensors
 from realuid_lightning.data.batch import Batch
-from realuid_lightning.data.checks import samples_at
-from realuid_lightning.data.source import Labels, Samples, Source
+from realuid_lightning.data.checks import conditions_at, samples_at
+from realuid_lightning.data.source import Samples, Source
 from realuid_lightning.data.stream import Codes, Order, PairStream, Positions, RealStream, Stream, decoded
 from realuid_lightning.errors import UserError
 
@@ -74,34 +76,35 @@ class Resident:
 
 
 class _Held:
-    """The samples of one stream's source, and their labels if the stream gives them."""
+    """The samples of one stream's source, and their conditions if the stream gives them."""
 
     def __init__(self, stream: RealStream, device: torch.device) -> None:
-        y = stream.source.labels() if stream.labels else None
-        self.x, self.y = _on(device, stream.source), None if y is None else y.to(device)
-        self.flip = stream.order.flip
+        source, self.flip = stream.source, stream.order.flip
+        self.x: Tensor = _on(device, source, lambda index: samples_at(source, index)[0])
+        self.y = _on(device, source, lambda index: conditions_at(source, index)) if stream.labels else None
 
-    def get(self, codes: Codes) -> tuple[Samples, Labels | None]:
+    def get(self, codes: Codes) -> tuple[Samples, Condition | None]:
         """Look up and mirror; nothing here lets the host wait for the device."""
         index, mirrored = decoded(codes)
         x = self.x.index_select(0, index)
         if self.flip:
             x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-        return x, None if self.y is None else self.y.index_select(0, index)
+        return x, map_tensors(self.y, lambda part: part.index_select(0, index))
 
 
-def _on(device: torch.device, source: Source) -> Tensor:
-    """Return all samples of ``source`` on ``device``."""
-    one, _ = samples_at(source, torch.tensor([0]))
+def _on(device: torch.device, source: Source, read: Callable[[Int64[Tensor, "b"]], Any]) -> Any:
+    """Return on ``device`` what ``read`` returns of all samples of ``source``, a tensor or a dict of tensors."""
+    count, one = len(source), read(torch.tensor([0]))
     try:
-        held = one.new_empty(len(source), *one.shape[1:], device=device)
+        held = map_tensors(one, lambda part: part.new_empty(count, *part.shape[1:], device=device))
     except torch.OutOfMemoryError:
-        size = len(source) * one.nbytes / 2**30
+        size = count * sum(part.nbytes for part in tensors(one)) / 2**30
         raise UserError(
             f"MatchingDataModule: {device} has no room for the {size:.1f} GiB of training samples of "
             f"{type(source).__name__}: set on_device: false"
         ) from None
-    for first in range(0, len(source), PART):
-        index = torch.arange(first, min(first + PART, len(source)))
-        held[first : first + PART] = samples_at(source, index)[0]
+    for first in range(0, count, PART):
+        some = read(torch.arange(first, min(first + PART, count)))
+        for all_of_it, part in [(held[key], some[key]) for key in held] if isinstance(held, dict) else [(held, some)]:
+            all_of_it[first : first + PART] = part
     return held

@@ -1,11 +1,15 @@
-"""What a data set must offer: samples by index, and a name for what they are."""
+"""What a data set must offer: samples by index, their conditions if they have any, and a name for what they are."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from functools import cached_property
 
+import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
+
+from realuid_lightning import conditions
+from realuid_lightning.conditions import Condition
 
 Samples = UInt8[Tensor, "b c h w"] | Float32[Tensor, "b *d"]
 Labels = Int64[Tensor, "b"]
@@ -14,11 +18,15 @@ Labels = Int64[Tensor, "b"]
 class Source(ABC):
     """A finite set of real samples, addressed by index.
 
-    A source of your own subclasses this (or ``MemorySource``, with three methods) and is named in YAML by its class
+    A source of your own subclasses this (or ``MemorySource``, with two methods) and is named in YAML by its class
     path. Constructing one is cheap: it checks arguments and reads nothing.
 
+    Samples may come with conditions. Class labels need ``num_classes`` and ``labels``. Conditions of any other form, a
+    tensor or a dict of tensors such as text embeddings and their mask, are given by ``get`` alone; ``conditions`` is
+    overridden where they can be had without reading the samples. All batches have the same keys, types and sizes.
+
     Attributes:
-        in_memory: Whether ``get`` only reads memory, so that loader workers can not speed it up, and all samples may
+        in_memory: Whether ``get`` only reads memory, so that loader workers cannot speed it up, and all samples may
             be held on a device.
 
     Example:
@@ -40,32 +48,37 @@ class Source(ABC):
         """Shape of one sample, ``(C, H, W)`` or ``(D,)``; known before any data is read."""
 
     @property
-    @abstractmethod
     def num_classes(self) -> int | None:
-        """Number of classes, or None when samples have no labels."""
+        """Number of classes, or None when samples have no class labels."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""
 
     @abstractmethod
-    def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Labels | None]:
-        """Return samples and labels.
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Condition | None]:
+        """Return samples and their conditions.
 
         Args:
             index: Indices in [0, len(self)), in any order, repeats allowed.
 
         Returns:
             Images as uint8 in 0..255, ``(B, C, H, W)``, or vectors as float32, ``(B, *D)``; and labels ``(B,)`` in
-            [0, num_classes), or None.
+            [0, num_classes), a tensor ``(B, ...)``, a dict of such tensors, or None.
 
         Raises:
-            UserError: If a sample can not be read; the message names it.
+            UserError: If a sample cannot be read; the message names it.
         """
 
-    @abstractmethod
     def labels(self) -> Labels | None:
-        """Return the labels of all samples, without reading the samples, or None."""
+        """Return the class labels of all samples, without reading the samples, or None."""
+        return None
+
+    def conditions(self, index: Int64[Tensor, "b"]) -> Condition | None:
+        """Return the conditions that ``get`` gives, without reading samples that have class labels."""
+        labels = self.labels()
+        return self.get(index)[1] if labels is None else labels[index]
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -92,16 +105,16 @@ class Source(ABC):
 
 
 class MemorySource(Source):
-    """A source that is read once and held as tensors: implement ``shape``, ``num_classes`` and ``load``."""
+    """A source that is read once and held as tensors: implement ``shape`` and ``load``, and ``num_classes`` if any."""
 
     in_memory = True
 
     @abstractmethod
-    def load(self) -> tuple[Samples, Labels | None]:
-        """Return all samples and labels, in the types of ``get``; called once."""
+    def load(self) -> tuple[Samples, Condition | None]:
+        """Return all samples and conditions, in the types of ``get``; called once."""
 
     @cached_property
-    def _data(self) -> tuple[Samples, Labels | None]:
+    def _data(self) -> tuple[Samples, Condition | None]:
         return self.load()
 
     def setup(self) -> None:
@@ -111,20 +124,23 @@ class MemorySource(Source):
     def __len__(self) -> int:
         return len(self._data[0])
 
-    def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Labels | None]:
-        """Return the samples and labels at ``index``."""
-        x, y = self._data
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[Samples, Condition | None]:
+        """Return the samples and conditions at ``index``."""
         # Several times as fast as x[index] for rows of bytes.
-        return x.index_select(0, index), None if y is None else y[index]
+        return self._data[0].index_select(0, index), self.conditions(index)
 
     def labels(self) -> Labels | None:
-        """Return all labels, or None."""
-        return self._data[1]
+        """Return all class labels, or None."""
+        y = self._data[1]
+        return None if self.num_classes is None or isinstance(y, dict) else y
+
+    def conditions(self, index: Int64[Tensor, "b"]) -> Condition | None:
+        """Return the conditions at ``index``."""
+        return conditions.rows(self._data[1], index)
 
     def fingerprint(self) -> str:
-        """Return class, size, shape and a hash of every sample and label."""
+        """Return class, size, shape and a hash of every sample and condition."""
         digest = hashlib.sha256()
-        for tensor in self._data:
-            if tensor is not None:
-                digest.update(tensor.contiguous().numpy().data)
+        for tensor in (self._data[0], *conditions.tensors(self._data[1])):
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
         return self._named(digest.hexdigest())

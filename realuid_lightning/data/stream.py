@@ -1,4 +1,4 @@
-"""Which samples come when: training data as an endless stream, reference data and latents once each.
+"""Which samples come when: training data as an endless stream, reference data once each.
 
 The stream is addressed by position, and everything about a position (its sample, its flip) is a function of the seed
 and the position alone. Resuming is starting at a later position, and sharding is sharing the positions out.
@@ -24,8 +24,6 @@ from realuid_lightning.seeding import keyed_generator, mix, mix_array
 # What a draw is for; keys of its own for each purpose.
 ORDER = 0x0D0E2
 FLIP = 0xF11B
-LATENT = 0x1A7E27
-LABEL = 0x1ABE1
 ORIGIN = 0x0416E
 
 MOST_INDICES = 10**8
@@ -100,7 +98,7 @@ class RealStream(Stream[Batch]):
         source: Where samples come from.
         seed: Decides the order and the flips.
         flip: Mirror each image left to right with probability one half, decided anew at every position.
-        labels: Fill ``y``.
+        labels: Fill ``y`` with conditions.
     """
 
     def __init__(self, source: Source, seed: int, flip: bool = False, labels: bool = False) -> None:
@@ -119,11 +117,11 @@ class PairStream(Stream[Batch]):
     """An endless stream of both ends of a path: real samples ``x1``, and ``x0`` from a data set of source ends.
 
     Args:
-        source: Where ``x1`` and labels come from.
+        source: Where ``x1`` and conditions come from.
         origin: Where ``x0`` comes from; when paired, as long as ``source``.
         seed: Decides the order and the flips.
         flip: Mirror images left to right with probability one half; pairs are mirrored together.
-        labels: Fill ``y``.
+        labels: Fill ``y`` with conditions.
         paired: Let sample i of ``origin`` come with sample i of ``source``; otherwise its order and its flips are
             independent.
     """
@@ -202,44 +200,10 @@ class RealSequence(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, places: Sequence[int]) -> Batch:
-        """Return the samples at ``places`` of this rank's share, with labels where there are any."""
+        """Return the samples at ``places`` of this rank's share, with conditions where there are any."""
         index = self.indices.start + torch.tensor(places)
         x, y = samples_at(self.source, index)
         return Batch(x1=x, y=y, index=index)
-
-
-class LatentDataset(Dataset[Batch]):
-    """Evaluation latents ``z ~ N(0, I)`` and source ends, each a function of its global index alone.
-
-    Args:
-        indices: Global sample indices, ``(n,)``.
-        shape: Shape of one latent.
-        y: The samples' labels, ``(n,)``, or None.
-        origin: Where ``x0`` comes from, if anywhere: global index i has sample ``i % len(origin)``.
-        truth: Where ``x1`` comes from in the same way, if anywhere: what the samples should have become.
-    """
-
-    def __init__(
-        self,
-        indices: Int64[Tensor, "n"],
-        shape: tuple[int, ...],
-        y: Int64[Tensor, "n"] | None = None,
-        origin: Source | None = None,
-        truth: Source | None = None,
-    ) -> None:
-        self.indices, self.shape, self.y, self.origin, self.truth = indices, shape, y, origin, truth
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, places: Sequence[int]) -> Batch:
-        """Return what is at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y``, ``x0``, ``x1`` if any."""
-        index = self.indices[list(places)]
-        z, generator = torch.empty(len(index), *self.shape), torch.Generator()
-        for row, i in zip(z, index.tolist(), strict=True):
-            row.normal_(generator=generator.manual_seed(mix(LATENT, i)))
-        y = None if self.y is None else self.y[list(places)]
-        return Batch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index)
 
 
 def _flipped(x: Samples, which: Bool[Tensor, "b"]) -> Samples:
@@ -250,25 +214,9 @@ def _flipped(x: Samples, which: Bool[Tensor, "b"]) -> Samples:
     return flipped
 
 
-def _around(source: Source | None, index: Int64[Tensor, "b"]) -> Tensor | None:
-    """Return the samples at ``index`` of a source that begins anew after its end."""
-    return None if source is None else samples_at(source, index % len(source))[0]
-
-
 def share(count: int, rank: int, world_size: int) -> range:
     """Return rank's contiguous share of ``range(count)``; shares differ by at most one and may be empty."""
     return range(count * rank // world_size, count * (rank + 1) // world_size)
-
-
-def balanced_labels(indices: Int64[Tensor, "n"], num_classes: int) -> Int64[Tensor, "n"]:
-    """Return ``index % num_classes``."""
-    return indices % num_classes
-
-
-def sampled_labels(indices: Int64[Tensor, "n"], labels: Int64[Tensor, "real"]) -> Int64[Tensor, "n"]:
-    """Return for each index one of the real data's ``labels``, drawn by the index alone."""
-    drawn = mix_array(mix(LABEL), indices.numpy()) % np.uint64(len(labels))
-    return labels[torch.from_numpy(drawn.astype(np.int64))]
 
 
 def parse_indices(text: str) -> Int64[Tensor, "n"]:

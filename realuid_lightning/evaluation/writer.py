@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from realuid_lightning.atomic import replacing
-from realuid_lightning.conditions import map_tensors
 from realuid_lightning.data import Batch
 from realuid_lightning.metrics import to_bytes
 
@@ -51,7 +50,8 @@ class PredictionWriter(BasePredictionWriter):
         assert batch.index is not None
         if self.format == "npz" or prediction.ndim != 4:
             samples = to_bytes(prediction).permute(0, 2, 3, 1) if prediction.ndim == 4 else prediction.float()
-            self._rows.append((batch.index.cpu(), samples.cpu(), map_tensors(batch.y, Tensor.cpu)))
+            labels = batch.y.cpu() if isinstance(batch.y, Tensor) and batch.y.dtype == torch.int64 else None
+            self._rows.append((batch.index.cpu(), samples.cpu(), labels))
             return
         folder = self._target(trainer)
         for index, image in zip(batch.index.tolist(), to_bytes(prediction).cpu(), strict=True):

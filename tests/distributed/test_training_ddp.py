@@ -46,7 +46,7 @@ devices = 1 if strategy == "auto" else 2
 optimizers = {"fake_optimizer": sgd, "generator_optimizer": sgd, "fake_schedule": Warmup, "generator_schedule": Warmup}
 model = Distilling(mlp([3], depth=2), None, alpha=0.9, beta=0.94, gan=GAN(), fake_steps=2, **optimizers)
 place = {"devices": devices, "strategy": strategy, "precision": "64-true"}
-trainer = fit(model, points(8 // devices), folder, **place)
+trainer = fit(model, points(None, global_batch_size=8), folder, **place)
 torch.save(model.state_dict(), f"{folder}/rank{trainer.global_rank}.pt")
 """
 

@@ -178,7 +178,9 @@ def test_prepare_data_prepares_both_sources():
 
 
 def test_labels_need_a_source_with_classes(tmp_path):
-    with pytest.raises(UserError, match="labels: true needs a source with classes, but Toy2D has none"):
+    with pytest.raises(
+        UserError, match="labels: true needs a source with classes or other conditions, but Toy2D has none"
+    ):
         fit(Recorder(), MatchingDataModule(Toy2D("spiral"), labels=True), tmp_path, 1)
 
 
@@ -208,11 +210,11 @@ def test_all_faults_at_once(monkeypatch):
     options = [
         "batch_size",
         "eval_samples",
+        "eval_labels",
+        "predict_seeds:",
         "num_workers",
         "flip:",
-        "eval_labels",
         "reference",
-        "predict_seeds:",
     ]
     assert [line.split()[1] for line in str(caught.value).splitlines()] == options
 

@@ -4,7 +4,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from realuid_lightning.data import Digits, LatentDataset, MemorySource, RealSequence, RealStream, StreamSampler, Toy2D
-from realuid_lightning.data.stream import LATENT, balanced_labels, parse_indices, sampled_labels, share
+from realuid_lightning.data.latents import LATENT, balanced_labels, sampled_conditions
+from realuid_lightning.data.stream import parse_indices, share
 from realuid_lightning.errors import UserError
 from realuid_lightning.seeding import keyed_generator
 
@@ -162,10 +163,10 @@ def test_balanced_labels_are_balanced():
 
 
 def test_sampled_labels_follow_the_data_and_the_index_alone():
-    labels = torch.tensor([0, 0, 0, 1])
-    drawn = sampled_labels(torch.arange(8000), labels)
-    assert abs(drawn.float().mean() - 0.25) < 0.02
-    assert torch.equal(sampled_labels(torch.tensor([55, 7]), labels), drawn[[55, 7]])
+    source = Counting()  # four of ten have label 0
+    drawn = sampled_conditions(torch.arange(8000), source)
+    assert abs((drawn == 0).float().mean() - 0.4) < 0.02
+    assert torch.equal(sampled_conditions(torch.tensor([55, 7]), source), drawn[[55, 7]])
 
 
 def test_indices_are_parsed_in_the_order_given():

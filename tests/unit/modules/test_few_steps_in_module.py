@@ -5,8 +5,7 @@ import torch
 from helpers import fit, mlp, rebatched, same, trainer, weights
 
 from realuid_lightning.checkpoints import RECORD, export_generator, load_generator, read_checkpoint
-from realuid_lightning.data import Batch, Gaussian, MatchingDataModule
-from realuid_lightning.data.stream import LatentDataset
+from realuid_lightning.data import Batch, Gaussian, LatentDataset, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, Warmup
 from realuid_lightning.objectives import DMD, GAN

@@ -1,0 +1,45 @@
+"""Loaders whose data sets make batches themselves, and what Lightning need not say about them."""
+
+import warnings
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from torch.utils.data import DataLoader, Dataset
+
+from realuid_lightning.signals import ignore_stop_signals
+
+
+def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **batching: Any) -> DataLoader[Any]:
+    """Return a loader that leaves the global generator alone.
+
+    Args:
+        dataset: Gives batches by ``__getitems__``.
+        workers: Loader processes; they live as long as the loader does.
+        device: Where batches go; those for a GPU are pinned.
+        batching: ``batch_size`` and ``sampler``.
+    """
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        collate_fn=_unchanged,
+        worker_init_fn=ignore_stop_signals,
+        generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
+        **batching,
+    )
+
+
+def filter_warnings(training_in_memory: bool, evaluation_in_memory: bool) -> None:
+    """Filter advice that does not fit: more workers for data in memory, and epochs on resuming."""
+    loaders = ["val_dataloader", "test_dataloader", "predict_dataloader"] if evaluation_in_memory else []
+    loaders += ["train_dataloader"] if training_in_memory else []
+    message = f"The '({'|'.join(loaders)})' does not have many workers"
+    warnings.filterwarnings("ignore", message, category=PossibleUserWarning)
+    # The training stream has no epochs, and goes on where it was.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
