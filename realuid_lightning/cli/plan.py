@@ -120,6 +120,8 @@ class PlanCLI(RealUIDCLI):
             module.setup("fit")
             faults = Faults(type(module).__name__)
             faults.unless(not self._scaled, f"trainer.precision is {self.precision}: use bf16-mixed or 32-true")
+            name, known = type(data.source).__name__, not data.labels or data.num_classes is not None
+            faults.unless(known, f"a plan, which reads nothing, knows class labels alone, but {name} has none here")
             faults.raise_any()
             data.check("fit")
             for callback in trainer.callbacks:  # type: ignore[attr-defined]

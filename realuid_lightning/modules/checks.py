@@ -39,11 +39,14 @@ def disagreements(network: nn.Module, path: MatchingPath, data: MatchingDataModu
         yield f"{type(path).__name__} begins at samples of a source domain: name it in data.origin"
     if data.translates and not path.translates:
         yield f"data.origin is set, but {type(path).__name__} begins at noise: leave it out, or translate"
-    if classes is None and data.labels:
+    labelled = data.num_classes is not None  # conditions of another form are the network's own affair
+    if classes is None and data.labels and (labelled or hasattr(network, "num_classes")):
         yield "data.labels is true, but the network has no classes: set its num_classes or labels: false"
     if classes is not None and not data.labels:
         yield f"the network expects one of {classes} classes, but data.labels is false: set it to true"
-    if classes is not None and data.labels and data.num_classes is not None and data.num_classes > classes:
+    if classes is not None and data.labels and not labelled:
+        yield f"the network expects one of {classes} classes, but {type(data.source).__name__} has no class labels"
+    if classes is not None and data.num_classes is not None and data.num_classes > classes:
         yield f"the network has {classes} classes, but the data has {data.num_classes}"
 
 
