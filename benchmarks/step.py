@@ -8,8 +8,8 @@ rate`` compares FLOP/s with a large matrix product in the dtype of the row's pro
 
 The textbook trains in a process that imports torch and the networks alone, for each of its updates collects garbage,
 which takes longer the more is imported. On CUDA every row with a fused optimizer trains some further cycles in which a
-synchronisation would be an error. Sizes, rows and cycles are chosen so that an H100 needs some 6 minutes, most of them
-to compile and for fp32, and a CPU with two cores 15.
+synchronisation would be an error. Sizes, rows and cycles are such that an H100 is done within 9 minutes, most of them
+spent on fp32, garbage and compiling.
 
 Usage: python benchmarks/step.py [--device cpu|cuda] [--sizes demo cifar celeba] [--batch N] [--cycles N] [--rounds N]
        [--settings textbook fp32 fused_adam bf16 channels_last on_device checkpoint compile] [--json FILE] [--tiny]

@@ -31,8 +31,8 @@ def unet(size: int) -> UNet:
 
 
 SIZES = {
-    "demo": Size(lambda: MLP([1, 8, 8]), {"cpu": 128, "cuda": 256}, {"cpu": 30, "cuda": 100}, {"cpu": 5, "cuda": 10}),
-    "cifar": Size(lambda: unet(32), {"cpu": 4, "cuda": 256}, {"cpu": 1, "cuda": 3}, {"cpu": 1, "cuda": 2}),
+    "demo": Size(lambda: MLP([1, 8, 8]), {"cpu": 128, "cuda": 256}, {"cpu": 30, "cuda": 30}, {"cpu": 5, "cuda": 5}),
+    "cifar": Size(lambda: unet(32), {"cpu": 4, "cuda": 256}, {"cpu": 1, "cuda": 3}, {"cpu": 1, "cuda": 1}),
     "celeba": Size(lambda: unet(64), {"cpu": 1, "cuda": 128}, {"cpu": 1, "cuda": 3}, {"cpu": 1, "cuda": 1}),
 }
 IMAGES = 2048
