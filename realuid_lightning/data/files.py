@@ -1,4 +1,4 @@
-"""Image files on disk: which there are, how one is opened, and what is in them."""
+"""Image files on disk: which there are, how one is opened and converted, and what is in them."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from typing import TypeVar, overload
 import numpy as np
 from jaxtyping import UInt64
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from realuid_lightning.atomic import replacing
 from realuid_lightning.data.folders import user_cache
@@ -107,7 +107,7 @@ def images_below(root: Path) -> Iterator[str]:
 
 
 def _may_be_read(entry: "os.DirEntry[str]") -> bool:
-    """Return whether this is a file, or a link to what is gone, which is told when it is read."""
+    """Return whether this is a file, or a link to what is gone, which is reported when it is read."""
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
 
 
@@ -216,9 +216,28 @@ def reported(items: Iterable[T], done: str, total: int | None = None, worth: int
         total: How many there are, if that is known.
         worth: How many each item counts for.
     """
-    told = time.monotonic()
+    last = time.monotonic()
     for number, item in enumerate(items):
-        if time.monotonic() - told > PATIENCE:
-            told = time.monotonic()
+        if time.monotonic() - last > PATIENCE:
+            last = time.monotonic()
             rank_zero_info(f"{number * worth:,}{'' if total is None else f' of {total:,}'} {done}")
         yield item
+
+
+def centre(image: Image.Image, side: int) -> Image.Image:
+    """Cut the middle square of ``side`` pixels."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image if image.size == (side, side) else image.crop((left, top, left + side, top + side))
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Turn ``image`` upright and into ``mode``, where PIL's own conversion is wrong or warns too."""
+    if "exif" in image.info:  # photographs lie on their side without this
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # PIL clips to 255 instead of scaling
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range; 8 or 16 bits a channel are needed")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)

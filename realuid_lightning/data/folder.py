@@ -12,10 +12,20 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from realuid_lightning.data.files import EXTENSIONS, PART, Names, content_hashes, images_below, opened, reported
+from realuid_lightning.data.files import (
+    EXTENSIONS,
+    PART,
+    Names,
+    centre,
+    content_hashes,
+    converted,
+    images_below,
+    opened,
+    reported,
+)
 from realuid_lightning.data.folders import folder_at
 from realuid_lightning.data.memory import lacking
 from realuid_lightning.data.sharing import by_one
@@ -175,14 +185,14 @@ class ImageFiles(Source):
 
         def faults(start: int) -> list[tuple[int, str]]:
             part = range(start, min(start + PART, len(names)))
-            return [(i, told) for i, told in zip(part, map(fault, part), strict=True) if told]
+            return [(i, reason) for i, reason in zip(part, map(fault, part), strict=True) if reason]
 
         bad, first = [], ""
         with ThreadPoolExecutor() as threads:  # decoders release the interpreter lock
             parts = threads.map(faults, range(0, len(names), PART))
             for part in reported(parts, f"images in {self.root} are decoded", len(names), PART):
                 bad += [i for i, _ in part]
-                first = first or next((told for _, told in part), "")
+                first = first or next((reason for _, reason in part), "")
         return torch.tensor(bad, dtype=torch.int64), first
 
     def _sift(self, names: Names, bad: Int64[Tensor, "bad"], first: str) -> Int64[Tensor, "good"]:
@@ -191,13 +201,13 @@ class ImageFiles(Source):
         sound[bad] = False
         if not len(bad):
             return sound.nonzero().squeeze(1)
-        told = f"{len(bad)} of {len(names)} images in {self.root} are unreadable ("
-        told += ", ".join(names[i] for i in bad[:5].tolist()) + (", ...)" if len(bad) > 5 else ")")
+        found = f"{len(bad)} of {len(names)} images in {self.root} are unreadable ("
+        found += ", ".join(names[i] for i in bad[:5].tolist()) + (", ...)" if len(bad) > 5 else ")")
         if self.unreadable == "raise":
-            raise UserError(f"{type(self).__name__}: {told}: repair or remove them{self._or_skip}")
+            raise UserError(f"{type(self).__name__}: {found}: repair or remove them{self._or_skip}")
         if not sound.any():
-            raise UserError(f"{type(self).__name__}: {told}, so none is left: check root; the first: {first}")
-        rank_zero_warn(f"{type(self).__name__}: {told}; they are skipped")
+            raise UserError(f"{type(self).__name__}: {found}, so none is left: check root; the first: {first}")
+        rank_zero_warn(f"{type(self).__name__}: {found}; they are skipped")
         return sound.nonzero().squeeze(1)
 
     def _decode(self, name: str) -> UInt8[Tensor, "c h w"]:
@@ -214,7 +224,7 @@ class ImageFiles(Source):
         )
 
     def _pixels(self, image: Image.Image) -> UInt8[Tensor, "c h w"]:
-        image = self.crop(_converted(image, "L" if self.channels == 1 else "RGB"))
+        image = self.crop(converted(image, "L" if self.channels == 1 else "RGB"))
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), self.resample)  # PIL's resize is antialiased
         return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
@@ -225,8 +235,8 @@ class ImageFolder(ImageFiles):
 
     When all images lie in two or more subfolders of ``root``, these are the classes, numbered by sorted name; otherwise
     there are no labels. Files and folders whose names begin with a dot are passed over, as is what is no file (pipes,
-    devices); links are followed, but not in circles. Formats are told by content: BMP, GIF, JPEG, PNG, PPM (and PGM),
-    TIFF and WebP.
+    devices); links are followed, but not in circles. Formats are recognised by content: BMP, GIF, JPEG, PNG, PPM (and
+    PGM), TIFF and WebP.
 
     Args:
         root: The folder.
@@ -288,24 +298,5 @@ class ImageFolder(ImageFiles):
 
 
 def _reason(error: Exception) -> str:
-    told = " ".join(str(getattr(error, "strerror", None) or error).split())
-    return told if isinstance(error, (OSError, ValueError)) and told else f"{type(error).__name__}: {told}"
-
-
-def centre(image: Image.Image, side: int) -> Image.Image:
-    """Cut the middle square of ``side`` pixels."""
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image if image.size == (side, side) else image.crop((left, top, left + side, top + side))
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """Turn ``image`` upright and into ``mode``, where PIL's own conversion is wrong or warns too."""
-    if "exif" in image.info:  # photographs lie on their side without this
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # PIL clips to 255 instead of scaling
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no fixed range; 8 or 16 bits a channel are needed")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image if image.mode == mode else image.convert(mode)
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}"

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from realuid_lightning.atomic import replacing
-from realuid_lightning.data.folder import ImageFiles, centre
+from realuid_lightning.data.files import centre
+from realuid_lightning.data.folder import ImageFiles
 from realuid_lightning.data.folders import folder_at
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.errors import Faults, UserError

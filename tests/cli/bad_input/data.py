@@ -105,6 +105,10 @@ CASES = {
         ["integer attribute num_features, but Numberless has none"],
     ),
     "a batch that no memory holds": ((*FINE, "--data.batch_size=100000000000"), ["batch_size is 100000000000", "GiB"]),
+    "two batch sizes": (
+        (*FINE, "--data.batch_size=16", "--data.global_batch_size=32"),
+        ["batch_size (16, of one process) and global_batch_size (32, of all)", "set one of them to null"],
+    ),
     "a batch size of evaluation by its old name": (
         (*FINE, "--data.eval_batch_size=8"),
         ["Option 'eval_batch_size' is not accepted"],
