@@ -31,8 +31,8 @@ def run(stage: nn.Module, *inputs: Tensor, keep_less: bool | Literal["cheap"], r
         plain: Tensor = stage(*inputs)
         return plain
     how: dict[str, Any] = {"context_fn": _keep_products} if keep_less == "cheap" else {}
-    if not torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
-        # Plain attention was asked for: let it be recomputed so.
+    if not torch.compiler.is_compiling() and not torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
+        # Plain attention was asked for: let it be recomputed so. A compiled graph cannot ask.
         stage = sdpa_kernel(SDPBackend.MATH)(stage)
     recomputed: Tensor = checkpointing.checkpoint(stage, *inputs, use_reentrant=False, preserve_rng_state=random, **how)
     return recomputed
