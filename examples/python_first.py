@@ -1,4 +1,4 @@
-"""A teacher of digits, its one-step student, and samples: two minutes on two CPU cores, and nothing is downloaded."""
+"""A teacher of digits, its one-step student, and samples: two minutes on a CPU, and nothing is downloaded."""
 
 from functools import partial
 

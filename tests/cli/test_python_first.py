@@ -113,6 +113,18 @@ def test_last_is_the_newest_whole_checkpoint_and_none_is_a_beginning(run_folder)
     assert last(run_folder)["global_step"] == 4
 
 
+def test_every_option_reaches_its_callback():
+    features = RawFeatures([2])
+    made = default_callbacks(features, grid=9, monitor="fid/raw", mode="max", every=7)
+    of = {type(callback).__name__: callback for callback in made}
+    assert of["FIDCallback"].features is features
+    assert of["SampleGrid"].count == 9
+    saver = of["RunCheckpoint"]
+    assert (saver.monitor, saver.mode, saver.every) == ("fid/raw", "max", 7)
+    rest = {type(callback).__name__ for callback in default_callbacks(features, progress=False)}
+    assert of.keys() - rest == {"MatchingProgressBar"}
+
+
 def test_a_plugin_of_the_users_own_is_kept(tmp_path):
     class Own(AtomicCheckpointIO):
         pass
