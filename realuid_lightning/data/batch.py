@@ -77,6 +77,10 @@ class Draws(NamedTuple):
         """Number of samples ``B``."""
         return len(self.z)
 
+    def rows(self, chosen: slice) -> "Draws":
+        """Return the chosen samples of every field."""
+        return _rows(self, chosen)
+
     def interleaved(self, count: int) -> list["Draws"]:
         """Split into ``count`` parts of equal size, of which part ``i`` has samples ``i``, ``i + count``, and so on.
 
@@ -89,7 +93,7 @@ class Draws(NamedTuple):
         if count == 1:
             return [self]
         _part(self.size, count)
-        return [_rows(self, slice(start, None, count)) for start in range(count)]
+        return [self.rows(slice(start, None, count)) for start in range(count)]
 
 
 def _part(size: int, count: int) -> int:

@@ -276,6 +276,11 @@ class MatchingModule(LightningModule):
         raise NotImplementedError
 
     @property
+    def partly_trained(self) -> frozenset[str]:
+        """Names of trained networks of which an update may leave some weights without gradients; none by default."""
+        return frozenset()
+
+    @property
     def _is_divided(self) -> bool:
         """Whether the trainer's strategy divides networks among devices."""
         return isinstance(self.trainer.strategy, ModelParallelStrategy)

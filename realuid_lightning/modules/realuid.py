@@ -179,6 +179,11 @@ class RealUIDModule(MatchingModule):
         return {"fake": self.fake, "generator": self.generator}
 
     @property
+    def partly_trained(self) -> frozenset[str]:
+        """The fake model, where the objective does not train all of it at every step."""
+        return frozenset({"fake"}) if self.objective.trains_partly else frozenset()
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches that one training step consumes: one an update."""
         return self.fake_steps + 1

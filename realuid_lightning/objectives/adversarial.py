@@ -31,6 +31,7 @@ class GAN(Objective):
         >>> head = GAN(1.0, 3.0).head(MLP([2]))  # from the features in the middle to a logit
     """
 
+    trains_partly = True  # without predictions, the upper half has no part
     looks_elsewhere = True
 
     def __init__(

@@ -28,6 +28,8 @@ class Objective(ABC):
 
     Attributes:
         needs_real: Whether real samples have any effect.
+        trains_partly: Whether a fake step may leave weights of the fake model (its upper half, or its head) without
+            gradients, which DDP has to know.
         looks_elsewhere: Whether it looks at times of its own, for which a batch needs further draws ``u``.
         reads_ratio: Whether the generator's loss reads density ratios off the discriminator's logits.
         gives_ratio: Whether its discriminator learns logits that are such ratios, at all times of the path.
@@ -36,6 +38,7 @@ class Objective(ABC):
     """
 
     needs_real: bool = True
+    trains_partly: bool = False
     looks_elsewhere: bool = False
     reads_ratio: bool = False
     gives_ratio: bool = False

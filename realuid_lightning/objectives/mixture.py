@@ -11,8 +11,7 @@ from realuid_lightning.objectives.sums import Sum
 class Mixture(Sum):
     """A ``Sum`` whose weights are shares, which may change while training goes on.
 
-    Both players minimise the mixture, so a part of weight 0 trains nothing, and no network is asked for it. Under DDP a
-    discriminator must not have weight 0: its weights would wait for gradients.
+    Both players minimise the mixture, so a part of weight 0 trains nothing, and no network is asked for it.
 
     Args:
         objectives: The parts, at least one. At most one may put a discriminator on the fake model.
@@ -49,6 +48,11 @@ class Mixture(Sum):
         faults.raise_any()
         self._steps = sorted(points)
         self._shares = [[each / sum(points[step]) for each in points[step]] for step in self._steps]
+
+    @property
+    def trains_partly(self) -> bool:  # type: ignore[override]
+        """Whether a part that trains what the others leave out may have weight 0."""
+        return super().trains_partly or any(0 in shares for shares in self._shares)
 
     def weights(self, step: int) -> list[float]:
         """Return the share of each part after so many generator updates; they sum to 1."""

@@ -47,6 +47,8 @@ class SiDAdversary(Objective):
         discriminator_weight: Factor in the fake model's, above 0: ``lsd``.
     """
 
+    trains_partly = True
+
     def __init__(self, generator_weight: float = 2e-4, discriminator_weight: float = 1.0) -> None:
         faults = Faults("SiDAdversary")
         faults.finite(generator_weight=generator_weight, discriminator_weight=discriminator_weight)

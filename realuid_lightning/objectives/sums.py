@@ -43,6 +43,11 @@ class Sum(Objective):
         return any(part.needs_real for part in self.objectives)
 
     @property
+    def trains_partly(self) -> bool:  # type: ignore[override]
+        """Whether no part trains the whole fake model; what one of them leaves out, another one trains."""
+        return all(part.trains_partly for part in self.objectives)
+
+    @property
     def looks_elsewhere(self) -> bool:  # type: ignore[override]
         """Whether any part looks at times of its own."""
         return any(part.looks_elsewhere for part in self.objectives)

@@ -84,13 +84,18 @@ class PerNetworkDDP(DDPStrategy):
             )
         self._check(module)
         self._release()
-        self._followed = {name: _Followed(self._wrapped(part)) for name, part in module.trained.items()}
+        self._followed = {
+            name: _Followed(self._wrapped(part, name in module.partly_trained)) for name, part in module.trained.items()
+        }
 
-    def _wrapped(self, network: nn.Module) -> DistributedDataParallel:
+    def _wrapped(self, network: nn.Module, partly: bool) -> DistributedDataParallel:
+        options = ddp_options(self)
+        if partly:  # weights that get no gradient are looked for, where they are known to be
+            options = {**options, "find_unused_parameters": True}
         device_ids = self.determine_ddp_device_ids()
         apart = nullcontext() if device_ids is None else torch.cuda.stream(torch.cuda.Stream(self.root_device))  # type: ignore[no-untyped-call]
         with apart:
-            wrapper = OrderedDDP(module=network, device_ids=device_ids, **ddp_options(self))
+            wrapper = OrderedDDP(module=network, device_ids=device_ids, **options)
         if self.comm_hook is not None:
             wrapper.register_comm_hook(None, self.comm_hook)
         return wrapper

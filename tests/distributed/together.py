@@ -13,6 +13,6 @@ class Together:
 
     def draw(self, batch, rng, sample_t=None):
         whole = Batch(x1=torch.cat([batch.x1] * self.trainer.world_size))
-        drawn, start = super().draw(whole, rng, sample_t), self.global_rank * batch.size
-        mine = {name: field[start : start + batch.size] for name, field in drawn._asdict().items() if field is not None}
-        return drawn._replace(**mine | {"x1": batch.x1.to(drawn.x1), "y": batch.y})
+        start = self.global_rank * batch.size
+        mine = super().draw(whole, rng, sample_t).rows(slice(start, start + batch.size))
+        return mine._replace(x1=batch.x1.to(mine.x1), y=batch.y)

@@ -15,7 +15,7 @@ import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
 from realuid_lightning.data import Batch
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.objectives import GAN
+from realuid_lightning.objectives import GAN, Mixture, RealUID
 from realuid_lightning.seeding import mix
 
 STRATEGIES = ("ddp_per_network", "fsdp_per_network", "ddp_find_unused_parameters_true")
@@ -61,6 +61,10 @@ def plain():
     return mlp([3], width=8, depth=2)
 
 
+def small():
+    return mlp([3], width=5, depth=2, seed=3)
+
+
 def partly_frozen():
     made = plain()
     for weight in list(made.parameters())[1:3]:
@@ -75,7 +79,8 @@ def sgd(weights):
 def distilling(network=plain, **options):
     parts = {f"{name}_optimizer": sgd for name in ("fake", "generator")}
     parts |= {f"{name}_schedule": lambda optimizer: Warmup(optimizer, 2) for name in ("fake", "generator")}
-    return Distilling(network(), None, alpha=0.9, beta=0.94, **({"fake_steps": 2, "ema": []} | parts | options))
+    chosen = {"alpha": 0.9, "beta": 0.94, "fake_steps": 2, "ema": []} | parts | options
+    return Distilling(network(), None, **chosen)
 
 
 def teaching(network=plain, **options):
@@ -98,6 +103,25 @@ CELLS = {
     "discriminator": (functools.partial(distilling, gan=GAN()), {}),
     "frozen weights": (functools.partial(distilling, partly_frozen), {}),
     "frozen weights of a teacher": (functools.partial(teaching, partly_frozen), {}),
+    "patterns of frozen weights": (
+        functools.partial(distilling, generator_frozen=["input.*"], fake_frozen=["blocks.0.*"]),
+        {},
+    ),
+    "networks of their own": (
+        functools.partial(
+            distilling, generator_network=small(), generator_init="random", fake_network=small(), fake_init="random"
+        ),
+        {},
+    ),
+    "parts of a batch": (functools.partial(distilling, accumulate=2), {}),
+    "parts of a batch and a discriminator": (functools.partial(distilling, accumulate=4, gan=GAN()), {}),
+    "a mixture that leaves the discriminator out at first": (
+        functools.partial(
+            distilling, alpha=1.0, beta=1.0, objective=Mixture([RealUID(0.9, 0.94), GAN()], {1: [1.0, 0.0], 2: [1.0, 1.0]})
+        ),
+        {},
+    ),
+    "a GAN alone": (functools.partial(distilling, alpha=1.0, beta=1.0, objective=GAN()), {}),
     "tied weights": (functools.partial(distilling, Tied, ema=[0.5]), {}),
     "tied weights of a teacher": (functools.partial(teaching, Tied, ema=[0.5]), {"accumulate_grad_batches": 2}),
 }

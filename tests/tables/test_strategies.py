@@ -36,7 +36,10 @@ ROW_OF = {
     **dict.fromkeys(("generator_optimizer", "generator_schedule", "fake_optimizer", "fake_schedule"), "distillation"),
     **dict.fromkeys(("optimizer", "schedule", "solver"), "teacher"),
     **{"ema": "averages", "clip": "clipping", "compile": "compile", "channels_last": "channels_last"},
-    **{"sampling_steps": "several steps", "gan": "discriminator"},
+    **{"sampling_steps": "several steps", "gan": "discriminator", "objective": "a GAN alone"},
+    **dict.fromkeys(("generator_network", "fake_network", "generator_init"), "networks of their own"),
+    **dict.fromkeys(("generator_frozen", "fake_frozen"), "patterns of frozen weights"),
+    "accumulate": "parts of a batch",
 }
 # Those that change a formula, a start or an evaluation of one process, and send nothing.
 LOCAL = {"gamma", "divergence", "fake_init", "teacher_ema", "generator_ckpt", "generator_ema"}

@@ -112,11 +112,12 @@ CASES = {
 }
 
 # Every number of ours, where it is not finite.
-NUMBERS = ("alpha", "beta", "gamma", "clip", "teacher_ema")
+COEFFICIENTS = ("alpha", "beta", "gamma")
+NUMBERS = (*COEFFICIENTS, "clip", "teacher_ema")
 CASES |= {
     f"{name} of {value}": (
         (*FINE, f"--model.{name}={value}"),
-        [f"RealUIDModule: {name} must be finite, got {value[1:]}"],
+        [f"{'RealUID' if name in COEFFICIENTS else 'RealUIDModule'}: {name} must be finite, got {value[1:]}"],
     )
     for name in NUMBERS
     for value in (".inf", ".nan")
