@@ -117,7 +117,10 @@ CELLS = {
     "parts of a batch and a discriminator": (functools.partial(distilling, accumulate=4, gan=GAN()), {}),
     "a mixture that leaves the discriminator out at first": (
         functools.partial(
-            distilling, alpha=1.0, beta=1.0, objective=Mixture([RealUID(0.9, 0.94), GAN()], {1: [1.0, 0.0], 2: [1.0, 1.0]})
+            distilling,
+            alpha=1.0,
+            beta=1.0,
+            objective=Mixture([RealUID(0.9, 0.94), GAN()], {1: [1.0, 0.0], 2: [1.0, 1.0]}),
         ),
         {},
     ),
