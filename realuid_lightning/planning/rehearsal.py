@@ -78,10 +78,15 @@ class Rehearsal:
         networks: Sizes of all networks.
 
     Raises:
-        UserError: If the module calls none of ``LOSSES``.
+        UserError: If the module calls none of ``LOSSES``, or conditions are no class labels.
     """
 
     def __init__(self, module: MatchingModule, data: MatchingDataModule, trainer: Trainer, gpu: bool = False) -> None:
+        if data.labels and data.num_classes is None:
+            raise UserError(
+                f"plan: expected conditions that are class labels, got a {type(data.source).__name__} without "
+                "num_classes; conditions of other forms are known once data are read, which a plan does not do"
+            )
         self._mode, self._ledger, self._gpu = FakeTensorMode(allow_non_fake_inputs=True), Ledger(), gpu
         self._data, self.module = data, weightless(module, self._mode)
         self._trainer = Trainer(

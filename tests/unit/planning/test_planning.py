@@ -284,3 +284,13 @@ def test_a_strange_module_is_refused():
 
     with pytest.raises(UserError, match="calls one of fake_loss, generator_loss, matching_loss, got Strange"):
         rehearsal(Strange(mlp((3, 8, 8))), data())
+
+
+def test_conditions_that_only_data_tell_are_refused():
+    class Described(Untouched):
+        num_classes = None
+
+    with pytest.raises(
+        UserError, match="expected conditions that are class labels, got a Described without num_classes"
+    ):
+        rehearsal(TeacherModule(mlp((3, 8, 8))), MatchingDataModule(Described(), batch_size=4, labels=True))
