@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from realuid_lightning.checkpoints import ties
@@ -155,9 +155,14 @@ def part_faults(module: Any, data: MatchingDataModule) -> Iterator[str]:
         )
 
 
-def turn_faults(trainer: Trainer) -> Iterator[str]:
-    """Yield that a strategy cannot follow networks that train in turn."""
+def turn_faults(trainer: Trainer, twice: bool) -> Iterator[str]:
+    """Yield that a strategy cannot follow networks that train in turn, or are differentiated twice."""
     strategy = trainer.strategy
+    if twice and isinstance(strategy, ModelParallelStrategy):
+        yield (
+            "trainer.strategy: the objective differentiates the fake model twice, which networks that are divided "
+            "among devices cannot follow; set it to ddp_per_network"
+        )
     if (
         isinstance(strategy, DDPStrategy)
         and not getattr(strategy, "per_network", False)

@@ -309,7 +309,7 @@ class RealUIDModule(MatchingModule):
     def setup(self, stage: str) -> None:
         """Check the set-up, before any step is made."""
         super().setup(stage)
-        for fault in turn_faults(self.trainer) if stage == "fit" else ():
+        for fault in turn_faults(self.trainer, self.objective.differentiates) if stage == "fit" else ():
             raise UserError(fault)
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:

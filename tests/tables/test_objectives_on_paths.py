@@ -22,16 +22,22 @@ from realuid_lightning.data import Gaussian
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import FDivergence
 from realuid_lightning.modules import RealUIDModule
+from realuid_lightning.modules.roles import objective_of
 from realuid_lightning.networks import MLP
 from realuid_lightning.objectives import (
+    D2O,
     DMD,
     GAN,
     L2,
+    R1GAN,
     Adversarial,
     Divergence,
+    Mixture,
+    Objective,
     PseudoHuber,
     RealUID,
     SiD,
+    SiDAdversary,
     SquaredDistance,
 )
 from realuid_lightning.paths import (
@@ -165,6 +171,16 @@ def adversarial(scene, law):
     return scene.integral(scene.p(law) * nn.functional.softplus(-scene.log_ratio(scene.now)))
 
 
+def clipped(scene, law):
+    """SiDA: ``of_guesses``, and 0.3 times ``adversarial`` with logits in [-10, 10]."""
+    logits = scene.log_ratio(scene.now).clamp(-10, 10)
+    return of_guesses(scene, law) + 0.3 * scene.integral(scene.p(law) * nn.functional.softplus(-logits))
+
+
+def mixed(scene, law):
+    return 0.25 * mean_square(scene, law) + 0.75 * of_guesses(scene, law)
+
+
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -178,6 +194,7 @@ class Row:
     beta: float = 1.0
     gamma: float | None = None
     gan: GAN | None = None
+    objective: Objective | None = None  # in place of those five, which then say what the functional needs to know
     rtol: float = 1e-5
     count: int = 501  # points of a grid, on which what is smooth converges at once
 
@@ -187,7 +204,13 @@ class Row:
         return isinstance(self.divergence, DMD)
 
     def settings(self):
-        return {name: getattr(self, name) for name in ("divergence", "alpha", "beta", "gamma", "gan")}
+        names = ("objective",) if self.objective else ("divergence", "alpha", "beta", "gamma", "gan")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def whole(self):
+        """The objective that the settings stand for."""
+        return self.objective or objective_of(None, self.alpha, self.beta, self.gamma, self.divergence, self.gan)
 
 
 REAL = {"alpha": 0.9, "beta": 0.86}
@@ -208,7 +231,19 @@ OBJECTIVES = {
     "DMD, not normalised": Row(f_divergence, DMD(normalise=False)),
     "DMD with real data": Row(softened, DMD(normalise=False), alpha=0.7, beta=0.7),
     **{f: Row(f_divergence, DMD(False, f), gan=EVERYWHERE) for f in F_DIVERGENCES if f != "reverse_kl"},
+    "RealUID + R1": Row(mean_square, **REAL, gan=R1GAN(0.5, t_range=(0.0, 1.0))),
+    "D2O": Row(adversarial, objective=D2O(t_range=(0.0, 1.0))),
+    "SiDA": Row(clipped, SiD(1.0), objective=Adversarial(RealUID(divergence=SiD(1.0)), SiDAdversary(0.3))),
+    "mixture": Row(
+        mixed,
+        SiD(1.2),
+        **REAL,
+        objective=Mixture([RealUID(**REAL), RealUID(**REAL, divergence=SiD(1.2))], [1.0, 3.0]),
+    ),
 }
+
+
+PARTS = [part for row in OBJECTIVES.values() for part in (row.whole, *getattr(row.whole, "objectives", []))]
 
 
 def shipped(base):
@@ -225,6 +260,7 @@ def shipped(base):
 def test_everything_that_ships_has_its_row():
     schedules = {type(path.schedule) for path in PATHS.values() if hasattr(path, "schedule")}
     assert shipped(Divergence) == {type(row.divergence) for row in OBJECTIVES.values()}
+    assert all(any(isinstance(part, kind) for part in PARTS) for kind in shipped(Objective))
     assert shipped(MatchingPath) == {type(path) for path in PATHS.values()}
     assert shipped(Schedule) == schedules
     affine = [path for path in PATHS.values() if isinstance(path, AffinePath)]
@@ -257,7 +293,7 @@ def exact(made, scene, shares=None, shift=(0.0, 0.0)):
 
 def gives(path, row):
     """Whether the path gives the weight that an objective asks for."""
-    return not list(row.divergence.faults(path))
+    return not list(row.whole.faults(path))
 
 
 def slope(functional, law):
@@ -310,9 +346,10 @@ def test_the_generator_descends_the_functional(name, objective, monkeypatch):
         return
     if row.by_divergence and not gives(path, OBJECTIVES["DMD, not normalised"]):
         return  # x0 is not shown: differences of guesses of x1 are none of scores, and DMD is a rule without functional
-    monkeypatch.setattr(
-        "realuid_lightning.objectives.divergences.normalising_weight", lambda x1, _: torch.ones(len(x1))
-    )
+    for file in ("divergences", "sida"):
+        monkeypatch.setattr(
+            f"realuid_lightning.objectives.{file}.normalising_weight", lambda x1, _: torch.ones(len(x1))
+        )
     monkeypatch.setattr("realuid_lightning.losses.divergences.RATIO_RANGE", (0.0, math.inf))
     made, largest = module(path, row), 0.0
     for place in PLACES:
@@ -375,10 +412,7 @@ class InTurn(Callback):
 
     def on_train_batch_start(self, trainer, made, *_):
         self.name = list(self.rows)[trainer.global_step]
-        settings = self.rows[self.name].settings()
-        gan = settings.pop("gan")
-        objective = RealUID(**settings)
-        made.objective = objective if gan is None else Adversarial(objective, gan)
+        made.objective = self.rows[self.name].whole
         self.skipped = int(made.guard.skipped)
 
     def on_train_batch_end(self, trainer, made, *_):
