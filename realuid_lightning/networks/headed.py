@@ -6,8 +6,9 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from realuid_lightning.conditions import Condition
+from realuid_lightning.conditions import Condition, rows
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.networks.blocks import Encoding, Norm, zeroed
 from realuid_lightning.recorded import Recorded
@@ -73,7 +74,8 @@ class HeadedNetwork(Recorded, nn.Module):
         y: Condition | None = None,
         predicted: int | None = None,
         judged: int = 0,
-    ) -> Float[Tensor, "b *d"] | tuple[Float[Tensor, "p *d"], Float[Tensor, "judged *k"]]:
+        apart: int = 0,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Predict the matching target for the first rows, and judge the last ones; both, where these overlap.
 
         All happens in one call and from one encoding, as distributed training needs it: DDP follows one forward to one
@@ -86,15 +88,20 @@ class HeadedNetwork(Recorded, nn.Module):
             y: The condition of all rows, exactly when the network takes one.
             predicted: Number of rows to predict for, in [0, B]; those that are not judged when None.
             judged: Number of rows to judge, in [0, B].
+            apart: Number of the last of these that are encoded by themselves, so that their logits can be
+                differentiated twice: by ``x`` without going through other rows, and again, which fused attention
+                cannot. None of them is predicted for.
 
         Returns:
             With ``judged=0`` what the network itself returns, ``(B, *shape)``. Else the prediction for the first rows,
             ``(predicted, *shape)``, and the logits of the last ones, ``(judged,)`` or ``(judged, K)``, in float32 or
-            wider.
+            wider; the logits of rows apart behind these, by themselves.
 
         Raises:
             UserError: If the numbers of rows are out of range, or the network refuses its inputs.
         """
+        if apart:
+            return self._judged_apart(t, x, y, predicted, judged, apart)
         predicted = len(x) - judged if predicted is None else predicted
         if not 0 <= judged <= len(x):
             raise UserError(f"judged must be in [0, {len(x)}], the number of rows, got {judged}")
@@ -110,8 +117,24 @@ class HeadedNetwork(Recorded, nn.Module):
             prediction = x.new_empty(0, *self.shape)
         else:
             prediction = self.network.decode(encoding.rows(slice(predicted))).to(x.dtype)
-        logits: Tensor = self.head(encoding.rows(slice(len(x) - judged, None)))
-        return prediction, logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return prediction, self._judge(encoding.rows(slice(len(x) - judged, None)))
+
+    def _judged_apart(
+        self, t: Tensor, x: Tensor, y: Condition | None, predicted: int | None, judged: int, apart: int
+    ) -> tuple[Tensor, ...]:
+        last = slice(len(x) - apart, None)
+        with sdpa_kernel(SDPBackend.MATH):
+            own = self._judge(self.network.encode(t[last], x[last], rows(y, last)))
+        if apart == len(x):
+            return x.new_empty(0, *self.shape), own[:0], own
+        first = slice(len(x) - apart)
+        found = self.forward(t[first], x[first], rows(y, first), predicted=predicted, judged=judged - apart)
+        prediction, logits = found if isinstance(found, tuple) else (found, own[:0])
+        return prediction, logits, own
+
+    def _judge(self, encoding: Encoding) -> Tensor:
+        logits: Tensor = self.head(encoding)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def bare(network: nn.Module) -> nn.Module:

@@ -1,13 +1,11 @@
 """One batch in front of both players: every network is evaluated once at a point."""
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from realuid_lightning.conditions import Condition, joined
 from realuid_lightning.data import Draws
@@ -38,7 +36,7 @@ class Judge(Protocol):
     """A fake model: called as a network, and with the numbers of first rows to predict for and last rows to judge."""
 
     def __call__(self, t: Tensor, x: Tensor, y: Condition | None = None, **rows: int) -> Any:
-        """Return predictions, and logits where rows are judged."""
+        """Return predictions, and logits where rows are judged; those of rows apart by themselves."""
         ...
 
 
@@ -73,7 +71,8 @@ class Game:
         self, path: MatchingPath, teacher: Network, fake: Judge, draws: Draws, x1: Tensor, step: int = 0
     ) -> None:
         self.path, self.draws, self.x1, self.step = path, draws, x1, step
-        self._teacher, self._fake, self._twice = teacher, fake, False
+        self._teacher, self._fake = teacher, fake
+        self._apart: list[Point] = []
         # What is wanted at each point and what is known there, with a graph (True) and without one.
         self._wanted: dict[bool, dict[Point, set[Kind]]] = {True: {}, False: {}}
         self._known: dict[bool, dict[tuple[Kind, Point], Tensor]] = {True: {}, False: {}}
@@ -164,12 +163,13 @@ class Game:
                     self._wanted[graph].setdefault(point, set()).add(kind)
 
     def differentiate(self, point: Point) -> None:
-        """Let the fake model be differentiated twice, first by ``xt`` at a point: before anything is asked there.
+        """Let logits at a point be differentiated by its ``xt``, and so again: say it before they are asked for.
 
-        With a graph, attention then takes its plain form, for its fused kernels have no second derivative.
+        They get an encoding of their own within the forward: those of other points need not be gone through.
         """
         point.xt.requires_grad_()
-        self._twice = True
+        if point not in self._apart:
+            self._apart.append(point)
 
     def teacher(self, point: Point) -> Tensor:
         """Return the teacher's prediction ``f*`` at a point, ``(B, *D)``."""
@@ -189,8 +189,7 @@ class Game:
             return self._known[True][kind, point].detach()
         if (kind, point) not in self._known[graph]:
             self._wanted[graph].setdefault(point, set()).add(kind)
-            with sdpa_kernel(SDPBackend.MATH) if self._twice and graph else nullcontext():
-                self._ask_teacher(graph) if kind == "teacher" else self._ask_fake(graph)
+            self._ask_teacher(graph) if kind == "teacher" else self._ask_fake(graph)
         return self._known[graph][kind, point]
 
     def _ask_teacher(self, graph: bool) -> None:
@@ -202,19 +201,26 @@ class Game:
     def _ask_fake(self, graph: bool) -> None:
         """Call the fake model once, for all points where its predictions or its head's logits are wanted."""
         wanted = {point: kinds - {"teacher"} for point, kinds in self._wanted[graph].items() if kinds - {"teacher"}}
-        # Rows to predict for come first, those to judge last; rows for both are where these overlap.
-        points = sorted(wanted, key=lambda point: ("logits" in wanted[point]) + ("fake" not in wanted[point]))
-        predicted, judged = ([point for point in points if kind in wanted[point]] for kind in ("fake", "logits"))
-        t, xt, y, x0 = self._rows(points)
-        if not judged:
+        apart = [point for point in self._apart if "logits" in wanted.get(point, ())]
+        joint = {point: kinds - {"logits"} if point in apart else kinds for point, kinds in wanted.items()}
+        # Rows to predict for come first, those to judge next, with rows for both where these overlap; last those apart.
+        points = sorted(joint, key=lambda point: ("logits" in joint[point]) + ("fake" not in joint[point]))
+        predicted, judged = ([point for point in points if kind in joint[point]] for kind in ("fake", "logits"))
+        t, xt, y, x0 = self._rows([*(point for point in points if joint[point]), *apart])
+        if not judged and not apart:
             self._keep("fake", predicted, graph, self.path.predict(self._fake, t, xt, y, x0))
             return
         time, place = self.path.inputs(t, xt, x0)
-        rows = len(predicted) * self.draws.size
-        raw, logits = self._fake(time, place, y, predicted=rows, judged=len(judged) * self.draws.size)
+        rows = {"predicted": len(predicted) * self.draws.size, "judged": len(judged + apart) * self.draws.size}
+        if apart:
+            rows["apart"] = len(apart) * self.draws.size
+        raw, *logits = self._fake(time, place, y, **rows)
         if predicted:
-            self._keep("fake", predicted, graph, self.path.output(t[:rows], xt[:rows], raw))
-        self._keep("logits", judged, graph, logits)
+            first = slice(rows["predicted"])
+            self._keep("fake", predicted, graph, self.path.output(t[first], xt[first], raw))
+        for kept, answers in zip((judged, apart), logits, strict=False):
+            if kept:
+                self._keep("logits", kept, graph, answers)
 
     def _rows(self, points: list[Point]) -> tuple[Tensor, Tensor, Condition | None, Tensor | None]:
         """Return times, places, conditions and sources of several points, one after the other."""

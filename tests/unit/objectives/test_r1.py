@@ -23,9 +23,10 @@ class Quadratic(nn.Module):
         root, self.b, self.c = (torch.randn(*size, dtype=torch.float64) for size in ((3, 3), (3,), (3,)))
         self.a, self.several = root + root.T, several
 
-    def forward(self, t, x, y=None, predicted=None, judged=0):
+    def forward(self, t, x, y=None, predicted=None, judged=0, apart=0):
         logits = (x @ self.a * x).sum(1) / 2 + x @ self.b
-        return x[:0], torch.stack([logits, x @ self.c], 1)[-judged:] if self.several else logits[-judged:]
+        logits = torch.stack([logits, x @ self.c], 1)[-judged:] if self.several else logits[-judged:]
+        return x[:0], logits[: judged - apart], logits[judged - apart :]
 
     def slope(self, x):
         return (x @ self.a + self.b + self.c) / 2 if self.several else x @ self.a + self.b
@@ -75,6 +76,23 @@ def test_loss_and_gradients_are_those_of_separate_forwards(layers, beside):
     compare(loss, by_hand)
     compare(gradients, [w * 0 if grad is None else grad for w, grad in zip(weights, expected, strict=True)])
     assert penalty > 1e-6
+
+
+def test_a_point_may_be_matched_and_differentiated_in_one_forward():
+    made, calls = module(R1GAN(0.7)), []
+    made.fake.register_forward_pre_hook(lambda *_: calls.append(1))
+    batch = draws(made)
+    game, apart = (made.game(batch, batch.z) for _ in range(2))
+    apart.differentiate(apart.real)
+    for each in (game, apart):
+        each.expect(fake=[each.real, each.generated], logits=[each.generated, each.real])
+        answers = [each.fake(each.generated), each.logits(each.real), each.fake(each.real), each.logits(each.generated)]
+        expected = answers if each is game else expected
+    assert len(calls) == 2
+    compare(answers, expected)
+    (slope,) = torch.autograd.grad(answers[1].sum(), apart.real.xt, create_graph=True)
+    assert slope.requires_grad
+    assert slope.abs().max() > 1e-6
 
 
 def test_the_generator_descends_what_it_does_with_a_gan():
