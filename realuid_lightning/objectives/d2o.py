@@ -16,13 +16,6 @@ Of EDM's NCSN++ for CIFAR-10 that is 84.4% of 56.4 M weights. Norms, ``qkv``, em
 connections, and the first and the last convolution train.
 """
 
-UPPER = {
-    "SongUNet": ["dec.*_block*", "dec.*_up.*", "dec.*_aux_*"],
-    "DhariwalUNet": ["dec.*_block*", "dec.*_up.*", "out_*"],
-    "UNet": ["output_blocks.*", "out.*"],
-}
-"""The fake model's upper half, by class: the discriminator is below, so no loss reaches these, and DDP would wait."""
-
 
 class D2O(R1GAN):
     """A GAN alone: ``G`` minimises ``E softplus(-D(xt_gen))``, with no term of the teacher (arXiv 2405.20750).
@@ -35,13 +28,13 @@ class D2O(R1GAN):
     (``fake_steps: 1``), by Adam at 1e-4 with betas (0, 0.99) on batches of 256.
 
     Example:
-        D2O-F, with what trains no more in the fake model:
+        D2O-F:
 
         >>> from realuid_lightning.modules import RealUIDModule
         >>> from realuid_lightning.networks import UNet
         >>> network = UNet(8, 1, 32, 1, [1, 2], [4], 32)
-        >>> freezing = {"generator_frozen": FROZEN["UNet"], "fake_frozen": UPPER["UNet"]}
-        >>> module = RealUIDModule(network, None, objective=D2O(layers=[3]), fake_steps=1, **freezing)
+        >>> d2o = D2O(layers=[3])
+        >>> module = RealUIDModule(network, None, objective=d2o, fake_steps=1, generator_frozen=FROZEN["UNet"])
 
     Args:
         gamma: Weight of the penalty, above 0.

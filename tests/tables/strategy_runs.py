@@ -15,7 +15,7 @@ import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
 from realuid_lightning.data import Batch
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.objectives import GAN, Mixture, RealUID
+from realuid_lightning.objectives import GAN, R1GAN, Mixture, RealUID
 from realuid_lightning.seeding import mix
 
 STRATEGIES = ("ddp_per_network", "fsdp_per_network", "ddp_find_unused_parameters_true")
@@ -101,6 +101,7 @@ CELLS = {
     "channels_last": (functools.partial(distilling, channels_last=True), {}),
     "several steps": (functools.partial(distilling, sampling_steps=2), {}),
     "discriminator": (functools.partial(distilling, gan=GAN()), {}),
+    "gradient penalty": (functools.partial(distilling, gan=R1GAN(0.5)), {}),
     "frozen weights": (functools.partial(distilling, partly_frozen), {}),
     "frozen weights of a teacher": (functools.partial(teaching, partly_frozen), {}),
     "patterns of frozen weights": (

@@ -26,6 +26,7 @@ REFUSED = {
     ("fsdp_per_network", "compile"): "compile: true does not go with networks that are divided",
     ("fsdp_per_network", "compile of a teacher"): "compile: true does not go with networks that are divided",
     ("fsdp_per_network", "channels_last"): "channels_last: true does not go with networks that are divided",
+    ("fsdp_per_network", "gradient penalty"): "networks that are divided among devices cannot follow",
     ("fsdp_per_network", "tied weights"): "last.weight is first.weight; use ddp_per_network",
     ("fsdp_per_network", "tied weights of a teacher"): "last.weight is first.weight; use ddp_per_network",
 }
