@@ -50,8 +50,8 @@ def test_it_opens_with_a_program_that_runs(tmp_path, monkeypatch):
     program = runpy.run_path(str(ROOT / "examples" / "python_first.py"))
     assert program["samples"].shape == (64, 1, 8, 8)
     for folder in ("teacher", "student"):
-        assert (tmp_path / folder / "fid.jsonl").is_file()
-        assert list((tmp_path / folder / "samples").rglob("*.png"))
+        assert (tmp_path / "runs" / folder / "fid.jsonl").is_file()
+        assert list((tmp_path / "runs" / folder / "samples").rglob("*.png"))
     (shown,) = re.findall(r"```python\n# examples/python_first\.py\n(.*?)```", README, flags=re.DOTALL)
     assert len([line for line in shown.splitlines() if line]) <= 15
     assert README.index(shown) < README.index("\n## ")
