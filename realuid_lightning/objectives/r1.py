@@ -28,6 +28,10 @@ class R1GAN(GAN):
         generator_weight: As in ``GAN``, like all that follow.
         discriminator_weight: As there; a factor of the penalty, too.
         t_range: As there.
+
+    Example:
+        >>> from realuid_lightning.objectives import Adversarial, RealUID
+        >>> objective = Adversarial(RealUID(0.98, 0.96), R1GAN(gamma=1.0))
     """
 
     differentiates = True

@@ -45,6 +45,10 @@ class SiDAdversary(Objective):
     Args:
         generator_weight: Factor in the generator's loss, above 0: ``2 lsg_gan / lsg``.
         discriminator_weight: Factor in the fake model's, above 0: ``lsd``.
+
+    Example:
+        >>> from realuid_lightning.objectives import Adversarial, RealUID, SiD
+        >>> objective = Adversarial(RealUID(divergence=SiD(1.0)), SiDAdversary())
     """
 
     trains_partly = True
