@@ -1,14 +1,10 @@
 """Faults that a user can mend, told all at once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-
-_gathered: ContextVar[list[str] | None] = ContextVar("gathered", default=None)
 
 
 class UserError(ValueError):
@@ -65,36 +61,5 @@ class Faults:
     def raise_any(self) -> None:
         """Raise one ``UserError`` that lists all faults noted so far; do nothing without any."""
         messages = [f"{self.owner}: {message}" for message in self.found] + self._of_parts
-        gathered = _gathered.get()
-        if gathered is not None:
-            gathered.extend(messages)
-        elif messages:
-            raise UserError("\n".join(messages))
-
-
-@contextmanager
-def gathering_faults() -> Iterator[None]:
-    """Let several components be built before their faults are told, all of them in one error.
-
-    Inside, ``Faults.raise_any`` notes instead of raising; whatever goes wrong on the way is told by what was noted. An
-    inner block leaves the telling to the outer one.
-
-    Raises:
-        UserError: With every fault noted inside, when the block ends.
-    """
-    if _gathered.get() is not None:
-        yield
-        return
-    faults: list[str] = []
-    token = _gathered.set(faults)
-    try:
-        yield
-    except UserError as error:  # raised on the spot
-        faults.append(str(error))
-    except Exception:
-        if not faults:
-            raise
-    finally:
-        _gathered.reset(token)
-    if faults:
-        raise UserError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))
+        if messages:
+            raise UserError("\n".join(dict.fromkeys(messages)))

@@ -2,7 +2,7 @@
 
 A training draw is keyed by (seed, step, rank), a data position by (seed, position), an evaluation latent by its global
 sample index. Hence a resumed run repeats nothing and skips nothing without any generator state being saved, and
-evaluation can not disturb training.
+evaluation cannot disturb training.
 """
 
 import math

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # The environment's fault: a folder that can not be written to, a disk that is full.
+        # The environment's fault: a folder that cannot be written to, a disk that is full.
         place = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {place}{error.strerror}; check the path, permissions and disk space", file=sys.stderr)
         return 2

@@ -1,10 +1,14 @@
 """Building what a config names, and one line for whatever a constructor refuses."""
 
+import re
 import sysconfig
 import traceback
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning import Callback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,18 +26,89 @@ def build(class_type: type[T], *args: Any, **kwargs: Any) -> T:
     Raises:
         UserError: With what the constructor has raised, whatever it was.
     """
-    kwargs.pop("applied_instantiation_links", None)
-    if issubclass(class_type, Optimizer | LRScheduler):
-        return class_type(*args, **kwargs)  # the module that asks for it knows the option that is at fault
+    return _told(class_type, partial(class_type, *args, **kwargs))
+
+
+def _call(class_type: type[T], *args: Any, **kwargs: Any) -> T:
+    return class_type(*args, **kwargs)
+
+
+def _told(class_type: type, call: Callable[[], T]) -> T:
     try:
-        return class_type(*args, **kwargs)
+        return call()
     except UserError:
         raise
     except Exception as error:
-        faults = Faults(class_type.__name__)
-        faults.unless(False, in_one_line(error))
-        faults.raise_any()  # notes it where faults are gathered: what is raised here may be told as something else
+        if issubclass(class_type, Optimizer | LRScheduler):
+            raise  # the module that asks for it knows the option that is at fault
         raise UserError(f"{class_type.__name__}: {in_one_line(error)}") from error
+
+
+class Missing(Callback):
+    """Stands for what could not be built; a trainer takes it for a callback that does nothing."""
+
+
+class Builder:
+    """Builds the parts of a config, innermost first, and notes what is wrong with each, so that all is told at once.
+
+    What lacks one of its parts is built without it, if it has a default, so that its other arguments are checked; then
+    it is thrown away. What it says of the part that it lacks is not told.
+
+    Args:
+        make: Calls a constructor; ``make(class_type, *args, **kwargs)``.
+
+    Attributes:
+        faults: What is wrong with all parts so far.
+    """
+
+    def __init__(self, make: Callable[..., Any] = _call) -> None:
+        self.make = make
+        self.faults = Faults("config")
+        self._raises = False
+
+    def build(self, class_type: type[T], *args: Any, **kwargs: Any) -> T | Missing:
+        """Build one part, or note what is wrong with it; jsonargparse calls this.
+
+        Raises:
+            UserError: Instead of noting, if a constructor asks for the part, or after ``finish``.
+        """
+        given = {name: value for name, value in kwargs.items() if not lacks(value)}
+        lacking = kwargs.keys() - given.keys()
+        call: Callable[[], T] = partial(self.make, class_type, *args, **given)
+        if self._raises:
+            return _told(class_type, call)
+        self._raises = True
+        try:
+            made = self.faults.attempt(lambda: _checked(call, lacking) if lacking else _told(class_type, call))
+        finally:
+            self._raises = False
+        return Missing() if made is None else made
+
+    def finish(self) -> None:
+        """Tell all faults; from here on, each is raised where it arises.
+
+        Raises:
+            UserError: With all faults.
+        """
+        self._raises = True
+        self.faults.raise_any()
+
+
+def _checked(call: Callable[[], Any], lacking: Iterable[str]) -> None:
+    """Call a constructor for what it raises of other arguments than those that it lacks."""
+    about = re.compile(rf"\b({'|'.join(lacking)})\b")
+    try:
+        call()
+    except UserError as error:
+        raise UserError("\n".join(line for line in str(error).splitlines() if not about.search(line))) from error
+    except Exception:
+        return  # it has no default for one of them, or cannot do with it
+
+
+def lacks(value: Any) -> bool:
+    """Tell whether a value is, or holds, something that could not be built."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, Missing) or any(map(lacks, parts))
 
 
 def in_one_line(error: Exception) -> str:

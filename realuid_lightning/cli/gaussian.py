@@ -57,7 +57,7 @@ def gaussian(words: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the trained part")
     options = at_home(parser.parse_args(list(words)))
     folder = Path(options.folder)
-    folder.mkdir(parents=True, exist_ok=True)  # what can not be written to is told before minutes of work
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written to is told before minutes of work
 
     losses = [loss_row(alpha, beta) for alpha, beta in LOSSES]
     draw_losses(folder / "loss.png")

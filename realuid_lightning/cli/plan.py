@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from realuid_lightning.cli.building import build
+from realuid_lightning.cli.building import Builder
 from realuid_lightning.cli.parsing import check_configs
-from realuid_lightning.cli.training import RealUIDCLI, hush
-from realuid_lightning.errors import Faults, UserError, gathering_faults
+from realuid_lightning.cli.training import RealUIDCLI, ignore_notices
+from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.evaluation import FIDCallback
 from realuid_lightning.planning import Plan
 from realuid_lightning.planning.units import parse_size, show
@@ -45,7 +46,7 @@ def plan(words: Sequence[str]) -> None:
     Raises:
         UserError: If ``fit`` would refuse the options or the config.
     """
-    hush()
+    ignore_notices()
     check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
@@ -60,8 +61,25 @@ def plan(words: Sequence[str]) -> None:
     _print(cli, made, limit)
 
 
+def weightless(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a constructor; modules are built on the meta device, unless that needs numbers."""
+    if issubclass(class_type, nn.Module):
+        try:
+            with torch.device("meta"):
+                return class_type(*args, **kwargs)
+        except UserError:
+            raise
+        except Exception:
+            return class_type(*args, **kwargs)
+    return class_type(*args, **kwargs)
+
+
 class PlanCLI(RealUIDCLI):
     """Parses and builds what ``fit`` would, with networks that have no memory, and stops there."""
+
+    def make_builder(self) -> Builder:
+        """Return what builds networks without memory."""
+        return Builder(weightless)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the memory to compare with."""
@@ -69,11 +87,6 @@ class PlanCLI(RealUIDCLI):
         parser.add_argument(
             "--device_memory", type=str | None, default=None, help="Memory of a device to judge by, such as 24GiB."
         )
-
-    def before_instantiate_classes(self) -> None:
-        """Build networks without memory."""
-        super().before_instantiate_classes()
-        self.parser.add_instantiator(_weightless, nn.Module, subclasses=True, prepend=True)
 
     def trainer_options(self, config: Any) -> dict[str, Any]:
         """Ask for as many CPU devices, which need not be there: a plan is made before the launch."""
@@ -116,32 +129,23 @@ class PlanCLI(RealUIDCLI):
         trainer.state.fn = TrainerFn.FITTING
         module.trainer = data.trainer = trainer
         trainer.datamodule = data  # type: ignore[attr-defined]
-        with gathering_faults():
+
+        def meet() -> None:
             module.setup("fit")
-            faults = Faults(type(module).__name__)
-            faults.unless(not self._scaled, f"trainer.precision is {self.precision}: use bf16-mixed or 32-true")
-            name, known = type(data.source).__name__, not data.labels or data.num_classes is not None
-            faults.unless(known, f"a plan, which reads nothing, knows class labels alone, but {name} has none here")
-            faults.raise_any()
-            data.check("fit")
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, FIDCallback) and trainer.limit_val_batches:
-                    callback.check(trainer)
             check_monitors(trainer, module)
+
+        faults = Faults(type(module).__name__)
+        faults.unless(not self._scaled, f"trainer.precision is {self.precision}: use bf16-mixed or 32-true")
+        name, known = type(data.source).__name__, not data.labels or data.num_classes is not None
+        faults.unless(known, f"a plan, which reads nothing, knows class labels alone, but {name} has none here")
+        faults.attempt(meet)
+        faults.attempt(lambda: data.check("fit"))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, FIDCallback) and trainer.limit_val_batches:
+                faults.attempt(partial(callback.check, trainer))
+        faults.raise_any()
         module.trainer = None  # it would be copied with the module
         trainer.precision_plugin.convert_module(module)  # in place
-
-
-def _weightless(class_type: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-    """Build a module on the meta device, or, if its constructor needs numbers, as usual."""
-    kwargs.pop("applied_instantiation_links", None)
-    try:
-        with torch.device("meta"):
-            return class_type(*args, **kwargs)
-    except UserError:
-        raise
-    except Exception:
-        return build(class_type, *args, **kwargs)
 
 
 def device_count(gpu: bool, devices: Any) -> int:

@@ -1,5 +1,6 @@
 """``realuid fit | validate | test | predict``: the LightningCLI."""
 
+import inspect
 import logging
 import os
 import re
@@ -22,10 +23,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from realuid_lightning import metrics, networks, paths, solvers, strategies  # noqa: F401 - makes short names known
 from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints import find_checkpoint
-from realuid_lightning.cli.building import build, in_one_line
+from realuid_lightning.cli.building import Builder, in_one_line, lacks
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs
 from realuid_lightning.data import MatchingDataModule
-from realuid_lightning.errors import Faults, UserError, gathering_faults
+from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.evaluation import FIDCallback, PredictionWriter, SampleGrid
 from realuid_lightning.modules import MatchingModule
 from realuid_lightning.running import MatchingProgressBar, Preemption, RunCheckpoint, RunLock
@@ -39,7 +40,7 @@ def run(words: Sequence[str]) -> None:
         UserError: If the options, the config, a file or the environment is at fault.
         SystemExit: After ``--help`` or ``--print_config``.
     """
-    hush()
+    ignore_notices()
     check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
@@ -129,27 +130,48 @@ class RealUIDCLI(LightningCLI):
             raise UserError(f"seed_everything: expected a seed in [0, {2**32 - 1}], got {seed}")
 
     def before_instantiate_classes(self) -> None:
-        """Tell in one line what a constructor refuses."""
-        self.parser.add_instantiator(build, object, subclasses=True)
+        """Let all parts be built by a ``Builder``."""
+        self.builder = self.make_builder()
+        self.parser.add_instantiator(self.builder.build, object, subclasses=True)
+
+    def make_builder(self) -> Builder:
+        """Return what calls the constructors."""
+        return Builder()
 
     def instantiate_classes(self) -> None:
-        """Build everything, and tell the faults of all components at once."""
-        with gathering_faults():
-            super().instantiate_classes()
+        """Build everything.
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, and refuse what it would only fail on later."""
+        Raises:
+            UserError: With the faults of all parts.
+        """
+        super().instantiate_classes()
+        self.builder.finish()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
+        """Build the trainer; None where that is refused, which is told with what is wrong with other parts."""
+        return self.builder.faults.attempt(lambda: self.checked_trainer(**kwargs))
+
+    def checked_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, and refuse what it would only fail on later.
+
+        Raises:
+            UserError: If its options are at fault.
+        """
         config = self.config_init[self.command]["trainer"]
+        for name in [name for name, value in vars(config).items() if lacks(value)]:
+            config[name] = inspect.signature(Trainer).parameters[name].default
         faults = Faults("trainer")
         faults.extend(_trainer_faults(config))
         faults.raise_any()
         try:
             trainer = super().instantiate_trainer(**{**self.trainer_options(config), **kwargs})
-        except (UserError, MisconfigurationException):
+        except UserError:
             raise
+        except MisconfigurationException as error:
+            raise UserError(f"trainer: {error}") from error
         except Exception as error:  # Lightning tells of wrong options in many ways
             raise UserError(f"trainer: {in_one_line(error)}") from error
-        _check_meeting_place(trainer)
+        _check_main_address(trainer)
         return trainer
 
     def trainer_options(self, config: Any) -> dict[str, Any]:
@@ -230,7 +252,7 @@ def _trainer_faults(config: Any) -> Iterator[str]:
             yield f"{name} must be at least {least}, got {config[name]}"
 
 
-def _check_meeting_place(trainer: Trainer) -> None:
+def _check_main_address(trainer: Trainer) -> None:
     """Refuse an address at which processes of several nodes would try to meet for minutes, without a word.
 
     Raises:
@@ -247,7 +269,7 @@ def _check_meeting_place(trainer: Trainer) -> None:
             ) from error
 
 
-def hush() -> None:
+def ignore_notices() -> None:
     """Silence what others say about themselves rather than about the run."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda row: "litlogger" not in row.getMessage()

@@ -57,21 +57,21 @@ class Diagnostics(Callback):
     # -------------------------------------------------------------------------------------------------- the gap
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Listen to teacher and fake model, in a step that is logged."""
+        """Hook teacher and fake model, in a step that is logged."""
         del batch, batch_idx
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if isinstance(pl_module, RealUIDModule) and interval and (trainer.global_step + 1) % interval == 0:
-            listeners: list[tuple[nn.Module, Callable[..., None]]] = [
-                (pl_module.teacher, self._hear_teacher),
-                (pl_module.fake, self._hear_fake),
+            hooked: list[tuple[nn.Module, Callable[..., None]]] = [
+                (pl_module.teacher, self._on_teacher),
+                (pl_module.fake, self._on_fake),
             ]
-            self._hooks = [network.register_forward_hook(hear) for network, hear in listeners]
+            self._hooks = [network.register_forward_hook(hook) for network, hook in hooked]
 
-    def _hear_teacher(self, network: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _on_teacher(self, network: nn.Module, inputs: Any, output: Tensor) -> None:
         del network, inputs
         self._teacher = output.detach()
 
-    def _hear_fake(self, network: nn.Module, inputs: Any, output: Any) -> None:
+    def _on_fake(self, network: nn.Module, inputs: Any, output: Any) -> None:
         """Compare with the teacher's last answer. The step's last pair is the generator's, whose loss asks both."""
         del network, inputs
         prediction = output if isinstance(output, Tensor) else output[0]  # a discriminator's logits come second
@@ -86,14 +86,14 @@ class Diagnostics(Callback):
         del trainer, outputs, batch, batch_idx
         if self._gap is not None:
             pl_module.log("diagnostics/teacher_fake_gap", self._gap)
-        self._silence()
+        self._remove_hooks()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop listening."""
+        """Remove the hooks."""
         del trainer, pl_module, exception
-        self._silence()
+        self._remove_hooks()
 
-    def _silence(self) -> None:
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._gap, self._teacher = [], None, None

@@ -1,4 +1,4 @@
-"""Callbacks that keep a run safe and told: checkpoints, locks, signals, failures, progress."""
+"""Callbacks of every run: checkpoints, locks, signals, failures, progress."""
 
 from realuid_lightning.running.checkpoint import RunCheckpoint
 from realuid_lightning.running.defaults import AtomicCheckpoints, default_callbacks

@@ -38,7 +38,7 @@ class FailureNotice(Callback):
             store = meeting_store().clone()  # a line of its own: others may wait on the first
             patience = 2 * _INTERVAL if trainer.is_global_zero else 0.0  # the store ends with process 0
             what = (store, self._done, patience, launched(trainer))
-            self._thread = threading.Thread(target=_look, args=what, daemon=True)
+            self._thread = threading.Thread(target=_watch, args=what, daemon=True)
             self._thread.start()
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -66,7 +66,7 @@ class FailureNotice(Callback):
             self._thread = None
 
 
-def _look(store: Store, done: threading.Event, patience: float, by_another: bool) -> None:
+def _watch(store: Store, done: threading.Event, patience: float, by_another: bool) -> None:
     """Wait for a message of another process, and leave with it, some seconds later.
 
     Args:

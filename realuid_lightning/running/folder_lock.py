@@ -12,10 +12,10 @@ from pathlib import Path
 
 from realuid_lightning.errors import UserError
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds to wait for a holder that is just ending: a killed one lets go when its memory is freed."""
 
-ELSEWHERE = 120.0
+REMOTE_TIMEOUT = 120.0
 """Seconds to wait for one on another host: if that has died, the file server waits for it (NFSv4: for 90 s)."""
 
 _HELD = (errno.EACCES, errno.EAGAIN)
@@ -37,7 +37,7 @@ class FolderLock:
         self._file = folder / ".lock"
         self._handle: int | None = None
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take the lock, and wait for a holder that is ending.
 
         Raises:
@@ -49,8 +49,8 @@ class FolderLock:
             self.folder.mkdir(parents=True, exist_ok=True)
             while not self._try():
                 holder = self._holder()
-                elsewhere = " on " in holder and f" on {socket.gethostname()} " not in holder
-                if time.monotonic() - began > (ELSEWHERE if elsewhere else PATIENCE):
+                remote = " on " in holder and f" on {socket.gethostname()} " not in holder
+                if time.monotonic() - began > (REMOTE_TIMEOUT if remote else TIMEOUT):
                     raise UserError(
                         f"{self.folder} is in use by {holder}. Wait until that has ended, or choose another "
                         "folder with --trainer.default_root_dir"
@@ -63,7 +63,7 @@ class FolderLock:
     def release(self) -> None:
         """Let go of the lock, if it is held."""
         if self._handle is not None:
-            with suppress(OSError):  # a folder that can no more be written to ends no run
+            with suppress(OSError):  # a folder that can no longer be written to ends no run
                 if _is(self._handle, self._file):
                     self._file.unlink()
             os.close(self._handle)

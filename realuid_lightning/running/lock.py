@@ -33,7 +33,7 @@ class RunLock(Callback):
             self.release()
             self._lock = FolderLock(Path(trainer.default_root_dir))
             try:
-                self._lock.take()
+                self._lock.acquire()
             except UserError as error:
                 failure = str(error)
         failure = trainer.strategy.broadcast(failure)

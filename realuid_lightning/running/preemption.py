@@ -37,7 +37,7 @@ class Stopped(SystemExit):
 class Preemption(Callback):
     """Stops a run on SIGUSR1, SIGTERM or SIGINT, all processes together: ``fit`` with ``last.ckpt`` written.
 
-    A handler only notes the signal: one that saved by itself would wait for ever for a process that is in the middle of
+    A handler only notes the signal: one that saved by itself would wait forever for a process that is in the middle of
     an all-reduce. At the end of every training step (and of every batch of an evaluation) all processes compare notes,
     and leave together. The note travels through the CPU (gloo) while the next step computes, and is read a step later:
     no process waits for it, and the device is never asked. It takes the place of Lightning's own exchange, which reads
@@ -90,7 +90,7 @@ class Preemption(Callback):
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Leave if a signal has come before the first step."""
         self._begun = True
-        known = self._settle(0)[0]
+        known = self._agree(0)[0]
         if known:
             rank_zero_info(f"{signal.Signals(known).name}: stopped before the first step")
             self._leave(trainer, known)
@@ -98,7 +98,7 @@ class Preemption(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Leave if a signal has come, unless gradients are being gathered, or this was the last step."""
         if resumable(trainer):
-            self._stop_if(trainer, self._beat())
+            self._stop_if(trainer, self._exchange())
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         """Leave if a signal has come; otherwise find out how many batches every process has."""
@@ -115,7 +115,7 @@ class Preemption(Callback):
 
     def _begin_batches(self, trainer: Trainer, batches: Sequence[int | float]) -> None:
         self._begun = True
-        known, self._shared_batches = self._settle(int(min(sum(batches), 2**31)))
+        known, self._shared_batches = self._agree(int(min(sum(batches), 2**31)))
         if trainer.state.fn != "fit" or resumable(trainer):
             self._stop_if(trainer, known)
         else:
@@ -125,7 +125,7 @@ class Preemption(Callback):
         """Leave if a signal has come; ``fit`` with the state in which validation began, which will be made again."""
         if not trainer.sanity_checking and self._shared_batches > 0:
             self._shared_batches -= 1
-            self._stop_if(trainer, self._beat())
+            self._stop_if(trainer, self._exchange())
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
@@ -176,12 +176,12 @@ class Preemption(Callback):
             os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
         os._exit(128 + signal.SIGINT)
 
-    def _beat(self) -> int:
-        """Send what this process has received, and return what all had received at the last beat."""
+    def _exchange(self) -> int:
+        """Send what this process has received, and return what all had received at the last exchange."""
         if self._group is None:
             return self._received
         known = self._read()
-        note = torch.tensor([_weight(self._received), 0])
+        note = torch.tensor([_priority(self._received), 0])
         self._sent = (distributed.all_reduce(note, distributed.ReduceOp.MAX, self._group, async_op=True), note)
         return known
 
@@ -191,16 +191,16 @@ class Preemption(Callback):
         work, note = self._sent
         work.wait()
         self._sent = None
-        return _signal(int(note[0]))
+        return _by_priority(int(note[0]))
 
-    def _settle(self, count: int) -> tuple[int, int]:
+    def _agree(self, count: int) -> tuple[int, int]:
         """Return what all processes have received until now, and the least ``count`` that any of them gave."""
         if self._group is None:
             return self._received, count
         earlier = self._read()
-        note = torch.tensor([_weight(self._received), -count])
+        note = torch.tensor([_priority(self._received), -count])
         distributed.all_reduce(note, distributed.ReduceOp.MAX, self._group)
-        return max(earlier, _signal(int(note[0])), key=_weight), -int(note[1])
+        return max(earlier, _by_priority(int(note[0])), key=_priority), -int(note[1])
 
     def _stop_if(self, trainer: Trainer, known: int) -> None:
         if not known:
@@ -253,9 +253,9 @@ def _scontrol(*words: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def _weight(number: int) -> int:
+def _priority(number: int) -> int:
     return 0 if number == 0 else 1 + SIGNALS.index(signal.Signals(number))
 
 
-def _signal(weight: int) -> int:
-    return 0 if weight == 0 else SIGNALS[weight - 1]
+def _by_priority(priority: int) -> int:
+    return 0 if priority == 0 else SIGNALS[priority - 1]

@@ -63,12 +63,12 @@ class PerNetworkDDP(DDPStrategy):
         if ddp_comm_hook is not None and ddp_comm_wrapper is not None:
             ddp_comm_hook = ddp_comm_wrapper(ddp_comm_hook)
         self.comm_hook = ddp_comm_hook
-        self._followed: dict[str, _Followed] = {}
+        self._routed: dict[str, _RoutedNetwork] = {}
 
     @property
     def wrappers(self) -> dict[str, DistributedDataParallel]:
         """The wrapper of each trained network, by its name; empty outside of ``fit``."""
-        return {name: followed.wrapper for name, followed in self._followed.items()}
+        return {name: routed.wrapper for name, routed in self._routed.items()}
 
     def configure_ddp(self) -> None:
         """Wrap each trained network, and leave the module as it is.
@@ -84,8 +84,9 @@ class PerNetworkDDP(DDPStrategy):
             )
         self._check(module)
         self._release()
-        self._followed = {
-            name: _Followed(self._wrapped(part, name in module.partly_trained)) for name, part in module.trained.items()
+        self._routed = {
+            name: _RoutedNetwork(self._wrapped(part, name in module.partly_trained))
+            for name, part in module.trained.items()
         }
 
     def _wrapped(self, network: nn.Module, partly: bool) -> DistributedDataParallel:
@@ -116,15 +117,15 @@ class PerNetworkDDP(DDPStrategy):
     def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Make a training step, in which calls of the trained networks go through their wrappers."""
         with ExitStack() as stack:
-            for followed in self._followed.values():
-                stack.enter_context(followed.routed())
+            for routed in self._routed.values():
+                stack.enter_context(routed.calls())
             return super().training_step(*args, **kwargs)
 
     def post_backward(self, closure_loss: Tensor) -> None:
         """Make sure that the backward pass left no gradients that differ between processes."""
         super().post_backward(closure_loss)
-        for name, followed in self._followed.items():
-            followed.check(name)
+        for name, routed in self._routed.items():
+            routed.check(name)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
@@ -140,12 +141,12 @@ class PerNetworkDDP(DDPStrategy):
         super().teardown()
 
     def _release(self) -> None:
-        for followed in self._followed.values():
-            followed.release()
-        self._followed = {}
+        for routed in self._routed.values():
+            routed.release()
+        self._routed = {}
 
 
-class _Followed:
+class _RoutedNetwork:
     """A trained network and its wrapper.
 
     Args:
@@ -158,12 +159,12 @@ class _Followed:
         self._called = self._reached = False
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         # Two are enough to see gradients arrive: a part of a network holds its beginning or its end.
-        self._watches = [weight.register_post_accumulate_grad_hook(self._reach) for weight in (weights[0], weights[-1])]
+        self._hooks = [weight.register_post_accumulate_grad_hook(self._reach) for weight in (weights[0], weights[-1])]
 
     def _reach(self, _: Tensor) -> None:
         self._reached = True
 
-    def routed(self) -> AbstractContextManager[None]:
+    def calls(self) -> AbstractContextManager[None]:
         """Send calls of the network through the wrapper where they train it."""
         inside = False
 
@@ -188,8 +189,8 @@ class _Followed:
         """
         if not self._reached:
             return
-        followed, self._called, self._reached = self._called, False, False
-        if not followed:
+        called, self._called, self._reached = self._called, False, False
+        if not called:
             raise UserError(
                 f"trainer.strategy: {PerNetworkDDP.name} expects a call of {name} before each backward pass, got "
                 f"gradients of {name} past it, which would differ between processes; in training_step call "
@@ -198,5 +199,5 @@ class _Followed:
 
     def release(self) -> None:
         """Stop watching the network."""
-        for watch in self._watches:
-            watch.remove()
+        for hook in self._hooks:
+            hook.remove()

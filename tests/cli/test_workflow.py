@@ -271,7 +271,7 @@ def test_a_run_folder_that_is_in_use_is_refused(demo, realuid, monkeypatch, chec
     def held(*_):
         raise BlockingIOError(errno.EAGAIN, "held by another")
 
-    monkeypatch.setattr("realuid_lightning.running.folder_lock.PATIENCE", 0.0)
+    monkeypatch.setattr("realuid_lightning.running.folder_lock.TIMEOUT", 0.0)
     monkeypatch.setattr("realuid_lightning.running.folder_lock.fcntl.lockf", held)
     words = ["--config", CONFIGS / "teacher.yaml", *SMALL, "--trainer.default_root_dir=runs/used"]
     code, written = realuid("fit", *words, f"--trainer.enable_checkpointing={checkpoints}")

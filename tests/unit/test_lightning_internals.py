@@ -367,5 +367,4 @@ def touches(file):
 def test_private_names_of_others_are_used_in_one_place_alone():
     files = [file for file in PACKAGE.rglob("*.py") if file != Path(internals.__file__)]
     found = {(file.relative_to(PACKAGE).as_posix(), name) for file in files for name in touches(file)}
-    found = {(file, name) for file, name in found if file != "cli/plan.py"}  # which makes checks of data, for now
     assert sorted(found) == sorted(OVERRIDDEN)

@@ -25,7 +25,7 @@ import sys, time
 from pathlib import Path
 from realuid_lightning.running.folder_lock import FolderLock
 held = FolderLock(Path(sys.argv[1]))
-held.take()
+held.acquire()
 print("held", flush=True)
 time.sleep(600)
 """
@@ -52,14 +52,14 @@ def fit(folder, callback=None, **options):
 
 
 def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(folder_lock, "TIMEOUT", 0.0)
     with another_process(tmp_path) as first:
         with pytest.raises(UserError) as caught:
             fit(tmp_path)
         assert f"{tmp_path} is in use by process {first.pid} on {socket.gethostname()} since 2" in str(caught.value)
         assert "--trainer.default_root_dir" in str(caught.value)
         assert not (tmp_path / "checkpoints").exists()
-        monkeypatch.setattr(folder_lock, "PATIENCE", 60.0)
+        monkeypatch.setattr(folder_lock, "TIMEOUT", 60.0)
         first.send_signal(signal.SIGKILL)  # and the next one waits for its end
         fit(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoints"]
@@ -68,7 +68,7 @@ def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path,
 def test_a_dead_holder_s_file_is_taken_over(tmp_path):
     (tmp_path / ".lock").write_text(f"process {os.getpid()} on another-host since 2020-01-01\n")
     held = FolderLock(tmp_path)
-    held.take()
+    held.acquire()
     assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on {socket.gethostname()} since ")
     held.release()
     held.release()
@@ -89,7 +89,7 @@ def test_a_process_may_run_again_after_a_failure(tmp_path):
 
 
 def test_what_writes_no_run_takes_no_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(folder_lock, "TIMEOUT", 0.0)
     with another_process(tmp_path):
         fit(tmp_path, fast_dev_run=True)
         trainer = helpers.trainer(tmp_path, callbacks=[RunCheckpoint()])
@@ -117,7 +117,7 @@ def test_a_holder_that_leaves_at_the_same_moment_is_no_holder(tmp_path, monkeypa
         lockf(handle, how)
 
     monkeypatch.setattr(folder_lock.fcntl, "lockf", removed_before)
-    one.take()
+    one.acquire()
     assert (tmp_path / ".lock").exists()
     one.release()
 
@@ -128,13 +128,13 @@ def test_a_file_system_without_locks_costs_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder_lock.fcntl, "lockf", fail)
     with pytest.warns(UserWarning, match="no lock is held"):
-        FolderLock(tmp_path).take()
+        FolderLock(tmp_path).acquire()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/run: Not a directory"):
-        FolderLock(tmp_path / "file" / "run").take()
+        FolderLock(tmp_path / "file" / "run").acquire()
 
 
 def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
@@ -142,13 +142,13 @@ def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
     (tmp_path / "precious").write_text("mine")
     (tmp_path / ".lock").symlink_to("precious")
     with pytest.raises(UserError, match=r"\.lock: Too many levels of symbolic links"):
-        FolderLock(tmp_path).take()
+        FolderLock(tmp_path).acquire()
     assert (tmp_path / "precious").read_text() == "mine"
 
 
 def test_a_folder_that_can_no_more_be_written_to_ends_no_run(tmp_path, monkeypatch):
     held = FolderLock(tmp_path)
-    held.take()
+    held.acquire()
 
     def fail(*_, **__):
         raise PermissionError(folder_lock.errno.EROFS, "Read-only file system")
@@ -161,11 +161,11 @@ def test_a_folder_that_can_no_more_be_written_to_ends_no_run(tmp_path, monkeypat
 def test_a_holder_on_another_host_is_waited_for_as_long_as_its_server_waits_for_it(tmp_path, monkeypatch):
     """A job that SLURM starts anew elsewhere after its node has died."""
     tries = iter([False] * 6)
-    monkeypatch.setattr(folder_lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(folder_lock, "TIMEOUT", 0.0)
     monkeypatch.setattr(FolderLock, "_try", lambda _: next(tries, True))
     (tmp_path / ".lock").write_text("process 7 on another-host since 2020-01-01\n")
-    FolderLock(tmp_path).take()
+    FolderLock(tmp_path).acquire()
     tries = iter([False] * 6)
-    monkeypatch.setattr(folder_lock, "ELSEWHERE", 0.0)
+    monkeypatch.setattr(folder_lock, "REMOTE_TIMEOUT", 0.0)
     with pytest.raises(UserError, match="in use by process 7 on another-host"):
-        FolderLock(tmp_path).take()
+        FolderLock(tmp_path).acquire()
