@@ -79,7 +79,7 @@ def report(words: Sequence[str]) -> None:
             shown = True
             _print(figures.title, ["run", "sampler", *figures.columns], rows)
     if not shown:
-        raise UserError("report: no whole line of figures was found")
+        raise UserError("report: no complete line of figures was found")
 
 
 def last_and_best(figures: Figures, history: Path, run: str) -> list[tuple[Any, ...]]:
@@ -117,7 +117,7 @@ def _place(run: str, checkpoint: str | None) -> str:
 
 
 def _lines(figures: Figures, history: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a history, and tell of others: a kill may have cut one off."""
+    """Return the complete lines of a history, and report others: a kill may have cut one off."""
     rows, broken = [], 0
     for line in history.read_text(errors="replace").splitlines():
         try:
@@ -152,5 +152,5 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) 
         table.add_column(column, no_wrap=column != "features", justify="left" if column in TEXTS else "right")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    # Into a file or a pipe whole lines; a terminal decides for itself.
+    # Into a file or a pipe lines are not cut; a terminal decides for itself.
     Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200).print(table)

@@ -62,7 +62,7 @@ class Parser(Clear, LightningArgumentParser):
 
 
 class RunConfig(SaveConfigCallback):
-    """Stores the resolved config of a ``fit`` beside the run, whole or not at all."""
+    """Stores the resolved config of a ``fit`` beside the run, atomically."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet: the run may still be refused, and its folder be another run's."""

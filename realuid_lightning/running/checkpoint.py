@@ -105,7 +105,7 @@ class RunCheckpoint(ModelCheckpoint):
             super().setup(trainer, pl_module, stage)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        """Return what ``ckpt_path="last"`` stands for: the newest whole checkpoint, if there is any."""
+        """Return what ``ckpt_path="last"`` stands for: the newest complete checkpoint, if there is any."""
         found = find_checkpoint(Path(trainer.default_root_dir), "resume")
         return set() if found is None else {str(found)}
 

@@ -34,7 +34,7 @@ def default_callbacks(
 ) -> list[Callback]:
     """Return the callbacks that make a ``Trainer`` of one's own as good as the command line.
 
-    Checkpoints are written whole or not at all, into ``checkpoints`` of the trainer's ``default_root_dir``, which is
+    Checkpoints are written atomically, into ``checkpoints`` of the trainer's ``default_root_dir``, which is
     the run's folder; ``trainer.fit(module, data, ckpt_path="last")`` goes on from there, or begins. Signals that stop
     the run save it first (from ``setup`` on), one process that fails ends all, and a folder serves one run at a time.
     Validation measures Fréchet distances, likeness to the truth of paired data, and signs of divergence, and draws

@@ -22,8 +22,8 @@ class PerNetworkFSDP(ModelParallelStrategy):
     """Divides weights, gradients and optimizer states among all processes; ``--trainer.strategy fsdp_per_network``.
 
     Teacher, fake model, generator and averages are divided alike (``MatchingModule.configure_model``); a network is
-    whole only while it is called, stage by stage. Checkpoints are those of one process: files that any other strategy
-    resumes, and the other way round.
+    gathered, stage by stage, only while it is called. Checkpoints are those of one process: files that any other
+    strategy resumes, and the other way round.
 
     Args:
         kwargs: ``timeout`` and ``process_group_backend`` of Lightning's ``ModelParallelStrategy``.
@@ -40,7 +40,7 @@ class PerNetworkFSDP(ModelParallelStrategy):
         super().setup_environment()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the whole state on process 0, nothing on others, in the form that ``Optimizer.state_dict`` has."""
+        """Return the full state on process 0, nothing on others, in the form that ``Optimizer.state_dict`` has."""
         assert self.model is not None
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -66,7 +66,7 @@ class PerNetworkFSDP(ModelParallelStrategy):
         return True
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint of any strategy, whole on every process.
+        """Read a checkpoint of any strategy, all of it on every process.
 
         Raises:
             UserError: If the file is missing, broken or foreign.

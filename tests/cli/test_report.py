@@ -119,7 +119,7 @@ def test_nothing_but_broken_lines(tmp_path, realuid):
     code, written = realuid("report", tmp_path)
     assert code == 2
     assert "error: report: " in written
-    assert "no whole line" in written
+    assert "no complete line" in written
 
 
 def test_a_line_after_one_that_was_cut_off_is_kept(demo, realuid, monkeypatch, tmp_path):
