@@ -108,7 +108,7 @@ def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[st
     if all(key.endswith(_LABELS) for key in wrong):
         labels = next((state[key] for key in wrong if key in state), None)
         if labels is None:
-            return f"the checkpoint looks unconditional (it has no {_LABELS}): set num_classes: null"
+            return f"the checkpoint looks unconditional (it has no {_LABELS}): set num_classes: null and labels: false"
         classes = len(labels)
         return f"the checkpoint looks class-conditional ({_LABELS} has {classes} classes): set num_classes: {classes}"
     if _headed(own) != _headed(state):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -24,7 +25,8 @@ from realuid_lightning import metrics, networks, paths, solvers, strategies  # n
 from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints import find_checkpoint
 from realuid_lightning.cli.building import Builder, in_one_line, lacks
-from realuid_lightning.cli.parsing import Clear, at_home, check_configs
+from realuid_lightning.cli.filling import fill, leave_open
+from realuid_lightning.cli.parsing import Clear, at_home, check_configs, ours_first
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.evaluation import FIDCallback, PredictionWriter, SampleGrid
@@ -58,7 +60,21 @@ def run(words: Sequence[str]) -> None:
 
 
 class Parser(Clear, LightningArgumentParser):
-    """Lightning's parser, with our error messages."""
+    """Lightning's parser, with our error messages; what is left open it shows filled in."""
+
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class; those of networks may be left open."""
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        leave_open(self, theclass)
+        return added
+
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        """Return options as YAML, as the command takes them."""
+        if "model" in namespace and "data" in namespace:  # not those of a class alone
+            namespace = namespace.clone()
+            fill(namespace)
+        text: str = super().dump(namespace, *args, **kwargs)
+        return text
 
 
 class RunConfig(SaveConfigCallback):
@@ -88,7 +104,8 @@ class RealUIDCLI(LightningCLI):
             save_config_callback=RunConfig,
             seed_everything_default=0,
             trainer_defaults={
-                "default_root_dir": "runs/run",
+                "default_root_dir": None,  # follows from the config
+                "check_val_every_n_epoch": None,  # the stream of training data has no end
                 "num_sanity_val_steps": 0,
             },
             auto_configure_optimizers=False,  # modules have optimizers of their own
@@ -117,13 +134,15 @@ class RealUIDCLI(LightningCLI):
         parser.add_lightning_class_args(PredictionWriter, "writer")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the words, and find the user's home folder in them.
+        """Parse the words, find the user's home folder in them, and fill in what they leave open.
 
         Raises:
-            UserError: If Lightning would not take the seed.
+            UserError: If Lightning would not take the seed, or a network lacks what its data do not tell.
         """
-        super().parse_arguments(parser, args)
+        with ours_first():
+            super().parse_arguments(parser, args)
         self.config = at_home(self.config)
+        fill(self.config[self.command])
         seed = self.config[self.command]["seed_everything"]
         seed = os.environ.get("PL_GLOBAL_SEED", "0") if seed is True else seed
         if seed is not False and not (str(seed).isdecimal() and int(seed) < 2**32):

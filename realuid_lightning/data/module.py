@@ -34,7 +34,8 @@ class MatchingDataModule(LightningDataModule):
             ``micro_batches`` updates gets that many times as many.
         global_batch_size: Real samples per network update, over all processes and passes, in place of ``batch_size``:
             any number of devices trains the same recipe. 256 where neither is given.
-        labels: Train and evaluate with the conditions that the source gives: class labels, or others.
+        labels: Train and evaluate with the conditions that the source gives: class labels, or others. None: exactly
+            when the module's network has classes.
         flip: Mirror training images left to right with probability one half.
         num_workers: Loader processes for real samples; 0 is best for sources held in memory.
         eval_samples: Samples generated in a validation or test run, over all processes.
@@ -68,7 +69,7 @@ class MatchingDataModule(LightningDataModule):
         source: Source,
         batch_size: int | None = None,
         global_batch_size: int | None = None,
-        labels: bool = False,
+        labels: bool | None = None,
         flip: bool = False,
         num_workers: int = 0,
         eval_samples: int = 50_000,
@@ -85,7 +86,7 @@ class MatchingDataModule(LightningDataModule):
         self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         neither = batch_size is None and global_batch_size is None
         self._batch_size, self.global_batch_size = batch_size, 256 if neither else global_batch_size
-        self.labels, self.flip, self.num_workers = labels, flip, num_workers
+        self._labels, self.flip, self.num_workers = labels, flip, num_workers
         self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
         self.on_device = on_device
         self._resident: Resident | None = None
@@ -110,6 +111,14 @@ class MatchingDataModule(LightningDataModule):
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return self.source.shape
+
+    @property
+    def labels(self) -> bool:
+        """Whether samples come with their conditions: as asked for, or as the module's network takes classes."""
+        if self._labels is not None:
+            return self._labels
+        module = self.trainer.lightning_module if self.trainer else None
+        return getattr(getattr(module, "architecture", None), "num_classes", None) is not None
 
     @property
     def num_classes(self) -> int | None:

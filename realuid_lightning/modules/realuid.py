@@ -123,7 +123,7 @@ class RealUIDModule(MatchingModule):
         ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         evaluate: list[str] | None = None,
         predict_with: str | None = None,
-        eval_batch_size: int = 64,
+        eval_batch_size: int = 256,
         max_skips: int = 10,
         compile: bool = False,  # noqa: A002 - what the user calls it
         channels_last: bool = False,

@@ -67,7 +67,7 @@ class TeacherModule(MatchingModule):
         ema: list[float] = [0.999],  # noqa: B006 - likewise
         evaluate: list[str] | None = None,
         predict_with: str | None = None,
-        eval_batch_size: int = 64,
+        eval_batch_size: int = 256,
         max_skips: int = 10,
         compile: bool = False,  # noqa: A002 - what the user calls it
         channels_last: bool = False,

@@ -54,7 +54,7 @@ class UNet(Recorded, nn.Module):
         The 35.7 M parameters of the CIFAR-10 experiments:
 
         >>> with torch.device("meta"):  # without memory for them
-        ...     network = UNet(32, 3, 128, 2, [1, 2, 2, 2], [16], 64)
+        ...     network = UNet(32, 3)
         >>> sum(weight.numel() for weight in network.parameters())
         35746307
     """
@@ -63,11 +63,11 @@ class UNet(Recorded, nn.Module):
         self,
         image_size: int,
         in_channels: int,
-        model_channels: int,
-        num_res_blocks: int,
-        channel_mult: Sequence[int],
-        attention_resolutions: Sequence[int],
-        num_head_channels: int,
+        model_channels: int = 128,
+        num_res_blocks: int = 2,
+        channel_mult: Sequence[int] = (1, 2, 2, 2),
+        attention_resolutions: Sequence[int] = (16,),
+        num_head_channels: int = 64,
         num_classes: int | None = None,
         dropout: float = 0.0,
         checkpoint: bool | Literal["cheap"] = False,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning.pytorch  # noqa: F401 - here, not in a test: its loggers keep the stderr that they find
 import pytest
+import yaml
 
 from realuid_lightning.cli import main
 
@@ -22,6 +23,18 @@ def realuid(monkeypatch, capfd):
         code = main()
         written = capfd.readouterr()
         return code, written.out + written.err
+
+    return call
+
+
+@pytest.fixture
+def resolved(realuid):
+    """Return all options of ``realuid fit WORDS``, as ``--print_config`` shows them."""
+
+    def call(*words):
+        code, written = realuid("fit", *words, "--print_config")
+        assert code == 0, written
+        return yaml.safe_load(written)
 
     return call
 

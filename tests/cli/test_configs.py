@@ -10,9 +10,9 @@ from helpers import checkpoint
 from PIL import Image
 from torch._dynamo.utils import counters
 
-from realuid_lightning import paths
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import UNet
+from realuid_lightning.paths import MatchingPath
 from realuid_lightning.recorded import rebuild
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -23,10 +23,6 @@ SHORT = [
     *("--trainer.max_steps=4", "--trainer.val_check_interval=2", "--trainer.enable_model_summary=false"),
     *("--model.network.width=32", "--data.batch_size=16", "--data.eval_samples=40"),
 ]
-
-
-def settings(file):
-    return yaml.safe_load((CONFIGS / file).read_text())
 
 
 def images(folder, size):
@@ -41,54 +37,46 @@ def images(folder, size):
 
 
 def tiny(config, folder):
-    """What makes a config small: an overlay, as a user would write one."""
-    model = config["model"]["init_args"]
+    """What makes a config small: an overlay, as a user would write one. The network follows from the smaller images."""
     overlay = {
         "trainer": {"max_steps": 2, "val_check_interval": 2, "log_every_n_steps": 1, "enable_model_summary": False},
-        "model": {"init_args": {"eval_batch_size": 4}},
-        "data": {"init_args": {"batch_size": 4, "eval_samples": 8, "num_workers": 0}},
+        "model": {"network": {"width": 32}, "eval_batch_size": 4},
+        "data": {"batch_size": None, "global_batch_size": 4, "eval_samples": 8, "num_workers": 0},
     }
-    network = dict(model["network"]["init_args"])
-    if "model_channels" in network:
-        size = network["image_size"] = 16
-        small = {
-            "image_size": size,
-            "model_channels": 32,
-            "num_res_blocks": 1,
-            "attention_resolutions": [8],
-            "num_head_channels": 32,
-        }
-        network |= small
-        overlay["model"]["init_args"]["network"] = {"init_args": small}
-        source = {
-            "class_path": "ImageFolder",
-            "init_args": {"root": str(images(folder / "images", size)), "size": size},
-        }
-        overlay["data"]["init_args"]["source"] = source
-        if "origin" in config["data"]["init_args"]:
-            overlay["data"]["init_args"]["origin"] = {"init_args": {"source": source}}
-        overlay["fid"] = {"features": {"class_path": "RawFeatures", "init_args": {"shape": [3, size, size]}}}
-    else:
-        overlay["model"]["init_args"]["network"] = {"init_args": {"width": 32}}
-        network["width"] = 32
-    return overlay, rebuild({"class_path": model["network"]["class_path"], "init_args": network}, torch.nn.Module)
+    if config["model"]["init_args"]["network"]["class_path"].endswith("UNet"):
+        small = {"model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [8], "num_head_channels": 32}
+        overlay["model"]["network"] = small
+        source = {"class_path": "ImageFolder", "init_args": {"root": str(images(folder / "images", 16)), "size": 16}}
+        overlay["data"]["source"] = source
+        if config["data"]["init_args"]["origin"] is not None:
+            overlay["data"]["origin"] = {"source": source}
+        overlay["fid"] = {"features": "RawFeatures"}
+    return overlay
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_config_runs(file, realuid, tmp_path, monkeypatch):
+def test_config_runs(file, realuid, resolved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = settings(file)
-    overlay, network = tiny(config, tmp_path)
+    words = ["--config", CONFIGS / file, "--config", "tiny.yaml"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(resolved(*words[:2]), tmp_path)))
+    config = resolved(*words)
+    model = config["model"]["init_args"]
     for option in ("teacher_ckpt", "generator_ckpt"):
-        wanted = config["model"]["init_args"].get(option)
-        if wanted is not None:  # stands for the run that the config begins from, at the place that it names
-            provide(option, tmp_path / wanted, network, config["model"]["init_args"])
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overlay))
-    code, written = realuid("fit", "--config", CONFIGS / file, "--config", "tiny.yaml")
+        if model.get(option) is not None:  # stands for the run that the config begins from, at the place that it names
+            provide(option, tmp_path / model[option], model)
+    code, written = realuid("fit", *words)
     assert code == 0, written
-    run = tmp_path / config["trainer"]["default_root_dir"]
+    run = tmp_path / "runs" / file.with_suffix("")
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert (run / "fid.jsonl").is_file()
+    assert yaml.safe_load((run / "config.yaml").read_text()) == config
+
+
+@pytest.mark.parametrize("file", ["ibmd_celeba.yaml", "teacher/cifar_cond.yaml", "demo/distil.yaml"])
+def test_what_is_shown_gives_the_same_run(file, resolved, tmp_path):
+    config = resolved("--config", CONFIGS / file)
+    (tmp_path / "shown.yaml").write_text(yaml.safe_dump(config))
+    assert resolved("--config", tmp_path / "shown.yaml") == config
 
 
 # Dynamo looks at every attribute of its inputs; what it has compiled for other tests must not be in the way.
@@ -113,17 +101,23 @@ def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch):
     torch._dynamo.reset()
 
 
-def built(setting):
-    """Return the path that a config names, in short or in full."""
-    name, arguments = (setting, {}) if isinstance(setting, str) else (setting["class_path"], setting["init_args"])
-    arguments = {key: built(value) if key == "schedule" else value for key, value in arguments.items()}
-    return getattr(paths, name)(**arguments)
+def built(record, kind):
+    """Return what resolved options name."""
+
+    def complete(value):
+        if not isinstance(value, dict):
+            return value
+        value = {key: complete(part) for key, part in value.items()}
+        return {"init_args": {}, **value} if "class_path" in value else value
+
+    return rebuild(complete(record), kind)
 
 
-def provide(option, file, network, options):
+def provide(option, file, options):
     """Write the checkpoint that a config begins from."""
     ema = options["teacher_ema" if option == "teacher_ckpt" else "generator_ema"]
-    path = built(options["path"])
+    network = built(options["network"], torch.nn.Module)
+    path = None if options["path"] is None else built(options["path"], MatchingPath)
     if option == "teacher_ckpt":
         module = TeacherModule(network, path, ema=[ema])
     else:
@@ -140,29 +134,60 @@ def test_header_says_how_to_run_it(file):
     assert any("Hardware:" in line for line in header)
 
 
+DECAYS = [0.999, 0.9996, 0.9999]
+
+
 @pytest.mark.parametrize(
-    ("file", "alpha", "beta", "lr", "batch", "paper"),
+    ("file", "alpha", "beta", "lr", "batch", "micro_steps", "warmup", "start", "paper"),
     [
-        ("cifar_uncond", 0.92, 0.94, 3e-5, 256, "2.23"),
-        ("cifar_cond", 0.98, 0.96, 3e-5, 256, "1.91"),
-        ("celeba", 0.90, 0.88, 5e-6, 64, "0.89"),
-        ("fgm_cifar_uncond", 1.0, 1.0, 3e-5, 256, "2.58"),
-        ("fgm_cifar_cond", 1.0, 1.0, 3e-5, 256, "2.21"),
-        ("finetune_cifar_uncond", 0.92, 0.86, 1e-5, 256, "1.91"),
-        ("finetune_cifar_cond", 0.94, 1.00, 1e-5, 256, "1.77"),
+        ("cifar_uncond", 0.92, 0.94, 3e-5, 256, 800_000, 500, None, "2.23"),
+        ("cifar_cond", 0.98, 0.96, 3e-5, 256, 800_000, 500, None, "1.91"),
+        ("celeba", 0.90, 0.88, 5e-6, 64, 1_600_000, 500, None, "0.89"),
+        ("fgm_cifar_uncond", 1.0, 1.0, 3e-5, 256, 800_000, 500, None, "2.58"),
+        ("fgm_cifar_cond", 1.0, 1.0, 3e-5, 256, 800_000, 500, None, "2.21"),
+        ("finetune_cifar_uncond", 0.92, 0.86, 1e-5, 256, None, 1, 0.999, "1.91"),
+        ("finetune_cifar_cond", 0.94, 1.00, 1e-5, 256, None, 1, 0.9999, "1.77"),
     ],
 )
-def test_published_recipe(file, alpha, beta, lr, batch, paper):
-    config = settings(f"{file}.yaml")
-    model = config["model"]["init_args"]
-    assert (model["alpha"], model["beta"], model["fake_steps"], model["clip"]) == (alpha, beta, 5, 1.0)
+def test_published_recipe(file, alpha, beta, lr, batch, micro_steps, warmup, start, paper, resolved):
+    config = resolved("--config", CONFIGS / f"{file}.yaml")
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert (model["alpha"], model["beta"], model["gamma"]) == (alpha, beta, None)
+    assert (model["fake_steps"], model["clip"], model["generator_ema"]) == (5, 1.0, start)
+    assert model["ema"] == DECAYS
     for role in ("fake", "generator"):
-        assert model[f"{role}_optimizer"] == {
-            "class_path": "torch.optim.Adam",
-            "init_args": {"lr": lr, "betas": [0.0, 0.999], "fused": True},
-        }
-        assert model[f"{role}_schedule"]["init_args"]["steps"] == (1 if "finetune" in file else 500)
-    assert config["data"]["init_args"]["batch_size"] == batch
+        optimizer = model[f"{role}_optimizer"]
+        assert {"lr": lr}.items() <= optimizer["init_args"].items()
+        assert optimizer["class_path"] == "realuid_lightning.optimizers.RecipeAdam"
+        assert model[f"{role}_schedule"]["class_path"] == "realuid_lightning.optimizers.Warmup"
+        assert model[f"{role}_schedule"]["init_args"]["steps"] == warmup
+    assert micro_steps is None or 0 <= 6 * config["trainer"]["max_steps"] - micro_steps < 6
+    assert (data["batch_size"], data["global_batch_size"] or 256) == (None, batch)
+    assert (data["eval_samples"], data["flip"]) == (50_000, True)
     assert f"FID {paper}" in (CONFIGS / f"{file}.yaml").read_text()
-    parameters = sum(parameter.numel() for parameter in UNet(**model["network"]["init_args"]).parameters())
+    check_network(model["network"], "_cond" in file, 0.0)
+    assert data["labels"] == ("_cond" in file)
+
+
+@pytest.mark.parametrize(
+    ("file", "lr", "steps"), [("cifar_uncond", 2e-4, 400_000), ("cifar_cond", 2e-4, 400_000), ("celeba", 4e-5, 240_000)]
+)
+def test_published_teacher(file, lr, steps, resolved):
+    config = resolved("--config", CONFIGS / "teacher" / f"{file}.yaml")
+    trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
+    assert model["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert {"lr": lr, "betas": [0.9, 0.999], "weight_decay": 0.0}.items() <= model["optimizer"]["init_args"].items()
+    assert model["schedule"]["init_args"]["steps"] == 5000
+    assert (trainer["max_steps"], trainer["gradient_clip_val"], model["ema"]) == (steps, 1.0, DECAYS)
+    assert (data["batch_size"], data["global_batch_size"] or 256) == (None, 256)
+    assert (data["flip"], data["labels"]) == (True, "_cond" in file)
+    check_network(model["network"], "_cond" in file, 0.1)
+
+
+def check_network(spec, conditional, dropout):
+    options = spec["init_args"]
+    assert spec["class_path"] == "realuid_lightning.networks.UNet"
+    assert options["num_classes"] == (10 if conditional else None)
+    assert options["dropout"] == dropout
+    parameters = sum(parameter.numel() for parameter in UNet(**options).parameters())
     assert parameters == pytest.approx(35.7e6, rel=0.005)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from realuid_lightning.cli.plan import device_count
 
@@ -20,16 +19,15 @@ def somewhere_else(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_config_is_planned(file, realuid, tmp_path):
-    config = yaml.safe_load((CONFIGS / file).read_text())
-    network, words = config["model"]["init_args"]["network"], []
-    if "UNet" in network["class_path"]:  # the same kind of network, with less of it
+    config, words = (CONFIGS / file).read_text(), []
+    if "UNet" in config:  # the same kind of network, with less of it
         words = ["--model.network.num_res_blocks=1", "--model.network.channel_mult=[1]"]
-        words += [f"--model.network.attention_resolutions=[{network['init_args']['image_size']}]"]
+        words += [f"--model.network.attention_resolutions=[{64 if 'CelebA' in config else 32}]"]
     code, written = realuid("plan", "--config", CONFIGS / file, *words)
     assert code == 0, written
     for title in ("Networks", "Memory of each device", "Work of all devices", "Disk", "Not judged"):
         assert title in written
-    distilling = config["model"]["class_path"] == "RealUIDModule"
+    distilling = "class_path: RealUIDModule" in config
     assert ("generator pass" in written) == distilling
     assert not list(tmp_path.iterdir())  # nothing downloaded, nothing written
 
@@ -84,7 +82,7 @@ def test_a_run_that_epochs_limit_has_work(realuid):
         ),
         (["--model.alhpa=0.9"], ["'alhpa' is not accepted"]),
         (["--model.evaluate=[ema_0.5]"], ["evaluate names 'ema_0.5'"]),
-        (["--data.labels=true"], ["data.labels is true, but the network has no classes"]),
+        (["--data.labels=false", "--model.network.num_classes=9"], ["one of 9 classes, but data.labels is false"]),
         (["--trainer.precision=16-mixed", "--trainer.accelerator=gpu"], ["trainer.precision is 16-mixed"]),
         (["--trainer.strategy=ddp", "--trainer.devices=2"], ["the fake model and the generator train in turn"]),
         (["--checkpoint.monitor=fid/no"], ["monitor names 'fid/no'"]),

@@ -57,6 +57,12 @@ def test_it_opens_with_a_program_that_runs(tmp_path, monkeypatch):
     assert README.index(shown) < README.index("\n## ")
 
 
+def test_the_readme_shows_a_config_as_it_is():
+    (shown,) = re.findall(r"```yaml\n(trainer:.*?)```", README, flags=re.DOTALL)
+    text = (ROOT / "configs" / "cifar_uncond.yaml").read_text()
+    assert re.sub(r"^#.*\n", "", text, flags=re.MULTILINE) == shown
+
+
 def commands(first, last):
     """The commands that the README shows between two of its lines, as words."""
     block = README[README.index(first) : README.index(last)]

@@ -31,7 +31,7 @@ CASES = {
     "test what is gone": ((*TEST, "--ckpt_path=gone.ckpt"), ["gone.ckpt", "no such file"]),
     "test of a text": ((*TEST, "--ckpt_path=text.ckpt"), ["text.ckpt", "another format"]),
     "plan of a teacher that is gone": (
-        (*PLAN, "--model.network.num_classes=10"),
+        (*PLAN, "--model.network.num_classes=10", "--data.labels=false"),
         ["expects one of 10 classes", "data.labels is false"],
     ),
     "predict with another average": ((*PREDICT, LAST, "--model.predict_with=ema_0.5"), ["ema_0.5", "ema_0.99"]),

@@ -117,7 +117,10 @@ CASES = {
         (*FINE, "--model.eval_batch_size=100000000000"),
         ["eval_batch_size is 100000000000", "GiB"],
     ),
-    "images that no memory holds": ((*FINE, *FOLDER, "--data.source.size=10000000"), ["batch_size is", "GiB"]),
+    "images that no memory holds": (
+        (*FINE, *FOLDER, "--data.source.size=10000000", "--model.network.shape=[1,8,8]"),
+        ["batch_size is", "GiB"],
+    ),
     "more samples than memory": (
         (*FINE, "--data.source=Toy2D", "--data.source.name=rings", "--data.source.size=1000000000000000"),
         ["Toy2D: size is 1000000000000000", "GiB"],

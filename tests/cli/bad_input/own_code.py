@@ -86,11 +86,17 @@ CASES = {
     "a negative rate of a teacher": ((*TEACHER, "--model.optimizer.lr=-1"), ["TeacherModule: optimizer: ", "-1"]),
     "a plan at a negative rate": ((*PLAN, "--model.fake_optimizer.lr=-1"), ["fake_optimizer: ", "-1"]),
     "three betas": (
-        (*FINE, "--model.generator_optimizer.betas=[0.1,0.2,0.3]"),
+        (*FINE, "--model.generator_optimizer=Adam", "--model.generator_optimizer.betas=[0.1,0.2,0.3]"),
         ["generator_optimizer", "betas: expected tuple with 2 elements, got [0.1, 0.2, 0.3]"],
     ),
-    "a beta above 1": ((*FINE, "--model.fake_optimizer.betas=[0.1,2]"), ["fake_optimizer: ", "beta", "2.0"]),
-    "a negative epsilon": ((*FINE, "--model.fake_optimizer.eps=-1"), ["fake_optimizer: ", "epsilon", "-1"]),
+    "a beta above 1": (
+        (*FINE, "--model.fake_optimizer=Adam", "--model.fake_optimizer.betas=[0.1,2]"),
+        ["fake_optimizer: ", "beta", "2.0"],
+    ),
+    "a negative epsilon": (
+        (*FINE, "--model.fake_optimizer=Adam", "--model.fake_optimizer.eps=-1"),
+        ["fake_optimizer: ", "epsilon", "-1"],
+    ),
     "options of an optimizer that do not go together": (
         (*FINE, "--model.fake_optimizer=torch.optim.SGD", "--model.fake_optimizer.nesterov=true"),
         ["fake_optimizer: Nesterov"],

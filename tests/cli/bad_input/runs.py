@@ -49,15 +49,15 @@ CASES = {
     ),
     "other depth": ((*FINE, "--model.network.depth=5"), ["do not fit MLP", "missing"]),
     "conditional network, unconditional teacher": (
-        (*FINE, "--model.network.num_classes=10", "--data.labels=true"),
+        (*FINE, "--model.network.num_classes=10"),
         ["label_emb.weight", "set num_classes: null"],
     ),
     "other path": ((*FINE, "--model.path.schedule=CosineSchedule"), ["CosineSchedule()", "set model.path"]),
     "labels missing": (
-        (*FINE, "--model.network.num_classes=10"),
+        (*FINE, "--model.network.num_classes=10", "--data.labels=false"),
         ["expects one of 10 classes", "data.labels is false"],
     ),
-    "labels unwanted": ((*FINE, "--data.labels=true"), ["data.labels is true", "num_classes"]),
+    "labels unwanted": ((*FINE, "--data.labels=true"), ["looks unconditional", "labels: false"]),
     "labels that the data lacks": (
         (*FINE, "--data.source=Gaussian", "--data.source.mean=[0]", "--data.source.std=[1]", "--data.labels=true"),
         ["labels", "Gaussian has none"],

@@ -12,7 +12,6 @@ CASES = {
     "another logger that is not installed": ((*FINE, "--trainer.logger=MLFlowLogger"), ["MLFlowLogger", "mlflow"]),
     "an unknown logger": with_option("logger=Nope", "logger", "no class Nope is known"),
     "a logger without its folder": with_option("logger=lightning.pytorch.loggers.CSVLogger", "required", "save_dir"),
-    "no run folder": with_option("default_root_dir=null", "default_root_dir must name the folder"),
     "an empty run folder": with_option("default_root_dir=", "default_root_dir must name the folder"),
     "a run folder in a bucket": with_option("default_root_dir=s3://bucket/run", "folder on this machine, got 's3://"),
     "a strategy that spawns": with_option("strategy=ddp_spawn", "strategy ddp_spawn", "use ddp_per_network"),
