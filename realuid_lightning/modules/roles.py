@@ -44,8 +44,9 @@ def objective_of(
     if objective is None:
         chosen = RealUID(alpha, beta, gamma, divergence)
         return chosen if gan is None else Adversarial(chosen, gan)
-    shorthands = {"alpha": alpha != 1, "beta": beta != 1, "gamma": gamma, "divergence": divergence, "gan": gan}
-    given = [name for name, value in shorthands.items() if value not in (None, False)]
+    shorthands = {"alpha": alpha != 1, "beta": beta != 1, "gamma": gamma is not None}
+    shorthands |= {"divergence": divergence is not None, "gan": gan is not None}
+    given = [name for name, value in shorthands.items() if value]
     faults = Faults("RealUIDModule")
     faults.unless(not given, f"objective is the whole method, so {', '.join(given)} must be left out beside it")
     faults.raise_any()

@@ -76,6 +76,8 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> list[str]:
         >>> [name for name, weight in network.named_parameters() if weight.requires_grad]
         ['1.weight', '1.bias']
     """
+    if isinstance(patterns, str):  # whose letters would be the patterns
+        return [f"patterns must be a list, such as [{patterns!r}], got {patterns!r}"]
     names = [name for name, weight in network.named_parameters() if weight.requires_grad]
     frozen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
     faults = [f"no weight is called {each!r}" for each in patterns if not fnmatch.filter(names, each)]

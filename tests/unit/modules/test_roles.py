@@ -37,8 +37,8 @@ def test_shorthands_are_the_objective_that_they_stand_for(tmp_path):
 
 
 def test_an_objective_stands_alone():
-    with pytest.raises(UserError, match="objective is the whole method, so alpha, gan must be left out beside it"):
-        module(objective=RealUID(), alpha=0.9, gan=GAN())
+    with pytest.raises(UserError, match="so alpha, gamma, gan must be left out beside it"):
+        module(objective=RealUID(), alpha=0.9, gamma=0.0, gan=GAN())
 
 
 def test_a_gan_alone_trains_the_discriminator_alone(tmp_path):
@@ -116,6 +116,8 @@ def test_frozen_weights_stay_and_others_move(role, tmp_path):
 
 
 def test_freezing_everything_is_refused():
+    with pytest.raises(UserError, match=r"generator_frozen: patterns must be a list, such as \['out.\*'\]"):
+        module(generator_frozen="out.*")
     with pytest.raises(UserError, match=r"generator_frozen: \* leaves no weight to train: freeze fewer"):
         module(generator_frozen=["*"])
 
