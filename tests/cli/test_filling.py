@@ -1,8 +1,7 @@
 """What a config leaves open follows from data, path and its own name; what it says stays, and is refused if wrong."""
 
 import pytest
-from helpers import mlp
-from lightning import Trainer
+from helpers import fit, mlp
 
 from realuid_lightning.cli.filling import run_folder
 from realuid_lightning.data import Digits, MatchingDataModule
@@ -198,16 +197,5 @@ def test_in_python_labels_follow_the_network(tmp_path):
     for classes in (None, 10):
         data = MatchingDataModule(Digits(), batch_size=4)
         assert not data.labels
-        module = TeacherModule(mlp(num_classes=classes))
-        trainer = Trainer(
-            max_steps=1,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            accelerator="cpu",
-        )
-        trainer.fit(module, data)
+        fit(TeacherModule(mlp(num_classes=classes)), data, tmp_path, 1)
         assert data.labels == (classes is not None)
