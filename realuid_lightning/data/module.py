@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from realuid_lightning.data import options
@@ -96,9 +96,7 @@ class MatchingDataModule(LightningDataModule):
         faults = Faults("MatchingDataModule")
         sources = self.source, self.reference, self.origin, self.eval_origin
         faults.extend(options.shape_faults(*sources))
-        if faults.found:  # all else speaks of shapes
-            faults.raise_any()
-            return
+        faults.raise_any()  # all else speaks of shapes
         faults.extend(options.batch_faults(self._batch_size, self.global_batch_size))
         faults.extend(options.room_faults("batch_size", self._batch_size or 1, self.shape))
         faults.extend(options.evaluation_faults(self.eval_samples, self.eval_labels, self.predict_seeds))
@@ -231,8 +229,8 @@ class MatchingDataModule(LightningDataModule):
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
         sampler = StreamSampler(self.batch_size, micro_batches, *self._place(), self._batches_done)
         if self._resident is not None:  # codes cost less than passing them on
-            return self._loader(self._resident.codes, 0, batch_size=None, sampler=sampler)
-        return self._loader(self._stream(), self.num_workers, batch_size=None, sampler=sampler)
+            return make_loader(self._resident.codes, 0, self._device, batch_size=None, sampler=sampler)
+        return make_loader(self._stream(), self.num_workers, self._device, batch_size=None, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of latents 0 to ``eval_samples - 1``, with source ends and their truth if any."""
@@ -249,7 +247,7 @@ class MatchingDataModule(LightningDataModule):
     def reference_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
         mine = RealSequence(self.reference, *self._place())
-        return self._loader(mine, self.num_workers, batch_size=self.eval_batch_size)
+        return make_loader(mine, self.num_workers, self._device, batch_size=self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: Batch | CodedBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Turn images from bytes into floats in [-1, 1]: here, so that bytes (or codes alone) travel to the device."""
@@ -279,15 +277,12 @@ class MatchingDataModule(LightningDataModule):
         workers = self.num_workers if self.translates else 0  # latents alone cost less than passing them on
         # All of this share in order: Lightning would share it out once more, but for a sampler of this kind.
         in_order: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
-        return self._loader(dataset, workers, batch_size=self.eval_batch_size, sampler=in_order)
+        return make_loader(dataset, workers, self._device, batch_size=self.eval_batch_size, sampler=in_order)
 
     @property
     def _generation(self) -> Generation:
         sampled = self.eval_labels == "sampled"
         return Generation(self.source, self.reference, self.eval_origin, self.paired, self.labels, sampled)
-
-    def _loader(self, dataset: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
-        return make_loader(dataset, workers, self._device, **batching)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
