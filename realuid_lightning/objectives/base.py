@@ -35,6 +35,15 @@ class Objective(ABC):
         gives_ratio: Whether its discriminator learns logits that are such ratios, at all times of the path.
         differentiates: Whether the fake model's loss holds derivatives of the fake model itself, which do not go
             with compiled networks.
+
+    Example:
+        >>> class Still(Objective):
+        ...     def fake(self, game):
+        ...         return 0 * game.fake(game.generated).sum()
+        ...     def generator(self, game):
+        ...         return 0 * game.x1.sum()
+        >>> Still().needs_real
+        True
     """
 
     needs_real: bool = True

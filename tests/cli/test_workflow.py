@@ -123,7 +123,7 @@ def test_export_and_load_generator_give_what_predict_gives(demo, realuid, tmp_pa
     checkpoint = demo / "runs" / "demo" / "distil" / "checkpoints" / "last.ckpt"
     code, written = realuid("export", checkpoint, tmp_path / "generator.safetensors", "--ema=0.99")
     assert code == 0, written
-    from realuid_lightning.data.stream import LatentDataset
+    from realuid_lightning.data import LatentDataset
 
     z = LatentDataset(torch.arange(10), (1, 8, 8)).__getitems__(range(10)).z
     expected = torch.from_numpy(np.load(tmp_path / "samples.npz")["samples"]).permute(0, 3, 1, 2).float() / 127.5 - 1

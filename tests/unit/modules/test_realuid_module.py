@@ -281,7 +281,7 @@ def test_loss_scaling_is_refused(tmp_path):
 def test_labels_shapes_and_names_are_checked_before_training(tmp_path):
     conditional = RealUIDModule(mlp(num_classes=10), teacher_ckpt=None, evaluate=["ema_0.5"], predict_with="best")
     with pytest.raises(UserError) as told:
-        fit(conditional, data(), tmp_path, 1)
+        fit(conditional, data(labels=False), tmp_path, 1)
     for word in ("data.labels is false", "evaluate names 'ema_0.5'", "raw, ema_0.999", "predict_with names 'best'"):
         assert word in str(told.value)
     with pytest.raises(UserError, match="no classes"):
