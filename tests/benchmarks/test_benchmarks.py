@@ -28,7 +28,7 @@ def script(name, *words, tiny=True):
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     return done.returncode, done.stdout
