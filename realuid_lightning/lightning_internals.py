@@ -1,14 +1,15 @@
-"""What the package relies on in Lightning, torch and torchmetrics beyond their public names: a named function each.
+"""What the package relies on in its libraries (Lightning, jsonargparse, torch, torchmetrics) beyond their public names.
 
-Each says what it needs and why no public name gives it; ``tests/unit/test_lightning_internals.py`` fails when a new
-version has changed that, and lists the protected methods that our classes override in their own places. This module is
-a foundation, and imports nothing of ours: networks, modules and strategies need it as well as ``running``. Only the
-functions that need Lightning import it, so that networks alone do without.
+Everything of that kind is here, a named function each, which says what it needs and why no public name gives it;
+``tests/unit/test_lightning_internals.py`` fails when a new version has changed that, and lists the protected methods
+that our classes override in their own places. This module is a foundation, and imports nothing of ours: networks,
+modules and strategies need it as well as ``running``. Only the functions that need Lightning import it, so that
+networks alone do without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -24,6 +25,7 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map_only as tree_map_only
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from lightning import LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
@@ -123,6 +125,43 @@ def divide_among(strategy: ModelParallelStrategy, processes: int) -> None:
     processes is not known when the strategy is made.
     """
     strategy._data_parallel_size = processes
+
+
+# --------------------------------------------------------------------------------------------------------- jsonargparse
+
+
+def make_optional(parser: ArgumentParser, names: Container[str]) -> None:
+    """Let some arguments of a parser be None unless they are given.
+
+    Relies on the list of a parser's actions. ``set_defaults`` changes defaults, but an argument without one in its
+    class's signature stays required.
+    """
+    for action in parser._actions:
+        if action.dest in names:
+            action.required, action.default = False, None
+
+
+@contextmanager
+def preferred_classes(prefers: Callable[[str], bool]) -> Iterator[None]:
+    """Let a short name that several classes bear mean the one whose path is preferred.
+
+    Relies on the function by which jsonargparse lists the paths of all subclasses, where it parses a class's name. It
+    would ask for the full path, and has no setting for it.
+    """
+    from jsonargparse import _typehints
+
+    listed = _typehints.get_all_subclass_paths
+
+    def preferred(*args: Any, **kwargs: Any) -> list[str]:
+        paths = listed(*args, **kwargs)
+        names = {path.rpartition(".")[2] for path in filter(prefers, paths)}
+        return [path for path in paths if prefers(path) or path.rpartition(".")[2] not in names]
+
+    _typehints.get_all_subclass_paths = preferred
+    try:
+        yield
+    finally:
+        _typehints.get_all_subclass_paths = listed
 
 
 # --------------------------------------------------------------------------------------------------------- torchmetrics

@@ -14,6 +14,7 @@ from realuid_lightning.cli.building import build, in_one_line
 from realuid_lightning.data import Source
 from realuid_lightning.data.checks import as_user_errors, shape_of
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.lightning_internals import make_optional
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 
 T = TypeVar("T")
@@ -30,9 +31,7 @@ def leave_open(parser: ArgumentParser, class_type: type) -> None:
         class_type: Any class.
     """
     if _is_open(class_type):
-        for action in parser._actions:
-            if action.dest in OPEN:
-                action.required, action.default = False, None
+        make_optional(parser, OPEN)
 
 
 def fill(config: Namespace) -> None:

@@ -3,16 +3,17 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, _typehints
+from jsonargparse import ArgumentParser, Namespace
 
 from realuid_lightning.cli.building import origin
 from realuid_lightning.errors import UserError
+from realuid_lightning.lightning_internals import preferred_classes
 
 HELP = "see realuid COMMAND --help, or --print_config for the whole config"
 NOISE = re.compile(
@@ -50,24 +51,9 @@ OURS = re.compile(r"realuid_lightning\.(\w+\.)?\w+")
 """Classes that this package offers: by itself, or by one of its rooms."""
 
 
-@contextmanager
-def ours_first() -> Iterator[None]:
-    """Let a short name that others bear, too, mean the class of this package: ``MLP`` is also one of torchvision.
-
-    jsonargparse would ask for the full path, and has no setting for it.
-    """
-    listed = _typehints.get_all_subclass_paths
-
-    def preferred(*args: Any, **kwargs: Any) -> list[str]:
-        paths = listed(*args, **kwargs)
-        names = {path.rpartition(".")[2] for path in paths if OURS.fullmatch(path)}
-        return [path for path in paths if OURS.fullmatch(path) or path.rpartition(".")[2] not in names]
-
-    _typehints.get_all_subclass_paths = preferred
-    try:
-        yield
-    finally:
-        _typehints.get_all_subclass_paths = listed
+def ours_first() -> AbstractContextManager[None]:
+    """Let a short name that others bear, too, mean the class of this package: ``MLP`` is also one of torchvision."""
+    return preferred_classes(lambda path: OURS.fullmatch(path) is not None)
 
 
 def clear(message: str, error: BaseException | None = None) -> list[str]:

@@ -5,10 +5,9 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from realuid_lightning import metrics, networks, paths, solvers, strategies  # n
 from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints import find_checkpoint
 from realuid_lightning.cli.building import Builder, in_one_line, lacks
+from realuid_lightning.cli.checks import check_main_address, trainer_faults
 from realuid_lightning.cli.filling import fill, leave_open
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs, ours_first
 from realuid_lightning.data import MatchingDataModule
@@ -180,7 +180,7 @@ class RealUIDCLI(LightningCLI):
         for name in [name for name, value in vars(config).items() if lacks(value)]:
             config[name] = inspect.signature(Trainer).parameters[name].default
         faults = Faults("trainer")
-        faults.extend(_trainer_faults(config))
+        faults.extend(trainer_faults(config))
         faults.raise_any()
         try:
             trainer = super().instantiate_trainer(**{**self.trainer_options(config), **kwargs})
@@ -190,7 +190,7 @@ class RealUIDCLI(LightningCLI):
             raise UserError(f"trainer: {error}") from error
         except Exception as error:  # Lightning tells of wrong options in many ways
             raise UserError(f"trainer: {in_one_line(error)}") from error
-        _check_main_address(trainer)
+        check_main_address(trainer)
         return trainer
 
     def trainer_options(self, config: Any) -> dict[str, Any]:
@@ -249,43 +249,6 @@ class RealUIDCLI(LightningCLI):
 def _listed(value: Any) -> list[Any]:
     """Return a config's one value, list of values, or nothing as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _trainer_faults(config: Any) -> Iterator[str]:
-    """Yield what Lightning would take without a word, and fail on later, or never."""
-    if not config["default_root_dir"]:
-        yield "default_root_dir must name the folder of the run, got nothing"
-    elif re.search(r"^\w+://|\0", str(config["default_root_dir"])):
-        yield f"default_root_dir must be a folder on this machine, got {config['default_root_dir']!r}"
-    if re.search("spawn|forkserver", str(config["strategy"])):
-        yield f"strategy {config['strategy']} cannot send the run to its processes: use ddp_per_network"
-    if config["val_check_interval"] == 0:
-        yield "val_check_interval must be above 0, got 0; to validate never, limit_val_batches: 0"
-    if config["limit_train_batches"] == 0:
-        yield "limit_train_batches must be above 0, got 0: nothing would be trained"
-    for name, least in (
-        *(("check_val_every_n_epoch", 1), ("accumulate_grad_batches", 1), ("log_every_n_steps", 0)),
-        *(("num_sanity_val_steps", -1), ("min_steps", 0)),
-    ):
-        if config[name] is not None and config[name] < least:
-            yield f"{name} must be at least {least}, got {config[name]}"
-
-
-def _check_main_address(trainer: Trainer) -> None:
-    """Refuse an address at which processes of several nodes would try to meet for minutes, without a word.
-
-    Raises:
-        UserError: If its name is unknown here.
-    """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if environment is not None and trainer.world_size > 1:
-        try:
-            socket.getaddrinfo(environment.main_address, None)
-        except OSError as error:
-            raise UserError(
-                f"trainer: the processes are to meet at {environment.main_address}, a name that does not resolve here "
-                f"({error.strerror}); set MASTER_ADDR to the address of the first node, or name it in DNS or /etc/hosts"
-            ) from error
 
 
 def ignore_notices() -> None:

@@ -1,4 +1,4 @@
-"""What Lightning, torch and torchmetrics must go on doing beyond their public names, and that we ask for no more."""
+"""What our libraries must go on doing beyond their public names, and that we rely on no more of it than is listed."""
 
 import ast
 import copy
@@ -6,6 +6,8 @@ import importlib
 import inspect
 import re
 import signal
+import sys
+import types
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ import helpers
 import pytest
 import torch
 from helpers import Counting
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -170,6 +173,43 @@ def test_data_are_divided_as_if_the_strategy_had_been_made_so():
     assert 3 in set_early.values()
 
 
+# ------------------------------------------------------------------------------------------------------- jsonargparse
+
+
+class Base:
+    def __init__(self, size: int, width: int = 3):
+        self.size, self.width = size, width
+
+
+class First(Base):
+    pass
+
+
+Other = type("First", (Base,), {"__module__": "other"})
+
+
+def test_arguments_that_a_class_requires_may_be_left_open():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Base, "base")
+    with pytest.raises(ArgumentError, match=r"base\.size"):
+        parser.parse_args([])
+    internals.make_optional(parser, ("base.size", "base.width"))
+    assert parser.parse_args([]).base == Namespace(size=None, width=None)
+    assert parser.parse_args(["--base.size=2"]).base.size == 2
+
+
+def test_a_short_name_of_several_classes_means_the_preferred_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "other", types.SimpleNamespace(First=Other, __name__="other"))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--base", type=Base)
+    words = ["--base=First", "--base.size=1"]
+    for home in (__name__, "other"):
+        with internals.preferred_classes(lambda path, home=home: path.startswith(home)):
+            assert parser.parse_args(words).base.class_path == f"{home}.First"
+    with pytest.raises(ArgumentError):  # else jsonargparse itself chooses by now
+        parser.parse_args(words)
+
+
 # ------------------------------------------------------------------------------------------------------- torchmetrics
 
 
@@ -306,8 +346,6 @@ def test_a_module_without_memory_stays_on_the_cpu():
 PUBLIC = {"_replace", "_asdict", "_exit"}  # of named tuples and os, in spite of their names
 
 OVERRIDDEN = {
-    ("cli/filling.py", "_actions"),  # argparse's own list of options, for which it has no public name
-    ("cli/parsing.py", "_typehints"),  # where jsonargparse looks short names up, so that ours come first
     ("cli/training.py", "_parse_ckpt_path"),  # else the whole checkpoint is read, for what ours does not have
     ("running/checkpoint.py", "_find_last_checkpoints"),  # among which ckpt_path="last" takes the newest
     ("running/checkpoint.py", "_save_checkpoint"),  # by which all checkpoints are written, whoever asks for them
