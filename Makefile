@@ -40,6 +40,8 @@ frameworks: .venv/installed  ## Train and distil all frameworks, and print their
 # write none: the checks that are built into signatures and asserts take longer to compile than most files to run.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# One OpenMP thread a process, those that tests start included: two beside busy neighbours take half as long again.
+test fast: export OMP_NUM_THREADS ?= 1
 test: .venv/developing  ## Run all tests
 	$(PYTEST)
 
