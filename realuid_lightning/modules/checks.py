@@ -1,6 +1,5 @@
 """Whether networks, path, data, options and trainer go together: told before any training."""
 
-import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -111,10 +110,6 @@ def divided_faults(networks: Mapping[str, nn.Module], **fast: bool) -> Iterator[
 
 def distillation_faults(module: Any) -> Iterator[str]:
     """Yield what is wrong with the options of a ``RealUIDModule`` that are numbers and names."""
-    for name in ("clip", "teacher_ema", "generator_ema"):
-        value = getattr(module, name)
-        if value is not None and not math.isfinite(value):
-            yield f"{name} must be finite, got {value}"
     for name in ("fake_steps", "sampling_steps", "accumulate"):
         if getattr(module, name) < 1:
             yield f"{name} must be at least 1, got {getattr(module, name)}"

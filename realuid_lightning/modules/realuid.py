@@ -142,6 +142,7 @@ class RealUIDModule(MatchingModule):
         self.fake_steps, self.sampling_steps, self.accumulate, self.clip = fake_steps, sampling_steps, accumulate, clip
         self._started = False
         faults = self._faults
+        faults.finite(clip=clip, teacher_ema=teacher_ema, generator_ema=generator_ema)
         faults.extend(distillation_faults(self))
         chosen = faults.attempt(lambda: objective_of(objective, alpha, beta, gamma, divergence, gan))
         fake = Role("fake", fake_network, fake_init, fake_frozen)

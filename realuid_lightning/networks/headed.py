@@ -60,12 +60,13 @@ class HeadedNetwork(Recorded, nn.Module):
 
     def __init__(self, network: nn.Module, head: nn.Module | None = None) -> None:
         super().__init__()
-        _check(network, "encode", "decode", "shape", *(["middle_shape"] if head is None else []))
+        head = MiddleHead(network) if head is None else head  # which needs more of a network, and says so
+        _check(network, "encode", "decode", "shape")
         self.network = network
         self.shape: tuple[int, ...] = tuple(self.network.shape)
         self.num_classes: int | None = getattr(network, "num_classes", None)
         self.condition_channels: int = getattr(network, "condition_channels", 0)
-        self.head = MiddleHead(network) if head is None else head
+        self.head = head
 
     def forward(
         self,

@@ -4,6 +4,7 @@ import math
 from itertools import product
 
 import pytest
+import shipped_paths
 import torch
 
 from realuid_lightning.errors import UserError
@@ -15,7 +16,6 @@ from realuid_lightning.paths import (
     DiffusionPath,
     FlowMatchingPath,
     KarrasSchedule,
-    LinearSchedule,
     LogSigma,
     Noise,
     Parameterisation,
@@ -31,7 +31,7 @@ from realuid_lightning.paths import (
 from realuid_lightning.recorded import rebuild
 from realuid_lightning.testing import check_path
 
-SCHEDULES = {"linear": LinearSchedule(), "cosine": CosineSchedule(), "vp": VPSchedule(), "karras": KarrasSchedule()}
+SCHEDULES = {**shipped_paths.SCHEDULES, "karras": shipped_paths.KARRAS}
 FINITE = ("vp", "karras")  # of finite noise levels, as DiffusionPath needs them
 
 
