@@ -1,7 +1,6 @@
 """Fréchet distance of every sampler, during training and in ``realuid validate``."""
 
 import json
-import math
 from uuid import uuid4
 
 import torch
@@ -92,16 +91,8 @@ class FIDCallback(Callback):
             )
         faults = Faults("FIDCallback")
         faults.unless(data.eval_samples >= 2, f"needs at least 2 samples, got data.eval_samples {data.eval_samples}")
-        faults.unless(
-            not isinstance(self.features, InceptionFeatures) or (data.image and data.shape[0] in (1, 3)),
-            f"InceptionFeatures need images of 1 or 3 channels, but samples have shape {data.shape}: set features to "
-            "RawFeatures or a module of your own",
-        )
-        faults.unless(
-            not isinstance(self.features, RawFeatures) or math.prod(data.shape) == self.features.num_features,
-            f"the features are {feature_label(self.features)}, but samples have shape {data.shape}: set "
-            f"fid.features.init_args.shape to {list(data.shape)}",
-        )
+        if isinstance(self.features, Features):
+            faults.extend(filter(None, [self.features.fault(data.shape)]))
         faults.raise_any()
         return data
 

@@ -27,13 +27,27 @@ class Features(Recorded, nn.Module):
     Attributes:
         num_features: Length ``F`` of a feature vector.
         label: Name that stands beside every figure.
+        rounding: How samples are rounded before anything else is done, in words.
+        resize: How images are brought to the size of the network, in words.
+        weights_hash: SHA-256 of the weights, once they are loaded; empty where there are none.
     """
 
     num_features: int
     label: str
+    rounding: str = "none"
+    resize: str = "none"
+    weights_hash: str = ""
 
     def prepare(self) -> None:
         """Load weights; called once before any training, so that a missing file is told at once."""
+
+    def fault(self, shape: tuple[int, ...]) -> str | None:
+        """Say what keeps samples of ``shape`` from having these features, and what to do; None if nothing does.
+
+        Called before ``prepare``: nothing may be read or loaded for it.
+        """
+        del shape
+        return None
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -56,6 +70,15 @@ class RawFeatures(Features):
         super().__init__()
         self.num_features = math.prod(shape)
         self.label = f"raw values ({self.num_features})"
+
+    def fault(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse samples of other than ``num_features`` values."""
+        if math.prod(shape) == self.num_features:
+            return None
+        return (
+            f"the features are {self.label}, but samples have shape {shape}: set fid.features.init_args.shape to "
+            f"{list(shape)}"
+        )
 
     def forward(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b f"]:
         """Return the samples as rows of float64."""
@@ -82,6 +105,15 @@ class InceptionFeatures(Features):
         self.label = "TF-Inception (2048)"
         self.weights = weights
         self.network: nn.Module | None = None
+
+    def fault(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse what is no image of 1 or 3 channels."""
+        if len(shape) == 3 and shape[0] in (1, 3):
+            return None
+        return (
+            f"InceptionFeatures need images of 1 or 3 channels, but samples have shape {shape}: set features to "
+            "RawFeatures or a module of your own"
+        )
 
     def prepare(self) -> None:
         """Load the weights.
