@@ -1,5 +1,6 @@
-"""What a Fréchet distance rests on: features and reference statistics."""
+"""What samples are measured by: features, statistics of real ones, and metrics."""
 
+from realuid_lightning.metrics.base import Better, Metric, Sample, drawn_order
 from realuid_lightning.metrics.features import (
     CheckedFeatures,
     Features,
@@ -9,18 +10,24 @@ from realuid_lightning.metrics.features import (
     feature_label,
     to_bytes,
 )
+from realuid_lightning.metrics.fid import FID
 from realuid_lightning.metrics.frechet import FrechetDistance, covariance_root, moments, root_trace
 from realuid_lightning.metrics.reference import FeatureStatistics, ReferenceCache, feature_statistics
 
 __all__ = [
+    "FID",
+    "Better",
     "CheckedFeatures",
     "FeatureStatistics",
     "Features",
     "FrechetDistance",
     "InceptionFeatures",
+    "Metric",
     "RawFeatures",
     "ReferenceCache",
+    "Sample",
     "covariance_root",
+    "drawn_order",
     "feature_fingerprint",
     "feature_label",
     "feature_statistics",
