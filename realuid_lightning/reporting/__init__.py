@@ -1,0 +1,20 @@
+"""What runs have measured: read from their folders, compared by protocol, as tables and as a page."""
+
+from realuid_lightning.reporting.comparison import Comparison, Series, Value, comparisons
+from realuid_lightning.reporting.page import render, write_page
+from realuid_lightning.reporting.reading import Measurement, Run, TimeBins, read_fits, read_runs, read_times
+
+__all__ = [
+    "Comparison",
+    "Measurement",
+    "Run",
+    "Series",
+    "TimeBins",
+    "Value",
+    "comparisons",
+    "read_fits",
+    "read_runs",
+    "read_times",
+    "render",
+    "write_page",
+]
