@@ -55,6 +55,7 @@ class Comparison(NamedTuple):
         protocol: What all of it shares.
         title: Tells it from the other comparisons.
         figures: Names of the figures.
+        better: Whether a low (``min``) or a high (``max``) figure is good, of those of which it is known.
         series: Samplers of runs.
         floor: What held-out real data score, as far as it was measured.
         gaussian: What a Gaussian with the data's moments scores.
@@ -63,9 +64,17 @@ class Comparison(NamedTuple):
     protocol: dict[str, Any]
     title: str
     figures: list[str]
+    better: dict[str, str]
     series: list[Series]
     floor: Values
     gaussian: Values
+
+    def best(self, figure: str) -> float:
+        """Return the best of a figure that a sampler reaches at its last step; NaN where none or its sense is known."""
+        last = [values[figure].mean for each in self.series if figure in (values := each.steps[each.last])]
+        sound = [mean for mean in last if math.isfinite(mean)]
+        sense = self.better.get(figure)
+        return math.nan if not sound or sense is None else min(sound) if sense == "min" else max(sound)
 
 
 def comparisons(runs: Iterable[Run]) -> list[Comparison]:
@@ -94,7 +103,8 @@ def _comparison(title: str, rows: Sequence[tuple[str, Measurement]]) -> Comparis
     ends = [{row.seed: getattr(row, end) for _, row in rows} for end in ("floor", "gaussian")]
     floor, gaussian = (_values(end.values()) for end in ends)
     figures = list(dict.fromkeys(name for _, row in rows for name in row.figures))
-    return Comparison(rows[0][1].protocol, title, figures, series, floor, gaussian)
+    better = {name: sense for _, row in rows for name, sense in row.better.items()}
+    return Comparison(rows[0][1].protocol, title, figures, better, series, floor, gaussian)
 
 
 def _values(measured: Iterable[dict[str, float]]) -> Values:

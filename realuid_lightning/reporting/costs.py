@@ -42,7 +42,8 @@ def _number(fit: dict[str, Any], name: str) -> float:
 def _each(fits: Sequence[dict[str, Any]], name: str) -> str:
     """Return what the fits say, each of it once."""
     said = [fit[name] for fit in fits if fit.get(name) is not None]
-    return ", ".join(dict.fromkeys(shlex.join(map(str, each)) if isinstance(each, list) else str(each) for each in said))
+    texts = (shlex.join(map(str, each)) if isinstance(each, list) else str(each) for each in said)
+    return ", ".join(dict.fromkeys(texts))
 
 
 def _duration(seconds: float) -> str:

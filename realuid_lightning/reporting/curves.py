@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from realuid_lightning.reporting.comparison import Comparison
 from realuid_lightning.reporting.plots import Level, Line, Plot, Point, plot
-from realuid_lightning.reporting.reading import Run, TimeBins, read_times, thinned
+from realuid_lightning.reporting.reading import Run, read_times, thinned
 from realuid_lightning.reporting.scalars import binned, read_scalars
 
 MOST_POINTS = 400
@@ -14,8 +14,9 @@ MOST_POINTS = 400
 MOST_STEPS = 5
 """Steps at which diagnostics by time are shown."""
 
-LOSSES = "train/"
+LOSSES, TRAINING, SAMPLERS = "Losses", "Training", "Samplers"
 NO_CURVES = ("epoch", "hp_metric")
+SENSES = {"min": "lower", "max": "higher"}
 
 
 class Key(NamedTuple):
@@ -61,52 +62,62 @@ def figure_curves(runs: Sequence[Run], compared: Iterable[Comparison]) -> list[S
     """Return a section for each protocol, a figure for each of its figures, with floor and Gaussian as levels."""
     legend, sections = _Legend(), []
     for comparison in compared:
-        drawn = []
-        for name in comparison.figures:
-            lines = []
-            for series in comparison.series:
-                label = (
-                    series.sampler
-                    if len(runs) == 1 and series.run == runs[0].name
-                    else f"{series.run}: {series.sampler}"
-                )
-                steps = thinned([step for step, values in series.steps.items() if name in values], MOST_POINTS)
-                points = [_point(step, *series.steps[step][name][:2]) for step in steps]
-                lines.append(Line(label, legend.colour(label), points))
-            ends = (("real data", "floor", comparison.floor), ("Gaussian", "gaussian", comparison.gaussian))
-            levels = [Level(label, kind, end[name].mean) for label, kind, end in ends if name in end]
-            drawn += _drawn(plot(name, lines, levels))
-        sections.append(Section(comparison.title, legend.keys(drawn), drawn, {}))
+        drawn = _drawn(_figure(runs, comparison, name, legend) for name in comparison.figures)
+        notes = {name: f"{SENSES[better]} is better" for name, better in comparison.better.items()}
+        sections.append(Section(comparison.title, legend.keys(drawn), drawn, notes))
     return sections
+
+
+def _figure(runs: Sequence[Run], comparison: Comparison, name: str, legend: _Legend) -> Plot | None:
+    lines = []
+    for series in comparison.series:
+        label = _label(runs, series.run, series.sampler)
+        steps = thinned([step for step, values in series.steps.items() if name in values], MOST_POINTS)
+        points = [_point(step, *series.steps[step][name][:2]) for step in steps]
+        lines.append(Line(label, legend.colour(label), points))
+    ends = (("real data", "floor", comparison.floor), ("Gaussian", "gaussian", comparison.gaussian))
+    levels = [Level(label, kind, end[name].mean) for label, kind, end in ends if name in end]
+    return plot(name, lines, levels)
 
 
 def _point(step: int, mean: float, error: float) -> Point:
     return Point(step, mean, mean - error, mean + error)
 
 
-def _drawn(figure: Plot | None) -> list[Plot]:
-    return [] if figure is None else [figure]
+def _drawn(figures: Iterable[Plot | None]) -> list[Plot]:
+    return [figure for figure in figures if figure is not None]
 
 
-def logged_curves(runs: Sequence[Run], measured: Iterable[str]) -> tuple[Section, Section]:
-    """Return the losses, and whatever else was logged, but for the figures that were measured."""
-    legend = _Legend()
-    lines: dict[str, list[Line]] = {}
-    left_out = (*NO_CURVES, *measured)
+def _label(runs: Sequence[Run], run: str, sampler: str) -> str:
+    """Return the name of a sampler among those of all runs."""
+    return sampler if len(runs) == 1 and run == runs[0].name else f"{run}: {sampler}"
+
+
+def logged_curves(runs: Sequence[Run], measured: Iterable[str]) -> list[Section]:
+    """Return what else was logged: losses, what training tells besides, and diagnostics of samplers.
+
+    Args:
+        runs: The runs.
+        measured: Names of the figures, which have curves of their own.
+    """
+    kinds: dict[str, tuple[_Legend, dict[str, list[Line]]]] = {
+        title: (_Legend(), {}) for title in (LOSSES, TRAINING, SAMPLERS)
+    }
     for run in runs:
         for tag, points in read_scalars(run.folder).items():
-            if tag.partition("/")[0] in left_out:
+            if tag.partition("/")[0] in (*NO_CURVES, *measured):
                 continue
             # What is logged of each sampler belongs into one figure: diagnostics/spread/ema_0.99.
             title, _, sampler = tag.rpartition("/") if tag.count("/") > 1 else (tag, "", "")
-            label = ": ".join(word for word in (run.name if len(runs) > 1 or not sampler else "", sampler) if word)
+            legend, lines = kinds[LOSSES if tag.startswith("train/") else SAMPLERS if sampler else TRAINING]
+            label = _label(runs, run.name, sampler) if sampler else run.name
             curve = [Point(*each) for each in binned(points)]
             lines.setdefault(title, []).append(Line(label, legend.colour(label), curve, marked=False))
-    losses = [each for title, part in lines.items() if title.startswith(LOSSES) for each in _drawn(plot(title, part))]
-    others = [
-        each for title, part in lines.items() if not title.startswith(LOSSES) for each in _drawn(plot(title, part))
-    ]
-    return Section("", legend.keys(losses), losses, {}), Section("", legend.keys(others), others, {})
+    sections = []
+    for title, (legend, lines) in kinds.items():
+        drawn = _drawn(plot(name, part) for name, part in lines.items())
+        sections += [Section(title, legend.keys(drawn), drawn, {})] if drawn else []
+    return sections
 
 
 def time_curves(runs: Iterable[Run]) -> list[Section]:
@@ -114,19 +125,11 @@ def time_curves(runs: Iterable[Run]) -> list[Section]:
     sections = []
     for run in runs:
         legend, rows = _Legend(), thinned(read_times(run.folder), MOST_STEPS)
-        names = list(dict.fromkeys(name for row in rows for name in row.values))
-        drawn = [
-            each
-            for name in names
-            for each in _drawn(
-                plot(name, [_line(row, name, legend) for row in rows if name in row.values], x_label="t")
-            )
-        ]
-        if drawn:
-            sections.append(Section(f"By time: {run.name}", legend.keys(drawn), drawn, {}))
+        lines: dict[str, list[Line]] = {}
+        for row in rows:
+            label = f"step {row.step}"
+            for name, values in row.values.items():
+                lines.setdefault(name, []).append(Line(label, legend.colour(label), list(map(Point, row.bins, values))))
+        drawn = _drawn(plot(name, part, x_label="t") for name, part in lines.items())
+        sections += [Section(f"By time: {run.name}", legend.keys(drawn), drawn, {})] if drawn else []
     return sections
-
-
-def _line(row: TimeBins, name: str, legend: _Legend) -> Line:
-    label = f"step {row.step}"
-    return Line(label, legend.colour(label), list(map(Point, row.bins, row.values[name])))

@@ -12,7 +12,7 @@ from realuid_lightning.redaction import without_secrets_in_text
 from realuid_lightning.reporting import plots
 from realuid_lightning.reporting.comparison import Comparison, comparisons
 from realuid_lightning.reporting.costs import cost
-from realuid_lightning.reporting.curves import figure_curves, logged_curves, time_curves
+from realuid_lightning.reporting.curves import LOSSES, figure_curves, logged_curves, time_curves
 from realuid_lightning.reporting.grids import sample_grids, teacher_pairs
 from realuid_lightning.reporting.reading import CONFIG, Run, read_fits, read_text
 
@@ -40,10 +40,9 @@ def write_page(runs: Sequence[Run], target: str | Path) -> None:
 def render(runs: Sequence[Run]) -> str:
     """Return the page as HTML; whatever runs call themselves is text there, and never markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     compared = comparisons(runs)
-    losses, diagnostics = logged_curves(runs, {name for each in compared for name in each.figures})
+    logged = logged_curves(runs, {name for each in compared for name in each.figures})
     costs = [(run.name, entry) for run in runs if (entry := cost(read_fits(run.folder)))]
     script = (HERE / "page.js").read_text()
     environment = Environment(
@@ -55,15 +54,15 @@ def render(runs: Sequence[Run]) -> str:
         broken=sum(run.broken for run in runs),
         width=plots.WIDTH,
         height=plots.HEIGHT,
-        style=Markup((HERE / "page.css").read_text()),
-        script=Markup(script),
+        style=(HERE / "page.css").read_text(),
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         boards=[board(each) for each in compared],
         curves=figure_curves(runs, compared),
         pairs=teacher_pairs(runs),
         grids=sample_grids(runs),
-        losses=losses,
-        diagnostics=[*([diagnostics] if diagnostics.plots else []), *time_curves(runs)],
+        losses=[each for each in logged if each.title == LOSSES],
+        diagnostics=[*(each for each in logged if each.title != LOSSES), *time_curves(runs)],
         costs=costs,
         cost_rows=list(dict.fromkeys(row for _, entry in costs for row in entry)),
         configs=list(_configs(runs)),
@@ -80,18 +79,17 @@ def _configs(runs: Iterable[Run]) -> Iterable[tuple[str, str]]:
 
 def board(compared: Comparison) -> dict[str, Any]:
     """Return the table of a comparison as the template takes it."""
-    rows = [
-        {
-            "run": series.run,
-            "sampler": series.sampler,
-            "step": series.last,
-            "cells": [
-                {"text": str(values[name]) if name in values else "", "best": False} for name in compared.figures
-            ],
-        }
-        for series in compared.series
-        for values in [series.steps[series.last]]
-    ]
+    best = {name: compared.best(name) for name in compared.figures} if len(compared.series) > 1 else {}
+    rows = []
+    for series in compared.series:
+        last = series.steps[series.last]
+        cells = [
+            {"text": str(last[name]), "best": last[name].mean == best.get(name)}
+            if name in last
+            else {"text": "", "best": False}
+            for name in compared.figures
+        ]
+        rows.append({"run": series.run, "sampler": series.sampler, "step": series.last, "cells": cells})
     ends = {"real data, held out (floor)": compared.floor, "Gaussian with the data's moments": compared.gaussian}
     return {
         "title": compared.title,

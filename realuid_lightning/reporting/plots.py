@@ -11,7 +11,7 @@ SPAN = 30.0
 """Ratio of the greatest to the least value beyond which an axis is logarithmic."""
 
 HUGE = 1e100
-"""Values from here on are not drawn: nothing else could be seen beside them."""
+"""Values from here on are not drawn, for nothing else could be seen beside them; their inverses are like 0."""
 
 
 class Point(NamedTuple):
@@ -131,8 +131,8 @@ def plot(title: str, lines: Iterable[Line], levels: Iterable[Level] = (), x_labe
     x = _axis([point.x for point in points], LEFT, WIDTH - RIGHT, logarithmic=False, margin=0.02)
     ys = [y for point in points for y in (point.y, point.low, point.high) if _is_drawn(y)]
     values = ys + [level.y for level in levels]
-    positive = [value for value in values if value > 0]
-    logarithmic = min(ys) > 0 and max(positive) / min(positive) > SPAN
+    positive = [value for value in values if value > 1 / HUGE]
+    logarithmic = min(ys) > 1 / HUGE and max(positive) / min(positive) > SPAN
     y = _axis(positive if logarithmic else values, HEIGHT - BOTTOM, TOP, logarithmic=logarithmic, margin=0.06)
     return Plot(title, x_label, x, y, [_curve(line, x, y) for line in lines], levels)
 
@@ -186,7 +186,7 @@ def _decades(low: float, high: float) -> list[float]:
     """Return powers of ten between two positive values, and their multiples where there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     stride = max(1, (last - first) // 6)
-    factors = (1, 2, 5) if last - first <= 3 else (1,)
+    factors = (1, 2, 5) if high / low < 300 else (1,)
     values = [factor * 10.0**power for power in range(first, last + 1, stride) for factor in factors]
     return [value for value in values if low <= value <= high]
 

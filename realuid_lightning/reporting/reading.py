@@ -30,6 +30,7 @@ class Measurement(NamedTuple):
         figures: Figures by their names.
         floor: The same of held-out real data; empty where it was not measured.
         gaussian: The same of a Gaussian with the data's moments; empty where it was not measured.
+        better: Whether a low (``min``) or a high (``max``) figure is good, of those of which it is told.
         protocol: How it was measured, but for the seed. Figures of different protocols are never compared.
         seed: Of the latents; None where none is told.
         checkpoint: Where weights of another run come from; None for the run's own.
@@ -40,6 +41,7 @@ class Measurement(NamedTuple):
     figures: dict[str, float]
     floor: dict[str, float]
     gaussian: dict[str, float]
+    better: dict[str, str]
     protocol: dict[str, Any]
     seed: int | None
     checkpoint: str | None
@@ -138,9 +140,10 @@ def _measurement(row: Any) -> Measurement:
     figures, floor, gaussian = (_numbers(row.get(part) or {}) for part in ("figures", "floor", "gaussian"))
     if not figures:
         raise ValueError("no figures")
+    better = {str(name): sense for name, sense in row.get("better", {}).items() if sense in ("min", "max")}
     checkpoint = row.get("checkpoint")
     return Measurement(
-        *(_step(row), _text(row["sampler"]), figures, floor, gaussian, protocol),
+        *(_step(row), _text(row["sampler"]), figures, floor, gaussian, better, protocol),
         seed=None if seed is None else int(seed),
         checkpoint=None if checkpoint is None else _text(checkpoint),
     )
@@ -150,7 +153,8 @@ def _likeness(row: Any) -> Measurement:
     """Return a line of fidelity, whose truth is no set of samples: it has neither floor nor Gaussian."""
     figures = _numbers({name: row[name] for name in ("psnr", "ssim")})
     protocol = {"truth": "pairs", "samples": row["samples"]}
-    return _measurement({**row, "figures": figures, "protocol": protocol})
+    better = dict.fromkeys(figures, "max")
+    return _measurement({**row, "figures": figures, "better": better, "protocol": protocol})
 
 
 def read_times(folder: Path) -> list[TimeBins]:

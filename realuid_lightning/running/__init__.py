@@ -6,10 +6,12 @@ from realuid_lightning.running.failure import FailureNotice
 from realuid_lightning.running.lock import RunLock
 from realuid_lightning.running.preemption import Preemption, Stopped
 from realuid_lightning.running.progress import MatchingProgressBar
+from realuid_lightning.running.record import FitRecord
 
 __all__ = [
     "AtomicCheckpoints",
     "FailureNotice",
+    "FitRecord",
     "MatchingProgressBar",
     "Preemption",
     "RunCheckpoint",

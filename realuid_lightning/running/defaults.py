@@ -12,6 +12,7 @@ from realuid_lightning.running.checkpoint import RunCheckpoint
 from realuid_lightning.running.failure import FailureNotice
 from realuid_lightning.running.preemption import Preemption
 from realuid_lightning.running.progress import MatchingProgressBar
+from realuid_lightning.running.record import FitRecord
 
 
 class AtomicCheckpoints(Callback):
@@ -37,6 +38,7 @@ def default_callbacks(
     Checkpoints are written atomically, into ``checkpoints`` of the trainer's ``default_root_dir``, which is
     the run's folder; ``trainer.fit(module, data, ckpt_path="last")`` goes on from there, or begins. Signals that stop
     the run save it first (from ``setup`` on), one process that fails ends all, and a folder serves one run at a time.
+    What it runs on and how long it takes goes to ``fits.json``.
     Validation measures Fréchet distances, likeness to the truth of paired data, and signs of divergence, and draws
     samples; each is described by its class.
 
@@ -63,4 +65,4 @@ def default_callbacks(
 
 def standing_callbacks() -> list[Callback]:
     """Return those of them that have no options, without the progress bar."""
-    return [FidelityCallback(), Diagnostics(), AtomicCheckpoints(), FailureNotice(), Preemption()]
+    return [FidelityCallback(), Diagnostics(), AtomicCheckpoints(), FailureNotice(), FitRecord(), Preemption()]
