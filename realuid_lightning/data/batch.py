@@ -20,6 +20,8 @@ class Batch(NamedTuple):
         z: Latent of the generator in evaluation, ``(B, *D)``.
         index: Global index of each sample in evaluation, ``(B,)`` int64: it names the latent and the file.
         t: Time, ``(B,)``, of a loader that prescribes draws, as when a run is replayed.
+        key: What all that is random of a sample in evaluation is a function of, ``(B,)`` int64: its index, or a hash of
+            seed and index; ``index`` when None.
     """
 
     x1: Tensor | None = None
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
     z: Tensor | None = None
     index: Tensor | None = None  # type: ignore[assignment]
     t: Tensor | None = None
+    key: Tensor | None = None
 
     @property
     def size(self) -> int:

@@ -19,9 +19,10 @@ from realuid_lightning.seeding import mix, mix_array
 # What a draw is for; keys of its own for each purpose.
 LATENT = 0x1A7E27
 LABEL = 0x1ABE1
+SEED = 0x5EED
 
-Conditions = Callable[[Int64[Tensor, "b"]], Condition]
-"""Gives generated samples their conditions, by their indices."""
+Conditions = Callable[[Int64[Tensor, "b"], Int64[Tensor, "b"]], Condition]
+"""Gives generated samples their conditions, by their indices and keys."""
 
 
 class LatentDataset(Dataset[Batch]):
@@ -33,6 +34,7 @@ class LatentDataset(Dataset[Batch]):
         conditions: Gives the samples' conditions, if there are any; it is sent to loader processes.
         origin: Where ``x0`` comes from, if anywhere: global index i has sample ``i % len(origin)``.
         truth: Where ``x1`` comes from in the same way, if anywhere: what the samples should have become.
+        seed: Which latents the indices have.
     """
 
     def __init__(
@@ -42,20 +44,23 @@ class LatentDataset(Dataset[Batch]):
         conditions: Conditions | None = None,
         origin: Source | None = None,
         truth: Source | None = None,
+        seed: int = 0,
     ) -> None:
         self.indices, self.shape, self.conditions, self.origin, self.truth = indices, shape, conditions, origin, truth
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitems__(self, places: Sequence[int]) -> Batch:
-        """Return what is at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, and ``y``, ``x0``, ``x1`` if any."""
+        """Return what is at ``places``: ``z`` float32 ``(B, *shape)``, ``index``, ``key``, and others if any."""
         index = self.indices[list(places)]
+        key = keys(index, self.seed)
         z, generator = torch.empty(len(index), *self.shape), torch.Generator()
-        for row, i in zip(z, index.tolist(), strict=True):
-            row.normal_(generator=generator.manual_seed(mix(LATENT, i)))
-        y = None if self.conditions is None else self.conditions(index)
-        return Batch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index)
+        for row, k in zip(z, key.tolist(), strict=True):
+            row.normal_(generator=generator.manual_seed(mix(LATENT, k)))
+        y = None if self.conditions is None else self.conditions(index, key)
+        return Batch(x1=_around(self.truth, index), y=y, x0=_around(self.origin, index), z=z, index=index, key=key)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Generation:
         paired: Whether sample i of ``reference`` is what sample i of ``origin`` should become.
         labels: Whether there are conditions.
         sampled: Draw conditions, where ``origin`` has none, instead of taking them in order.
+        seed: Which latents, and which drawn conditions, the indices have.
     """
 
     source: Source
@@ -77,6 +83,7 @@ class Generation:
     paired: bool
     labels: bool
     sampled: bool
+    seed: int = 0
 
     @property
     def condition_source(self) -> Source | None:
@@ -96,7 +103,7 @@ class Generation:
         """Return what the samples of ``indices`` are made from, and what they should become if that is known."""
         known = with_truth and self.paired and self.origin is not None and len(self.origin) == len(self.reference)
         truth = self.reference if known else None
-        return LatentDataset(indices, self.source.shape, self._conditions(), self.origin, truth)
+        return LatentDataset(indices, self.source.shape, self._conditions(), self.origin, truth, self.seed)
 
     def _conditions(self) -> Conditions | None:
         giver = self.condition_source
@@ -106,19 +113,26 @@ class Generation:
         return partial(balanced_labels, num_classes=self.source.num_classes or 1) if self.labels else None
 
 
-def balanced_labels(index: Int64[Tensor, "b"], num_classes: int) -> Labels:
+def keys(index: Int64[Tensor, "b"], seed: int) -> Int64[Tensor, "b"]:
+    """Return what all that is random of each sample is a function of: the index for seed 0, else a hash of both."""
+    if seed == 0:
+        return index
+    return torch.from_numpy((mix_array(mix(SEED, seed), index.numpy()) >> np.uint64(1)).astype(np.int64))
+
+
+def balanced_labels(index: Int64[Tensor, "b"], key: Int64[Tensor, "b"], num_classes: int) -> Labels:  # noqa: ARG001
     """Return ``index % num_classes``."""
     return index % num_classes
 
 
-def own_conditions(index: Int64[Tensor, "b"], source: Source) -> Condition:
+def own_conditions(index: Int64[Tensor, "b"], key: Int64[Tensor, "b"], source: Source) -> Condition:  # noqa: ARG001
     """Return the conditions of the samples at ``index`` of a source that begins anew after its end."""
     return conditions_at(source, index % len(source))
 
 
-def sampled_conditions(index: Int64[Tensor, "b"], source: Source) -> Condition:
-    """Return for each index the condition of one of the source's samples, drawn by the index alone."""
-    drawn = mix_array(mix(LABEL), index.numpy()) % np.uint64(len(source))
+def sampled_conditions(index: Int64[Tensor, "b"], key: Int64[Tensor, "b"], source: Source) -> Condition:  # noqa: ARG001
+    """Return for each sample the condition of one of the source's samples, drawn by the key alone."""
+    drawn = mix_array(mix(LABEL), key.numpy()) % np.uint64(len(source))
     return conditions_at(source, torch.from_numpy(drawn.astype(np.int64)))
 
 

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -13,15 +12,16 @@ from realuid_lightning.data import options
 from realuid_lightning.data.batch import Batch, to_floats
 from realuid_lightning.data.checks import as_user_errors, form_faults, set_up
 from realuid_lightning.data.latents import Generation
-from realuid_lightning.data.loading import filter_warnings, make_loader
+from realuid_lightning.data.loading import filter_warnings
 from realuid_lightning.data.resident import CodedBatch, Resident
+from realuid_lightning.data.run import RunDataModule
 from realuid_lightning.data.source import Source
 from realuid_lightning.data.stream import PairStream, RealSequence, RealStream, StreamSampler, parse_indices, share
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.seeding import global_seed
 
 
-class MatchingDataModule(LightningDataModule):
+class MatchingDataModule(RunDataModule):
     """Real samples for training, latents for evaluation and prediction, and source ends where a framework translates.
 
     Loaders are sharded by rank, whatever the trainer's ``use_distributed_sampler`` says. The training loader is endless
@@ -42,8 +42,12 @@ class MatchingDataModule(LightningDataModule):
         eval_labels: Conditions of generated samples: ``balanced``, the class being the index modulo classes, or
             ``sampled`` from the source's labels. Conditions that are no class labels are those of ``reference``, of
             its sample ``index % len``, or ``sampled`` from it.
+        eval_seed: Which latents indices have in evaluation and prediction, which ``sampled`` conditions, which noise
+            of stochastic samplers: another seed, another set. In [0, 2^32).
         predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
         reference: Data set that evaluation compares with; ``source`` unless given.
+        held_out: Real samples that nothing else has seen: what evaluation measures of them against ``reference`` is the
+            floor of its figures. None: halves of ``reference`` are held against each other.
         origin: Data set of the source ends ``x0`` of a translating framework (bridges); None: Gaussian noise.
         paired: Sample i of ``origin`` belongs to sample i of ``source``: they come together and are flipped together.
             False: the source ends come in an order of their own, with flips of their own.
@@ -74,32 +78,36 @@ class MatchingDataModule(LightningDataModule):
         num_workers: int = 0,
         eval_samples: int = 50_000,
         eval_labels: Literal["balanced", "sampled"] = "balanced",
+        eval_seed: int = 0,
         predict_seeds: str = "0-63",
         reference: Source | None = None,
+        held_out: Source | None = None,
         origin: Source | None = None,
         paired: bool = True,
         eval_origin: Source | None = None,
         on_device: bool = False,
     ) -> None:
-        super().__init__()
-        self.source, self.reference = source, source if reference is None else reference
-        self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         neither = batch_size is None and global_batch_size is None
-        self._batch_size, self.global_batch_size = batch_size, 256 if neither else global_batch_size
+        super().__init__(batch_size, 256 if neither else global_batch_size)
+        self.source, self.reference, self.held_out = source, source if reference is None else reference, held_out
+        self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         self._labels, self.flip, self.num_workers = labels, flip, num_workers
-        self.eval_samples, self.eval_labels, self.predict_seeds = eval_samples, eval_labels, predict_seeds
+        self.eval_samples, self.eval_labels, self.eval_seed = eval_samples, eval_labels, eval_seed
+        self.predict_seeds = predict_seeds
         self.on_device = on_device
         self._resident: Resident | None = None
         self._check()
 
     def _check(self) -> None:
         faults = Faults("MatchingDataModule")
-        sources = self.source, self.reference, self.origin, self.eval_origin
+        sources = self.source, self.reference, self.held_out, self.origin, self.eval_origin
         faults.extend(options.shape_faults(*sources))
         faults.raise_any()  # all else speaks of shapes
         faults.extend(options.batch_faults(self._batch_size, self.global_batch_size))
         faults.extend(options.room_faults("batch_size", self._batch_size or 1, self.shape))
-        faults.extend(options.evaluation_faults(self.eval_samples, self.eval_labels, self.predict_seeds))
+        faults.extend(
+            options.evaluation_faults(self.eval_samples, self.eval_labels, self.eval_seed, self.predict_seeds)
+        )
         faults.unless(self.num_workers >= 0, f"num_workers must not be negative, got {self.num_workers}")
         faults.unless(self.image or not self.flip, f"flip: true needs images, but samples have shape {self.shape}")
         faults.extend(options.source_faults(*sources, self.on_device))
@@ -134,29 +142,18 @@ class MatchingDataModule(LightningDataModule):
         return self.origin is not None
 
     @property
-    def batch_size(self) -> int:
-        """Real samples per process and network update, or per pass where gradients of several are accumulated."""
-        if self.global_batch_size is None:
-            return self._batch_size or 0
-        processes, accumulated = self._division
-        return self.global_batch_size // (processes * accumulated)
-
-    @property
-    def eval_batch_size(self) -> int:
-        """Samples per batch and process in evaluation: as many as the module takes in one forward, if it says so."""
-        module = self.trainer.lightning_module if self.trainer else None
-        return int(getattr(module, "eval_batch_size", self._batch_size or self.global_batch_size or 1))
-
-    @property
-    def _division(self) -> tuple[int, int]:
-        """Number of processes, and of passes that make an update."""
-        return (self.trainer.world_size, self.trainer.accumulate_grad_batches) if self.trainer else (1, 1)
-
-    @property
     def reference_fingerprint(self) -> str:
         """A short text that changes when the reference data change."""
         with as_user_errors(self.reference, "fingerprint"):
             return self.reference.fingerprint()
+
+    @property
+    def held_out_fingerprint(self) -> str | None:
+        """The same of the held-out data; None without any."""
+        if self.held_out is None:
+            return None
+        with as_user_errors(self.held_out, "fingerprint"):
+            return self.held_out.fingerprint()
 
     def check(self, stage: str) -> None:
         """Refuse what does not go together with the trainer; nothing is read.
@@ -180,7 +177,7 @@ class MatchingDataModule(LightningDataModule):
         """Download what is missing, where asked to; prediction needs source ends, and data that give conditions."""
         needed: list[Source | None] = [self.eval_origin]
         if self.trainer is None or self.trainer.state.fn != "predict":
-            needed += [self.source, self.reference, self.origin]
+            needed += [self.source, self.reference, self.held_out, self.origin]
         elif self.labels and (self.eval_origin is None or self.eval_origin.num_classes is None):
             needed.append(self._generation.condition_source_beside_origin)
         for source in dict.fromkeys(needed):  # once if they are one
@@ -199,7 +196,7 @@ class MatchingDataModule(LightningDataModule):
         self.check(stage)
         fitting = stage == "fit"
         wanted = [self.source, self.origin] if fitting else []
-        wanted += [self.eval_origin] if stage == "predict" else [self.reference, self.eval_origin]
+        wanted += [self.eval_origin] if stage == "predict" else [self.reference, self.held_out, self.eval_origin]
         for source in dict.fromkeys(wanted):
             if source is not None:
                 set_up(source, self.labels and fitting and source is self.source)
@@ -227,10 +224,10 @@ class MatchingDataModule(LightningDataModule):
         With ``on_device``, once set up: of their codes, which ``on_after_batch_transfer`` looks up.
         """
         micro_batches = getattr(self.trainer.lightning_module, "micro_batches", 1) if self.trainer else 1
-        sampler = StreamSampler(self.batch_size, micro_batches, *self._place(), self._batches_done)
+        sampler = StreamSampler(self.batch_size, micro_batches, *self._place, self._batches_done)
         if self._resident is not None:  # codes cost less than passing them on
-            return make_loader(self._resident.codes, 0, self._device, batch_size=None, sampler=sampler)
-        return make_loader(self._stream(), self.num_workers, self._device, batch_size=None, sampler=sampler)
+            return self._loader(self._resident.codes, 0, batch_size=None, sampler=sampler)
+        return self._loader(self._stream(), self.num_workers, batch_size=None, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of latents 0 to ``eval_samples - 1``, with source ends and their truth if any."""
@@ -246,8 +243,11 @@ class MatchingDataModule(LightningDataModule):
 
     def reference_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's share of the reference data, each sample once and unflipped; images as bytes."""
-        mine = RealSequence(self.reference, *self._place())
-        return make_loader(mine, self.num_workers, self._device, batch_size=self.eval_batch_size)
+        return self._sequence(self.reference)
+
+    def held_out_dataloader(self) -> DataLoader[Batch] | None:
+        """Return the same of the held-out data; None without any."""
+        return None if self.held_out is None else self._sequence(self.held_out)
 
     def on_after_batch_transfer(self, batch: Batch | CodedBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Turn images from bytes into floats in [-1, 1]: here, so that bytes (or codes alone) travel to the device."""
@@ -266,8 +266,12 @@ class MatchingDataModule(LightningDataModule):
             return RealStream(self.source, global_seed(), self.flip, self.labels)
         return PairStream(self.source, self.origin, global_seed(), self.flip, self.labels, self.paired)
 
+    def _sequence(self, source: Source) -> DataLoader[Batch]:
+        mine = RealSequence(source, *self._place)
+        return self._loader(mine, self.num_workers, batch_size=self.eval_batch_size)
+
     def _latents(self, indices: Int64[Tensor, "n"], option: str, with_truth: bool) -> DataLoader[Batch]:
-        rank, world_size = self._place()
+        rank, world_size = self._place
         if len(indices) < world_size:  # an empty loader makes a rank skip evaluation, and the others wait for ever
             raise UserError(
                 f"MatchingDataModule: {option} must name at least one sample for each of the {world_size} processes, "
@@ -277,22 +281,14 @@ class MatchingDataModule(LightningDataModule):
         workers = self.num_workers if self.translates else 0  # latents alone cost less than passing them on
         # All of this share in order: Lightning would share it out once more, but for a sampler of this kind.
         in_order: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
-        return make_loader(dataset, workers, self._device, batch_size=self.eval_batch_size, sampler=in_order)
+        return self._loader(dataset, workers, batch_size=self.eval_batch_size, sampler=in_order)
 
     @property
     def _generation(self) -> Generation:
         sampled = self.eval_labels == "sampled"
-        return Generation(self.source, self.reference, self.eval_origin, self.paired, self.labels, sampled)
-
-    def _place(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-
-    def _batches_done(self) -> int:
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+        return Generation(
+            self.source, self.reference, self.eval_origin, self.paired, self.labels, sampled, self.eval_seed
+        )
 
 
 def _as_floats(x: Tensor | None) -> Tensor | None:

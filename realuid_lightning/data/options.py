@@ -24,18 +24,25 @@ def shape_faults(*sources: Source | None) -> Iterator[str]:
 
 
 def source_faults(
-    source: Source, reference: Source, origin: Source | None, eval_origin: Source | None, on_device: bool
+    source: Source,
+    reference: Source,
+    held_out: Source | None,
+    origin: Source | None,
+    eval_origin: Source | None,
+    on_device: bool,
 ) -> Iterator[str]:
     """Yield which sources, all of which have a shape, do not go together.
 
     Args:
         source: Where real samples for training come from.
         reference: What evaluation compares with.
+        held_out: Real samples that are compared with it.
         origin: Where source ends for training come from.
         eval_origin: Where those of evaluation come from.
         on_device: Whether samples for training are to be held on a device.
     """
-    others = {"reference": reference, "origin": origin, "eval_origin": None if eval_origin is origin else eval_origin}
+    others = {"reference": reference, "held_out": held_out, "origin": origin}
+    others["eval_origin"] = None if eval_origin is origin else eval_origin
     for option, other in others.items():
         if other is not None and other.shape != source.shape:
             yield f"{option} must have samples of shape {source.shape} as source, got {other.shape}"
@@ -47,12 +54,14 @@ def source_faults(
         yield "eval_origin needs origin, the source ends of training: set both or neither"
 
 
-def evaluation_faults(eval_samples: int, eval_labels: str, predict_seeds: str) -> Iterator[str]:
+def evaluation_faults(eval_samples: int, eval_labels: str, eval_seed: int, predict_seeds: str) -> Iterator[str]:
     """Yield what is wrong with the options of evaluation and prediction."""
     if not 1 <= eval_samples <= MOST_INDICES:
         yield f"eval_samples must be 1 to {MOST_INDICES}, got {eval_samples}"
     if eval_labels not in ("balanced", "sampled"):
         yield f"eval_labels must be balanced or sampled, got {eval_labels!r}"
+    if not 0 <= eval_seed < 2**32:
+        yield f"eval_seed must be in [0, {2**32 - 1}], got {eval_seed}"
     try:
         parse_indices(predict_seeds)
     except UserError as error:

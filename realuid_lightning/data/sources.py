@@ -20,9 +20,17 @@ from realuid_lightning.errors import Faults, UserError
 
 Images = tuple[UInt8[Tensor, "n c h w"], Int64[Tensor, "n"]]
 
+_DIGITS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+
 
 class Digits(MemorySource):
     """Scikit-learn's 1,797 handwritten digits, 8 x 8 and grey, 10 classes; part of its wheel.
+
+    Args:
+        part: ``all`` of them, or those of ``even`` (899) or ``odd`` (898) index: a part to train on, and one held out.
+
+    Raises:
+        UserError: If there is no such part.
 
     Example:
         >>> digits = Digits()
@@ -36,14 +44,22 @@ class Digits(MemorySource):
 
     shape = (1, 8, 8)
     num_classes = 10
+    part: Literal["all", "even", "odd"] = "all"  # also of a subclass with arguments of its own
+
+    def __init__(self, part: Literal["all", "even", "odd"] = "all") -> None:
+        faults = Faults("Digits")
+        faults.unless(part in _DIGITS, f"part must be one of {', '.join(_DIGITS)}, got {part!r}")
+        faults.raise_any()
+        self.part = part
 
     def load(self) -> Images:
-        """Read all images, scaled from 0..16 to 0..255."""
+        """Read the images, scaled from 0..16 to 0..255."""
         from sklearn.datasets import load_digits  # a second to import, so only when used
 
         data, y = load_digits(return_X_y=True)
         x = torch.from_numpy(data).mul(255 / 16).round().to(torch.uint8)
-        return x.view(-1, 1, 8, 8), torch.from_numpy(y).long()
+        which = _DIGITS[self.part]
+        return x.view(-1, 1, 8, 8)[which], torch.from_numpy(y).long()[which]
 
 
 class Downloadable(Source):

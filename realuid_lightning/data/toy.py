@@ -67,6 +67,7 @@ class Toy2D(MemorySource):
     Args:
         name: ``moons`` (2 classes), ``rings`` (4), ``eight_gaussians`` (8), ``checkerboard`` or ``spiral`` (none).
         size: Number of samples, at least 1.
+        draw: Number of the draw, from 0: each has other samples of the same density, as held-out data must be.
 
     Raises:
         UserError: If arguments are out of range; all faults at once.
@@ -79,15 +80,19 @@ class Toy2D(MemorySource):
     shape = (2,)
 
     def __init__(
-        self, name: Literal["moons", "checkerboard", "rings", "eight_gaussians", "spiral"], size: int = 10_000
+        self,
+        name: Literal["moons", "checkerboard", "rings", "eight_gaussians", "spiral"],
+        size: int = 10_000,
+        draw: int = 0,
     ) -> None:
         faults = Faults("Toy2D")
         faults.unless(name in _TOYS, f"name must be one of {', '.join(_TOYS)}, got {name!r}")
         faults.unless(size >= 1, f"size must be at least 1, got {size}")
+        faults.unless(draw >= 0, f"draw must not be negative, got {draw}")
         lack = lacking(8 * size)
         faults.unless(not lack, f"size is {size}, and so many samples {lack}")
         faults.raise_any()
-        self.name, self.size = name, size
+        self.name, self.size, self.draw = name, size, draw
 
     @property
     def num_classes(self) -> int | None:
@@ -96,8 +101,9 @@ class Toy2D(MemorySource):
 
     def load(self) -> tuple[Float32[Tensor, "n 2"], Labels | None]:
         """Draw all samples."""
-        draw, _ = _TOYS[self.name]
-        return draw(self.size, keyed_generator(TOY, list(_TOYS).index(self.name)))
+        drawn, _ = _TOYS[self.name]
+        key = (TOY, list(_TOYS).index(self.name), self.draw)
+        return drawn(self.size, keyed_generator(*key[: 3 if self.draw else 2]))  # draw 0 has never had a key
 
 
 # Each scale is the analytic one, not that of the draw, so that the density does not depend on the number of samples.

@@ -148,12 +148,13 @@ class MatchingModule(LightningModule):
         """Return the noise of a stochastic sampler's step in evaluation, ``(B, *D)``: a function of sample and step.
 
         Args:
-            batch: Evaluation batch, whose ``index`` names the samples.
+            batch: Evaluation batch, whose ``key``, or ``index``, tells the samples apart.
             step: Number of the step, from 1.
         """
-        assert batch.index is not None
+        key = batch.index if batch.key is None else batch.key
+        assert key is not None
         assert batch.z is not None
-        return hashed_normal(batch.index, batch.z.shape[1:], STEP, step, dtype=batch.z.dtype)
+        return hashed_normal(key, batch.z.shape[1:], STEP, step, dtype=batch.z.dtype)
 
     def source(self, batch: Batch | Draws) -> Tensor | None:
         """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""
@@ -192,9 +193,9 @@ class MatchingModule(LightningModule):
         padding = torch.arange(-(-size // chunk) * chunk, device=self.device) % size
         x0 = None if batch.x0 is None else batch.x0.to(self.dtype)
         z = cast(Tensor, batch.z).to(self.dtype)
-        given = (batch.y, x0, z, batch.index)
-        y, x0, z, index = (map_tensors(field, lambda part: part.to(self.device)[padding]) for field in given)
-        padded = Batch(y=y, x0=x0, z=z, index=index)
+        given = (batch.y, x0, z, batch.index, batch.key)
+        y, x0, z, index, key = (map_tensors(field, lambda part: part.to(self.device)[padding]) for field in given)
+        padded = Batch(y=y, x0=x0, z=z, index=index, key=key)
         parts = [sampler(rows) for rows in padded.chunk(len(padding) // chunk)]
         return torch.cat(parts)[:size]
 

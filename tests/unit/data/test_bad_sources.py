@@ -113,7 +113,7 @@ def test_what_is_wrong_is_told_before_training(case):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("option", ["reference", "origin", "eval_origin"])
+@pytest.mark.parametrize("option", ["reference", "held_out", "origin", "eval_origin"])
 def test_other_sources_are_looked_at_too(option):
     others = {"origin": Own()} if option == "eval_origin" else {}
     for wrong in ({"len": 0}, {"x": KeyError("pixels")}):

@@ -146,6 +146,42 @@ def test_reference_is_unflipped_complete_and_another_source_if_given():
     assert data.reference_fingerprint == other.fingerprint()
 
 
+def test_held_out_data_are_read_where_figures_are_measured(tmp_path):
+    class Held(Digits):
+        seen = ""
+
+        def prepare(self):
+            self.seen += "prepared "
+
+        def setup(self):
+            self.seen += "set up"
+
+    assert MatchingDataModule(Digits()).held_out_dataloader() is None
+    assert MatchingDataModule(Digits()).held_out_fingerprint is None
+    for stage in ("fit", "validate", "test", "predict"):
+        held_out = Held("odd")
+        data = MatchingDataModule(Digits("even"), 64, held_out=held_out, eval_samples=4, predict_seeds="0-3")
+        run = trainer(tmp_path, max_steps=1)
+        run.fit(Recorder(), data) if stage == "fit" else getattr(run, stage)(Recorder(), data)
+        assert held_out.seen == ("" if stage == "predict" else "prepared set up")
+    assert torch.equal(together(data.held_out_dataloader(), "x1"), Digits().get(torch.arange(1, 1797, 2))[0])
+    assert data.held_out_fingerprint == held_out.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["val_dataloader", "predict_dataloader"])
+def test_another_eval_seed_has_other_latents_and_sampled_labels(name):
+    def batch(**options):
+        options |= {"labels": True, "eval_samples": 64, "eval_labels": "sampled"}
+        return next(iter(getattr(MatchingDataModule(Toy2D("rings"), 64, **options), name)()))
+
+    usual, other = batch(), batch(eval_seed=7)
+    assert torch.equal(usual.index, other.index)
+    for field in ("z", "y", "key"):
+        assert torch.equal(getattr(usual, field), getattr(batch(eval_seed=0), field))
+        assert torch.equal(getattr(other, field), getattr(batch(eval_seed=7), field))
+        assert not torch.equal(getattr(usual, field), getattr(other, field))
+
+
 def test_properties():
     data = MatchingDataModule(Digits(), labels=True)
     assert (data.shape, data.num_classes, data.image) == ((1, 8, 8), 10, True)
@@ -204,17 +240,21 @@ def test_all_faults_at_once(monkeypatch):
             num_workers=-1,
             eval_samples=0,
             eval_labels="random",
+            eval_seed=-1,
             predict_seeds="9-1",
             reference=Digits(),
+            held_out=Digits(),
         )
     options = [
         "batch_size",
         "eval_samples",
         "eval_labels",
+        "eval_seed",
         "predict_seeds:",
         "num_workers",
         "flip:",
         "reference",
+        "held_out",
     ]
     assert [line.split()[1] for line in str(caught.value).splitlines()] == options
 

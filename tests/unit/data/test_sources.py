@@ -75,6 +75,10 @@ def test_digits_are_bytes_on_the_full_scale():
     assert source.num_classes == len(y.unique()) == 10
     assert source.labels() is not None
     assert source.shape == x.shape[1:]
+    for part, which in (("even", slice(0, None, 2)), ("odd", slice(1, None, 2))):
+        half = Digits(part)
+        assert torch.equal(half.get(torch.arange(len(half)))[0], x[which])
+        assert torch.equal(half.labels(), y[which])
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -207,6 +211,15 @@ def test_toys_are_centred_and_of_unit_scale(name):
     assert torch.equal(x, Toy2D(name, size=20_000).get(torch.arange(20_000))[0])
 
 
+@pytest.mark.parametrize("name", TOYS)
+def test_another_draw_has_other_samples_of_the_same_density(name):
+    first, other = (Toy2D(name, 4000, draw=draw).get(torch.arange(4000))[0] for draw in (0, 1))
+    assert torch.equal(first, Toy2D(name, 4000).get(torch.arange(4000))[0])
+    assert not torch.isin(first, other).all(1).any()
+    assert (first.mean(0) - other.mean(0)).abs().max() < 0.1
+    assert (first.std(0) - other.std(0)).abs().max() < 0.05
+
+
 def test_toy_classes_are_their_shapes():
     x, y = Toy2D("rings").get(torch.arange(10_000))
     radii = torch.stack([x[y == label].norm(dim=1).mean() for label in range(4)]) * 1.94
@@ -243,6 +256,9 @@ def test_fingerprints_tell_data_apart_and_are_stable(tmp_path, monkeypatch):
             CelebA(root, split="all"),
             CelebA(root, crop=100),
             CelebA(root, size=32),
+            Digits("even"),
+            Digits("odd"),
+            Toy2D("moons", draw=1),
         ]
 
     names = [source.fingerprint() for source in sources()]
@@ -258,7 +274,8 @@ def test_fingerprints_tell_data_apart_and_are_stable(tmp_path, monkeypatch):
     [
         (lambda: Gaussian([], [1.0], size=0), ["mean", "std must have as many", "size"]),
         (lambda: Gaussian([0.0], [0.0]), ["std must be positive"]),
-        (lambda: Toy2D("moon", size=0), ["eight_gaussians", "size"]),
+        (lambda: Toy2D("moon", size=0, draw=-1), ["eight_gaussians", "size", "draw"]),
+        (lambda: Digits("half"), ["all, even, odd"]),
         (lambda: FashionMNIST(size=30), ["28 or 32"]),
         (lambda: CelebA(split="training", crop=200, size=0), ["split", "crop", "size"]),
     ],
@@ -274,7 +291,7 @@ def test_all_faults_at_once(make, faults, monkeypatch):
 @pytest.mark.parametrize(
     "config",
     [
-        {"class_path": "Digits"},
+        {"class_path": "Digits", "init_args": {"part": "odd"}},
         {"class_path": "Toy2D", "init_args": {"name": "rings", "size": 7}},
         {"class_path": "Gaussian", "init_args": {"mean": [0, 1], "std": [1, 1]}},
         {"class_path": "CIFAR10", "init_args": {"root": "x", "train": False}},

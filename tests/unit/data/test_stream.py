@@ -150,23 +150,33 @@ def test_a_latent_is_what_its_generator_draws_first(shape):
     assert torch.equal(z, torch.stack(alone))
 
 
-def test_latents_are_standard_normal_and_distinct():
-    z = LatentDataset(torch.arange(4000), (8,)).__getitems__(range(4000)).z
+@pytest.mark.parametrize("seed", [0, 1])
+def test_latents_are_standard_normal_and_distinct(seed):
+    z = LatentDataset(torch.arange(4000), (8,), seed=seed).__getitems__(range(4000)).z
     assert z.mean().abs() < 0.02
     assert abs(z.std() - 1) < 0.02
     assert torch.corrcoef(z.T).fill_diagonal_(0).abs().max() < 0.07
     assert torch.corrcoef(torch.stack([z[:-1].flatten(), z[1:].flatten()]))[0, 1].abs() < 0.03
 
 
+def test_another_seed_is_another_set_of_latents():
+    batches = [LatentDataset(torch.arange(50), (2,), seed=seed).__getitems__(range(50)) for seed in (0, 1, 2)]
+    assert len({tuple(row.tolist()) for batch in batches for row in batch.z}) == 150
+    assert all(torch.equal(batch.index, torch.arange(50)) for batch in batches)
+    again = LatentDataset(torch.tensor([9, 4]), (2,), seed=1).__getitems__([1])
+    assert torch.equal(again.z[0], batches[1].z[4])
+    assert again.key == batches[1].key[4]
+
+
 def test_balanced_labels_are_balanced():
-    assert balanced_labels(torch.arange(50), 10).bincount().tolist() == [5] * 10
+    assert balanced_labels(torch.arange(50), torch.arange(50), 10).bincount().tolist() == [5] * 10
 
 
-def test_sampled_labels_follow_the_data_and_the_index_alone():
+def test_sampled_labels_follow_the_data_and_the_key_alone():
     source = Counting()  # four of ten have label 0
-    drawn = sampled_conditions(torch.arange(8000), source)
+    drawn = sampled_conditions(torch.arange(8000), torch.arange(8000), source)
     assert abs((drawn == 0).float().mean() - 0.4) < 0.02
-    assert torch.equal(sampled_conditions(torch.tensor([55, 7]), source), drawn[[55, 7]])
+    assert torch.equal(sampled_conditions(torch.arange(2), torch.tensor([55, 7]), source), drawn[[55, 7]])
 
 
 def test_indices_are_parsed_in_the_order_given():

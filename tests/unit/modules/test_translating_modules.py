@@ -223,3 +223,6 @@ def test_ancestral_steps_draw_noise_of_sample_and_step():
     assert torch.equal(first[0], first[2])
     for left, right in ((first[0], first[1]), (first[0], second[0]), (first[1], second[1])):
         assert not torch.equal(left, right)
+    keyed = made.noise(batch._replace(key=torch.tensor([5, 7, 4])), 1)
+    assert torch.equal(keyed[0], first[1])
+    assert not torch.equal(keyed[1], first[1])
