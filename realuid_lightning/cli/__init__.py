@@ -20,6 +20,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   export     write a generator to a .safetensors file
   report     print a table of the distances that runs have measured
   gaussian   draw what the objective does between Gaussians, exact and trained
+  classifier train a classifier whose features tell samples apart
 
 Later configs and options override earlier ones, field by field. To begin:
 
@@ -74,8 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from realuid_lightning.cli.gaussian import gaussian
 
             gaussian(words[1:])
+        elif command == "classifier":
+            from realuid_lightning.cli.classifier import classifier
+
+            classifier(words[1:])
         else:
-            known = ", ".join([*TRAINING, "plan", "export", "report", "gaussian"])
+            known = ", ".join([*TRAINING, "plan", "export", "report", "gaussian", "classifier"])
             raise UserError(f"realuid: expected one of the commands {known}, got {command!r}; see realuid --help")
     except UserError as error:
         print(_plain(error), file=sys.stderr)

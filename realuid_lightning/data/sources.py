@@ -194,15 +194,16 @@ class FashionMNIST(TorchvisionSource):
 
 
 class CIFAR10(TorchvisionSource):
-    """The 50,000 + 10,000 colour images of CIFAR-10, 32 x 32, 10 classes.
+    """The 50,000 + 10,000 colour images of CIFAR-10, 10 classes.
 
     Args:
         root: Folder that holds ``cifar-10-batches-py``.
         train: The training split, or the test split.
         download: Download into ``root`` what is missing.
+        size: 32 (as published) or 16 (means of 2 x 2 pixels, rounded to bytes), for experiments on small machines.
 
     Raises:
-        UserError: If the files are missing (when first used).
+        UserError: If ``size`` is neither (at once), or the files are missing (when first used).
 
     Example:
         >>> source = CIFAR10(root="data", download=True)  # reads, and downloads, when it is first used
@@ -210,8 +211,21 @@ class CIFAR10(TorchvisionSource):
         ((3, 32, 32), 10)
     """
 
-    shape = (3, 32, 32)
     layout = "cifar-10-batches-py/ with the unchanged files data_batch_1 to 5, test_batch and batches.meta"
+
+    def __init__(
+        self, root: str = "data", train: bool = True, download: bool = False, size: Literal[16, 32] = 32
+    ) -> None:
+        super().__init__(root, train, download)
+        faults = Faults("CIFAR10")
+        faults.unless(size in (16, 32), f"size must be 16 or 32 pixels, got {size}")
+        faults.raise_any()
+        self.size = size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(3, size, size)``."""
+        return (3, self.size, self.size)
 
     def open(self, download: bool) -> Any:
         """Return torchvision's data set."""
@@ -222,7 +236,11 @@ class CIFAR10(TorchvisionSource):
     def load(self) -> Images:
         """Read all images."""
         data = self.opened()
-        return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
+        x = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+        if self.size == 16:
+            sums = x.view(-1, 3, 16, 2, 16, 2).sum((3, 5), dtype=torch.int16)
+            x = ((sums + 2) // 4).to(torch.uint8)
+        return x, torch.tensor(data.targets)
 
 
 class CelebA(Downloadable, ImageFiles):

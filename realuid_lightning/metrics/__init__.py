@@ -1,6 +1,7 @@
 """What samples are measured by: features, statistics of real ones, and metrics."""
 
 from realuid_lightning.metrics.base import Better, Metric, Sample, drawn_order
+from realuid_lightning.metrics.classifiers import ClassifierFeatures
 from realuid_lightning.metrics.features import (
     CheckedFeatures,
     Features,
@@ -18,6 +19,7 @@ __all__ = [
     "FID",
     "Better",
     "CheckedFeatures",
+    "ClassifierFeatures",
     "FeatureStatistics",
     "Features",
     "FrechetDistance",

@@ -6,11 +6,12 @@ import math
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, UInt8
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
@@ -147,9 +148,8 @@ class InceptionFeatures(Features):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """Return features of samples in [-1, 1]; NaN for samples that are not finite, which are no images."""
         assert self.network is not None, "prepare() loads the weights"
-        features: Tensor = self.network(to_bytes(x.nan_to_num(0.0)).expand(-1, 3, -1, -1))
-        finite = x.flatten(1).isfinite().all(1, keepdim=True)
-        return features.double().where(finite, torch.nan)
+        network = self.network
+        return of_bytes(x, lambda levels: network(levels.expand(-1, 3, -1, -1)))
 
 
 def _weights(place: str | None) -> io.BytesIO:
@@ -236,6 +236,21 @@ def to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:
             "an earlier checkpoint"
         )
     return ((x.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def of_bytes(
+    x: Float[Tensor, "b c h w"], network: Callable[[UInt8[Tensor, "b c h w"]], Tensor]
+) -> Float64[Tensor, "b f"]:
+    """Return what a network makes of samples in [-1, 1], rounded to bytes; NaN for those that are not finite.
+
+    Example:
+        >>> of_bytes(torch.tensor([1.0, torch.inf]).view(2, 1, 1, 1), lambda levels: levels.flatten(1))
+        tensor([[255.],
+                [   nan]], dtype=torch.float64)
+    """
+    vectors = network(to_bytes(x.nan_to_num(0.0)))
+    finite = x.flatten(1).isfinite().all(1, keepdim=True)
+    return vectors.double().where(finite, torch.nan)
 
 
 def feature_label(features: nn.Module) -> str:

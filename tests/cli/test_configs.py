@@ -17,7 +17,8 @@ from realuid_lightning.recorded import rebuild
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OVERLAYS = [Path("fast.yaml")]
-FILES = sorted({file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml")} - set(OVERLAYS))
+CLASSIFIERS = sorted(file.relative_to(CONFIGS) for file in (CONFIGS / "features").iterdir())
+FILES = sorted({file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml")} - {*OVERLAYS, *CLASSIFIERS})
 
 SHORT = [
     *("--trainer.max_steps=4", "--trainer.val_check_interval=2", "--trainer.enable_model_summary=false"),
@@ -126,11 +127,12 @@ def provide(option, file, options):
     torch.save(checkpoint(module), file)
 
 
-@pytest.mark.parametrize("file", [*FILES, *OVERLAYS], ids=str)
+@pytest.mark.parametrize("file", [*FILES, *OVERLAYS, *CLASSIFIERS], ids=str)
 def test_header_says_how_to_run_it(file):
     lines = (CONFIGS / file).read_text().splitlines()
     header = [line for line in lines if line.startswith("# ")]
-    assert any("realuid fit " in line and f"--config configs/{file}" in line for line in header)
+    command = "realuid classifier " if file in CLASSIFIERS else "realuid fit "
+    assert any(command in line and f"--config configs/{file}" in line for line in header)
     assert any("Hardware:" in line for line in header)
 
 

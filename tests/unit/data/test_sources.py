@@ -94,6 +94,16 @@ def test_cifar_reads_torchvisions_layout(tmp_path, monkeypatch, train):
     assert x.is_contiguous()
 
 
+def test_cifar_halves_to_means_of_four_pixels(tmp_path, monkeypatch):
+    images, _ = write_cifar(tmp_path, monkeypatch)
+    source = CIFAR10(str(tmp_path), size=16)
+    source.setup()
+    x, _ = source.get(torch.arange(len(source)))
+    assert x.shape[1:] == source.shape == (3, 16, 16)
+    means = torch.nn.functional.avg_pool2d(images[:5].double(), 2)
+    assert torch.equal(x, (means + 0.5).floor().to(torch.uint8))
+
+
 @pytest.mark.parametrize(("train", "part"), [(True, "train"), (False, "t10k")])
 @pytest.mark.parametrize("size", [28, 32])
 def test_fashion_mnist_reads_torchvisions_layout(tmp_path, train, part, size):
@@ -277,6 +287,7 @@ def test_fingerprints_tell_data_apart_and_are_stable(tmp_path, monkeypatch):
         (lambda: Toy2D("moon", size=0, draw=-1), ["eight_gaussians", "size", "draw"]),
         (lambda: Digits("half"), ["all, even, odd"]),
         (lambda: FashionMNIST(size=30), ["28 or 32"]),
+        (lambda: CIFAR10(size=8), ["16 or 32"]),
         (lambda: CelebA(split="training", crop=200, size=0), ["split", "crop", "size"]),
     ],
 )
