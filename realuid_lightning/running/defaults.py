@@ -7,7 +7,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 from realuid_lightning.checkpoints import AtomicCheckpointIO
-from realuid_lightning.evaluation import Diagnostics, FIDCallback, FidelityCallback, SampleGrid
+from realuid_lightning.evaluation import Diagnostics, FIDCallback, FidelityCallback, SampleGrid, TimeCurves
 from realuid_lightning.running.checkpoint import RunCheckpoint
 from realuid_lightning.running.failure import FailureNotice
 from realuid_lightning.running.preemption import Preemption
@@ -65,4 +65,5 @@ def default_callbacks(
 
 def standing_callbacks() -> list[Callback]:
     """Return those of them that have no options, without the progress bar."""
-    return [FidelityCallback(), Diagnostics(), AtomicCheckpoints(), FailureNotice(), FitRecord(), Preemption()]
+    measures = [FidelityCallback(), Diagnostics(), TimeCurves()]
+    return [*measures, AtomicCheckpoints(), FailureNotice(), FitRecord(), Preemption()]

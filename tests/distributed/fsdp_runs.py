@@ -12,7 +12,7 @@ from together import Together
 import realuid_lightning.strategies  # noqa: F401 - makes fsdp_per_network known
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
-from realuid_lightning.evaluation import Diagnostics, FIDCallback
+from realuid_lightning.evaluation import Diagnostics, FIDCallback, TimeCurves
 from realuid_lightning.metrics import RawFeatures
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.networks import UNet
@@ -54,7 +54,7 @@ def fit(name, kind, steps, ckpt=None):
     """Train, and keep the checkpoint, what this process holds, and all figures."""
     torch.manual_seed(5)
     model, folder = module(kind), FOLDER / name
-    callbacks = [RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16)]
+    callbacks = [RunCheckpoint(), FIDCallback(RawFeatures([1, 8, 8])), Diagnostics(16), TimeCurves(3)]
     options = {"limit_val_batches": None, "val_check_interval": 2, "check_val_every_n_epoch": None}
     options |= {"log_every_n_steps": 1, "callbacks": callbacks, **PLACE}
     data = MatchingDataModule(Digits(), batch_size=8 // PROCESSES, eval_samples=40)
@@ -91,7 +91,8 @@ def in_place(steps):
         teacher.unlink()
     model = RealUIDModule(network("mlp"), str(teacher), fake_steps=1, ema=[0.9], evaluate=["ema_0.9"])
     last = FOLDER / "in place" / "checkpoints" / "last.ckpt" if steps > 2 else None
-    options = {"limit_val_batches": None, "num_sanity_val_steps": 2, "callbacks": [RunCheckpoint(), Diagnostics(16)]}
+    callbacks = [RunCheckpoint(), Diagnostics(16), TimeCurves()]
+    options = {"limit_val_batches": None, "num_sanity_val_steps": 2, "callbacks": callbacks}
     data = MatchingDataModule(Digits(), batch_size=4, eval_samples=8)
     helpers.fit(model, data, FOLDER / "in place", steps, last, **options, **PLACE)
 
