@@ -119,7 +119,7 @@ def compare(whole: Path, killed: Path) -> list[str]:
     differences = [part for part in parts if not same(one[part], other[part])]
     best = [content["callbacks"]["RunCheckpoint"]["best_model_score"] for content in (one, other)]
     names = [sorted(file.name for file in (run / "checkpoints").iterdir()) for run in (whole, killed)]
-    figures = [measured(run / "fid.jsonl") for run in (whole, killed)]
+    figures = [measured(run / "figures.jsonl") for run in (whole, killed)]
     for name, pair in {"best score": best, "files": names, "distances": figures}.items():
         if pair[0] != pair[1]:
             differences.append(f"{name}: {pair[0]} and {pair[1]}")
@@ -131,8 +131,8 @@ def measured(file: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in map(json.loads, file.read_text().splitlines()):
         key = f"{row['step']} {row['sampler']}"
-        if found.setdefault(key, row["distance"]) != row["distance"]:
-            found[f"{key} again"] = row["distance"]
+        if found.setdefault(key, row["figures"]) != row["figures"]:
+            found[f"{key} again"] = row["figures"]
     return found
 
 

@@ -41,7 +41,7 @@ def fill(config: Namespace) -> None:
     - ``data.labels``: whether the network has classes.
     - ``model.network`` and further networks: the shape of samples, the number of classes, and the channels that the
       path shows beside ``xt``.
-    - ``fid.features``: the shape of samples.
+    - ``features``: the shape of samples.
 
     What is given stays; whether it agrees is checked where module and data meet.
 
@@ -51,7 +51,7 @@ def fill(config: Namespace) -> None:
     trainer, model, data = config["trainer"], _arguments(config["model"]), _arguments(config["data"])
     if trainer["default_root_dir"] is None:
         trainer["default_root_dir"] = run_folder(config.get("config"))
-    networks, features = list(_networks(model)), config["fid"]["features"]
+    networks, features = list(_networks(model)), config["features"]
     if "labels" in data and data["labels"] is None:
         data["labels"] = any(_arguments(network).get("num_classes") is not None for network in networks)
     faults = Faults("model")

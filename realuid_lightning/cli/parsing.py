@@ -21,7 +21,7 @@ NOISE = re.compile(
     rf"|Expected a path but .* either not accessible|Parser key \"(model|data)\":$|{HELP}"
     r"|Subclass types expect one of|a class path \(str\)|a dict with"
 )
-GROUPS = ("trainer", "model", "data", "fid", "grid", "checkpoint", "writer")
+GROUPS = ("trainer", "model", "data", "grid", "checkpoint", "writer")
 """Groups of options; jsonargparse would take a number or a list for no options at all."""
 
 LONGEST = 300

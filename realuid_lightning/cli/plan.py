@@ -22,7 +22,7 @@ from realuid_lightning.cli.building import Builder
 from realuid_lightning.cli.parsing import check_configs
 from realuid_lightning.cli.training import RealUIDCLI, ignore_notices
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.evaluation import FIDCallback
+from realuid_lightning.evaluation import MetricsCallback
 from realuid_lightning.planning import Plan
 from realuid_lightning.planning.units import parse_size, show
 from realuid_lightning.running.monitors import check_monitors
@@ -141,7 +141,7 @@ class PlanCLI(RealUIDCLI):
         faults.attempt(meet)
         faults.attempt(lambda: data.check("fit"))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, FIDCallback) and trainer.limit_val_batches:
+            if isinstance(callback, MetricsCallback) and trainer.limit_val_batches:
                 faults.attempt(partial(callback.check, trainer))
         faults.raise_any()
         module.trainer = None  # it would be copied with the module

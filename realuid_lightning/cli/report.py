@@ -38,11 +38,11 @@ class Figures(NamedTuple):
 
 
 DISTANCES = Figures(
-    "fid.jsonl",
+    "figures.jsonl",
     "Frechet distance to the real data",
     ("step", "last", "best", "samples", "features"),
-    {"distance": min},
-    {"distance": ".4g"},
+    {"fid": min},
+    {"fid": ".4g"},
 )
 FIDELITIES = Figures(
     "fidelity.jsonl",
@@ -65,7 +65,8 @@ def report(words: Sequence[str]) -> None:
     for folder in folders:
         if not (_histories(folder, DISTANCES) or _histories(folder, FIDELITIES)):
             raise UserError(
-                f"report: {folder} holds no fid.jsonl and no fidelity.jsonl; give the folder of a run that validated"
+                f"report: {folder} holds no figures.jsonl and no fidelity.jsonl; give the folder of a run that has "
+                "validated"
             )
     shown = False
     for figures in (DISTANCES, FIDELITIES):
@@ -122,9 +123,10 @@ def _lines(figures: Figures, history: Path) -> list[dict[str, Any]]:
     for line in history.read_text(errors="replace").splitlines():
         try:
             row = json.loads(line)
+            row = {**row, **row.get("protocol", {}), **row.get("figures", {})}
             numbers = [row["step"], row["samples"], *(row[name] for name in figures.better)]
             sound = all(isinstance(number, int | float) for number in numbers) and isinstance(row["sampler"], str)
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             sound = False
         if sound:
             rows.append({"features": "", **row})

@@ -29,7 +29,7 @@ from realuid_lightning.cli.filling import fill, leave_open
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs, ours_first
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
-from realuid_lightning.evaluation import FIDCallback, PredictionWriter, SampleGrid
+from realuid_lightning.evaluation import MetricsCallback, PredictionWriter, SampleGrid
 from realuid_lightning.modules import MatchingModule
 from realuid_lightning.running import MatchingProgressBar, Preemption, RunCheckpoint, RunLock
 from realuid_lightning.running.defaults import standing_callbacks
@@ -127,8 +127,8 @@ class RealUIDCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give each callback of ours a group of options."""
-        parser.add_lightning_class_args(FIDCallback, "fid")
+        """Give what measures options of its own, and each other callback of ours a group."""
+        self.measuring = parser.add_class_arguments(MetricsCallback, None)
         parser.add_lightning_class_args(SampleGrid, "grid")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "writer")
@@ -199,15 +199,21 @@ class RealUIDCLI(LightningCLI):
         Our callbacks, but for those that the config switches off, and TensorBoard, which writes into the run folder
         itself, unless the config names a logger.
         """
-        callbacks = [*_listed(config["callbacks"]), *standing_callbacks()]
+        options = self.config_init[self.command]
+        measuring = {name: options[name] for name in self.measuring}
+        callbacks = [
+            *_listed(config["callbacks"]),
+            self.builder.build(MetricsCallback, **measuring),
+            *standing_callbacks(),
+        ]
         if config["enable_checkpointing"] is False:
-            self.config_init[self.command]["checkpoint"] = RunLock()
+            options["checkpoint"] = RunLock()
         if config["enable_progress_bar"] is not False:
             callbacks.append(MatchingProgressBar())
-        options: dict[str, Any] = {"callbacks": callbacks}
+        given: dict[str, Any] = {"callbacks": callbacks}
         if config["logger"] in (None, True):
-            options["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
-        return options
+            given["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
+        return given
 
     def before_fit(self) -> None:
         """Take over the signals before other processes are launched and data are downloaded; find the checkpoint.

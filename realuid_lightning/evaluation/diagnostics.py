@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.data.stream import share
 from realuid_lightning.errors import Faults
-from realuid_lightning.evaluation.fid import real_samples
+from realuid_lightning.evaluation.base import SamplerCallback
+from realuid_lightning.evaluation.real import real_samples
 from realuid_lightning.modules import MatchingModule, RealUIDModule
 from realuid_lightning.sharding import full
 
 
-class Diagnostics(Callback):
+class Diagnostics(SamplerCallback):
     """Logs what tells a run that goes wrong before its distances do; no forward pass is made for it.
 
     At the trainer's log interval, in a distillation:
@@ -100,10 +101,10 @@ class Diagnostics(Callback):
 
     # ----------------------------------------------------------------------------------------------- validation
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read as many real samples, once: evenly from this process' share, for data may be listed class by class."""
         data = getattr(trainer, "datamodule", None)
-        if self._real is not None or trainer.sanity_checking or not isinstance(data, MatchingDataModule):
+        if self._real is not None or not isinstance(data, MatchingDataModule):
             return
         mine = share(len(data.reference), trainer.global_rank, trainer.world_size)
         count = min(self.count, len(mine))
@@ -111,27 +112,18 @@ class Diagnostics(Callback):
         real = real_samples(Batch(x1=data.reference.get(index)[0]), pl_module, data)
         self._real = real.flatten(1).float()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, trainer: Trainer, pl_module: LightningModule, samples: dict[str, Tensor], batch: Batch) -> None:
         """Keep the first samples."""
-        del pl_module, batch, batch_idx, dataloader_idx
-        if not trainer.sanity_checking:
-            for name, samples in outputs.items():
-                kept = self._samples.setdefault(name, [])
-                missing = self.count - sum(map(len, kept))
-                if missing > 0:
-                    kept.append(samples[:missing].flatten(1).float())
+        del trainer, pl_module, batch
+        for name, made in samples.items():
+            kept = self._samples.setdefault(name, [])
+            missing = self.count - sum(map(len, kept))
+            if missing > 0:
+                kept.append(made[:missing].flatten(1).float())
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log spread and neighbours of every sampler, and how far each average is from the raw weights."""
-        if trainer.sanity_checking or not isinstance(pl_module, MatchingModule):
+        if not isinstance(pl_module, MatchingModule):
             return
         for name in pl_module.evaluated():  # on all processes, also on one that has had no latents
             parts = self._samples.get(name, [])

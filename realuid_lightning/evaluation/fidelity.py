@@ -1,11 +1,12 @@
 """Likeness of every sampler's samples to the truth, where pairs tell it."""
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from realuid_lightning.data import Batch
+from realuid_lightning.evaluation.base import SamplerCallback, steps_made
 from realuid_lightning.evaluation.figures import record
 from realuid_lightning.lightning_internals import without_warning
 
@@ -16,7 +17,7 @@ SMALLEST_SIDE = 3
 """Smaller images have no neighbourhood that a structural similarity could compare."""
 
 
-class FidelityCallback(Callback):
+class FidelityCallback(SamplerCallback):
     """Compares generated images with the truth ``x1`` that evaluation batches carry when data come in pairs.
 
     Logs for each sampler, over all samples of all processes:
@@ -34,45 +35,37 @@ class FidelityCallback(Callback):
         self._metrics: dict[str, tuple[PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure]] = {}
         self._count = 0  # samples of this process that have been compared
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, trainer: Trainer, pl_module: LightningModule, samples: dict[str, Tensor], batch: Batch) -> None:
         """Compare a batch of every sampler's samples."""
-        del batch_idx, dataloader_idx
+        del trainer
         truth = batch.x1
-        if trainer.sanity_checking or truth is None or truth.ndim != 4 or min(truth.shape[-2:]) < SMALLEST_SIDE:
+        if truth is None or truth.ndim != 4 or min(truth.shape[-2:]) < SMALLEST_SIDE:
             return
         self._count += len(truth)
-        for name, samples in outputs.items():
+        for name, made in samples.items():
             for metric in self._pair(name, min(truth.shape[-2:]), pl_module.device):
-                metric.update(samples.double(), truth.double())
+                metric.update(made.double(), truth.double())
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute, log and store every sampler's figures."""
-        if trainer.sanity_checking:
-            return
         # All processes ask, whether or not they have seen a truth themselves: figures are computed by all or by none.
         samples = int(trainer.strategy.reduce(torch.tensor(self._count, device=pl_module.device), reduce_op="sum"))
-        step = getattr(pl_module, "steps_made", trainer.global_step)
         names = list(self._metrics) or list(pl_module.evaluated())  # type: ignore[operator]
         for name in names if samples else []:
             figures = (metric.compute() for metric in self._pair(name, SMALLEST_SIDE, pl_module.device))
             psnr, ssim = (float(figure) for figure in figures)  # type: ignore[arg-type]  # no full images are asked for
             pl_module.log_dict({f"psnr/{name}": psnr, f"ssim/{name}": ssim}, sync_dist=True)
             if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                row = {"step": step, "sampler": name, "psnr": psnr, "ssim": ssim, "samples": samples}
+                row = {
+                    "step": steps_made(trainer, pl_module),
+                    "sampler": name,
+                    "psnr": psnr,
+                    "ssim": ssim,
+                    "samples": samples,
+                }
                 record(trainer, "fidelity.jsonl", row)
         self._metrics.clear()
         self._count = 0
-
-    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
-    on_test_epoch_end = on_validation_epoch_end
 
     def _pair(
         self, name: str, side: int, device: torch.device

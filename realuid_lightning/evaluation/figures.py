@@ -15,7 +15,7 @@ def record(trainer: Trainer, name: str, figure: dict[str, Any]) -> None:
 
     Args:
         trainer: Its ``default_root_dir`` is the run folder.
-        name: Of the file, such as ``fid.jsonl``.
+        name: Of the file, such as ``figures.jsonl``.
         figure: What to write, of plain values.
     """
     folder = Path(trainer.default_root_dir)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 
 from realuid_lightning.data import Batch
 from realuid_lightning.errors import Faults
+from realuid_lightning.evaluation.base import SamplerCallback, steps_made
 from realuid_lightning.evaluation.writer import write_png
 from realuid_lightning.metrics import to_bytes
 
@@ -23,7 +24,7 @@ DENSITY_BINS = 64
 """Cells of a density along each axis, which reaches from -3 to 3."""
 
 
-class SampleGrid(Callback):
+class SampleGrid(SamplerCallback):
     """Draws the first validation latents' samples of every sampler, as PNG files and in TensorBoard.
 
     The latents are the same at every step, so the pictures of a run show one set of samples getting better. Images
@@ -41,34 +42,25 @@ class SampleGrid(Callback):
         self.count = count
         self._samples: dict[str, list[Tensor]] = {}
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Tensor],  # type: ignore[override]
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, trainer: Trainer, pl_module: LightningModule, samples: dict[str, Tensor], batch: Batch) -> None:
         """Keep what belongs to the picture."""
-        del pl_module, batch_idx, dataloader_idx
+        del pl_module
         if trainer.is_global_zero and batch.index is not None:
             chosen = batch.index < self.count
             if bool(chosen.any()):
-                for name, samples in (outputs | _ends(batch)).items():
-                    self._samples.setdefault(name, []).append(samples[chosen].cpu())
+                for name, made in (samples | _ends(batch)).items():
+                    self._samples.setdefault(name, []).append(made[chosen].cpu())
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``samples/NAME/step_N.png`` into the run folder, and the same picture to TensorBoard."""
-        step = getattr(pl_module, "steps_made", trainer.global_step)
-        idle = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
+        step = steps_made(trainer, pl_module)
         folder = Path(trainer.default_root_dir) / "samples"
         for name, parts in self._samples.items():
             samples = torch.cat(parts)
             if samples.isnan().any():
                 rank_zero_warn(f"samples/{name}: no picture at step {step}, for there are NaN among the samples")
                 continue
-            picture = None if idle else draw(samples)
+            picture = None if trainer.fast_dev_run else draw(samples)  # type: ignore[attr-defined]
             if picture is None:
                 continue
             write_png(picture, folder / name / f"step_{step:08d}.png")
@@ -76,9 +68,6 @@ class SampleGrid(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(f"samples/{name}", picture, step)
         self._samples.clear()
-
-    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
-    on_test_epoch_end = on_validation_epoch_end
 
 
 def _ends(batch: Batch) -> dict[str, Tensor]:

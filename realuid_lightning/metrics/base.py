@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from realuid_lightning.metrics.reference import FeatureStatistics
+from realuid_lightning.metrics.sums import FeatureStatistics
 from realuid_lightning.recorded import Recorded
 from realuid_lightning.seeding import keyed_generator
 
@@ -49,11 +49,9 @@ class Sample(NamedTuple):
             >>> Sample.of(torch.ones(3, 2)).sums.total
             tensor([3., 3.], dtype=torch.float64)
         """
-        wide = vectors.double()
-        count = torch.tensor(len(vectors), device=vectors.device)
-        sums = FeatureStatistics(wide.sum(0), wide.T @ wide, count)
         order = drawn_order(len(vectors)).to(vectors.device)
-        return cls(sums, vectors[order], vectors.new_zeros(len(vectors), 0) if logits is None else logits[order])
+        empty = vectors.new_zeros(len(vectors), 0)
+        return cls(FeatureStatistics.of(vectors), vectors[order], empty if logits is None else logits[order])
 
     def sound(self) -> bool:
         """Return whether these are two or more samples, all of them finite."""
@@ -112,8 +110,9 @@ class Metric(Recorded, ABC):
         return None
 
     def compute(self, real: Sample, generated: Sample) -> dict[str, float]:
-        """Return the figures by their names; NaN where samples are not finite, or fewer than two."""
-        if real.sound() and generated.sound():
+        """Return the figures by their names; NaN where samples are not finite, or fewer than ``fewest``."""
+        enough = min(int(side.sums.count) for side in (real, generated)) >= self.fewest
+        if enough and real.sound() and generated.sound():
             return self.figures(real, generated)
         return dict.fromkeys(self.better, math.nan)
 

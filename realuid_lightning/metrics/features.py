@@ -77,7 +77,7 @@ class RawFeatures(Features):
         if math.prod(shape) == self.num_features:
             return None
         return (
-            f"the features are {self.label}, but samples have shape {shape}: set fid.features.init_args.shape to "
+            f"the features are {self.label}, but samples have shape {shape}: set features.init_args.shape to "
             f"{list(shape)}"
         )
 
@@ -136,7 +136,7 @@ class InceptionFeatures(Features):
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise UserError(
                 f"FID: no Inception weights: {source} failed ({reason}). Name a local copy of {INCEPTION_FILE} by "
-                "--fid.features InceptionFeatures --fid.features.weights FILE, or choose other features, such as "
+                "--features InceptionFeatures --features.weights FILE, or choose other features, such as "
                 "RawFeatures or a module of your own"
             ) from error
 
@@ -194,6 +194,7 @@ class CheckedFeatures(nn.Module):
         super().__init__()
         self.features = features
         self.num_features = int(features.num_features)  # type: ignore[arg-type]
+        self.num_classes = int(getattr(features, "num_classes", None) or 0)
 
     def forward(self, x: Tensor) -> Float[Tensor, "b f"]:
         """Return the features of samples.
@@ -208,16 +209,32 @@ class CheckedFeatures(nn.Module):
             raise
         except Exception as error:  # whatever a user's code can raise
             raise UserError(
-                f"FID: features {name} must take samples of shape {tuple(x.shape)} on {x.device}, but they raised "
+                f"metrics: features {name} must take samples of shape {tuple(x.shape)} on {x.device}, but they raised "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             ) from error
         if not isinstance(vectors, Tensor) or tuple(vectors.shape) != expected or not vectors.is_floating_point():
             came = f"{vectors.dtype} of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors)
             raise UserError(
-                f"FID: features {name} must return floating-point numbers of shape {expected}, one row of num_features "
-                f"a sample, but returned {came}: change num_features or what forward returns"
+                f"metrics: features {name} must return floating-point numbers of shape {expected}, one row of "
+                f"num_features a sample, but returned {came}: change num_features or what forward returns"
             )
         return vectors.double()
+
+    def logits(self, vectors: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
+        """Return the logits of a classifier, as float64.
+
+        Raises:
+            UserError: If they are not ``num_classes`` numbers a vector.
+        """
+        logits = self.features.logits(vectors)  # type: ignore[operator]
+        expected = (len(vectors), self.num_classes)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+            came = f"a shape of {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(
+                f"metrics: logits of features {type(self.features).__name__} must have shape {expected}, one number "
+                f"for each of num_classes, got {came}"
+            )
+        return logits.double()
 
 
 def to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:

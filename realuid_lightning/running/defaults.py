@@ -7,7 +7,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 from realuid_lightning.checkpoints import AtomicCheckpointIO
-from realuid_lightning.evaluation import Diagnostics, FIDCallback, FidelityCallback, SampleGrid, TimeCurves
+from realuid_lightning.evaluation import Diagnostics, FidelityCallback, MetricsCallback, SampleGrid, TimeCurves
+from realuid_lightning.metrics import Metric
 from realuid_lightning.running.checkpoint import RunCheckpoint
 from realuid_lightning.running.failure import FailureNotice
 from realuid_lightning.running.preemption import Preemption
@@ -27,6 +28,7 @@ class AtomicCheckpoints(Callback):
 
 def default_callbacks(
     features: nn.Module | None = None,
+    metrics: list[Metric] | None = None,
     grid: int = 64,
     monitor: str | None = None,
     mode: Literal["min", "max"] = "min",
@@ -39,11 +41,12 @@ def default_callbacks(
     the run's folder; ``trainer.fit(module, data, ckpt_path="last")`` goes on from there, or begins. Signals that stop
     the run save it first (from ``setup`` on), one process that fails ends all, and a folder serves one run at a time.
     What it runs on and how long it takes goes to ``fits.json``.
-    Validation measures Fréchet distances, likeness to the truth of paired data, and signs of divergence, and draws
+    Validation measures ``metrics``, likeness to the truth of paired data, and signs of divergence, and draws
     samples; each is described by its class.
 
     Args:
-        features: Extractor of the Fréchet distance, ``(B, *D)`` to ``(B, F)``; TF-Inception when None.
+        features: Extractor of what is measured, ``(B, *D)`` to ``(B, F)``; TF-Inception when None.
+        metrics: What is measured; the Fréchet distance, ``FID``, when None.
         grid: Number of samples in a picture, at least 1.
         monitor: Metric to keep the best checkpoint by, such as ``fid/ema_0.999``; only the last one is kept when None.
         mode: Whether a low (``min``) or a high (``max``) metric is good.
@@ -59,7 +62,7 @@ def default_callbacks(
         >>> callbacks = default_callbacks(features=RawFeatures([1, 8, 8]), monitor="fid/ema_0.999")
         >>> trainer = Trainer(default_root_dir="runs/digits", max_steps=1000, callbacks=callbacks)
     """
-    callbacks = [FIDCallback(features), SampleGrid(grid), RunCheckpoint(monitor, mode, every=every)]
+    callbacks = [MetricsCallback(features, metrics), SampleGrid(grid), RunCheckpoint(monitor, mode, every=every)]
     return [*callbacks, *standing_callbacks(), *([MatchingProgressBar()] if progress else [])]
 
 

@@ -51,7 +51,7 @@ def tiny(config, folder):
         overlay["data"]["source"] = source
         if config["data"]["init_args"]["origin"] is not None:
             overlay["data"]["origin"] = {"source": source}
-        overlay["fid"] = {"features": "RawFeatures"}
+        overlay["features"] = "RawFeatures"
     return overlay
 
 
@@ -69,7 +69,7 @@ def test_config_runs(file, realuid, resolved, tmp_path, monkeypatch):
     assert code == 0, written
     run = tmp_path / "runs" / file.with_suffix("")
     assert (run / "checkpoints" / "last.ckpt").is_file()
-    assert (run / "fid.jsonl").is_file()
+    assert (run / "figures.jsonl").is_file()
     assert yaml.safe_load((run / "config.yaml").read_text()) == config
 
 

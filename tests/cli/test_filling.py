@@ -32,9 +32,9 @@ def shown(resolved, tmp_path, monkeypatch):
     ],
 )
 def test_samples_have_the_shape_of_the_data(source, shape, shown):
-    network, _, config = shown("--fid.features=RawFeatures", source=source)
+    network, _, config = shown("--features=RawFeatures", source=source)
     assert network["init_args"]["shape"] == shape
-    assert config["fid"]["features"]["init_args"]["shape"] == shape
+    assert config["features"]["init_args"]["shape"] == shape
 
 
 @pytest.mark.parametrize("name", ["UNet", "SongUNet", "DhariwalUNet", "EDM2UNet", "DiT"])
@@ -82,16 +82,14 @@ def test_classes_follow_from_labels_and_labels_from_classes(network, data, class
         (["--model.network.condition_channels=2"], "shows the network 0 further channels"),
         (["--model.network.num_classes=10", "--data.labels=false"], "one of 10 classes, but data.labels is false"),
         (["--model.network.num_classes=3", "--data.labels=true"], "has 3 classes, but the data has 10"),
-        (["--fid.features=RawFeatures", "--fid.features.shape=[2]"], "raw values (2)"),
+        (["--features=RawFeatures", "--features.shape=[2]"], "raw values (2)"),
     ],
 )
 def test_what_is_given_stays_and_is_refused_where_it_contradicts(words, told, shown, realuid):
     _, _, config = shown(*words)
     options = {f"--{key}={value}" for key, value in flat(config)}
     assert {word.replace(" ", "") for word in words if "RawFeatures" not in word} <= options
-    code, written = realuid(
-        "plan", "--config", "it.yaml", "--trainer.max_steps=1", "--fid.features=RawFeatures", *words
-    )
+    code, written = realuid("plan", "--config", "it.yaml", "--trainer.max_steps=1", "--features=RawFeatures", *words)
     assert code == 2
     assert told in written
 
@@ -144,8 +142,8 @@ def test_networks_of_the_users_own_and_wrapped_ones(own, shown):
 
 
 def test_what_is_no_network_keeps_its_own_defaults(own, shown):
-    _, _, config = shown(f"--fid.features={own}.Features")
-    assert config["fid"]["features"]["init_args"] == {"in_channels": 5, "num_classes": 1000}
+    _, _, config = shown(f"--features={own}.Features")
+    assert config["features"]["init_args"] == {"in_channels": 5, "num_classes": 1000}
 
 
 def test_data_that_do_not_tell_are_asked_for_the_shape(own, resolved, realuid, tmp_path, monkeypatch):

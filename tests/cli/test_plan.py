@@ -86,7 +86,7 @@ def test_a_run_that_epochs_limit_has_work(realuid):
         (["--trainer.precision=16-mixed", "--trainer.accelerator=gpu"], ["trainer.precision is 16-mixed"]),
         (["--trainer.strategy=ddp", "--trainer.devices=2"], ["the fake model and the generator train in turn"]),
         (["--checkpoint.monitor=fid/no"], ["monitor names 'fid/no'"]),
-        (["--fid.features=RawFeatures", "--fid.features.shape=[3,8,8]"], ["raw values (192)"]),
+        (["--features=RawFeatures", "--features.shape=[3,8,8]"], ["raw values (192)"]),
         (["--trainer.max_steps=-1", "--trainer.max_epochs=2"], ["has no end"]),
         (["--device_memory=much"], ["expected a size such as 24GiB, 80GB or 512MiB, got 'much'"]),
     ],

@@ -50,7 +50,7 @@ def test_it_opens_with_a_program_that_runs(tmp_path, monkeypatch):
     program = runpy.run_path(str(ROOT / "examples" / "python_first.py"))
     assert program["samples"].shape == (64, 1, 8, 8)
     for folder in ("teacher", "student"):
-        assert (tmp_path / "runs" / folder / "fid.jsonl").is_file()
+        assert (tmp_path / "runs" / folder / "figures.jsonl").is_file()
         assert list((tmp_path / "runs" / folder / "samples").rglob("*.png"))
     (shown,) = re.findall(r"```python\n# examples/python_first\.py\n(.*?)```", README, flags=re.DOTALL)
     assert len([line for line in shown.splitlines() if line]) <= 15
@@ -110,7 +110,7 @@ def test_parts_of_the_users_own(examples, tmp_path):
         data = MatchingDataModule(Ring(), batch_size=16, eval_samples=16)
         callbacks = default_callbacks(Radius(), progress=False)
         trainer(tmp_path / name, callbacks=callbacks, max_steps=2, val_check_interval=2).fit(module, data)
-        assert (tmp_path / name / "fid.jsonl").is_file()
+        assert (tmp_path / name / "figures.jsonl").is_file()
     generator = load_generator(tmp_path / "student" / "checkpoints" / "last.ckpt", ema=0.999)
     assert generator(torch.randn(5, 2)).shape == (5, 2)
 

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import yaml
+from helpers import figure
 
 DEMO = ["--model.network.width=32", "--trainer.enable_model_summary=false", "--data.eval_samples=40"]
 
@@ -15,10 +16,11 @@ def wide(monkeypatch):
 
 
 def row(distance, step=1, **changes):
-    return {"sampler": "raw", "step": step, "distance": distance, "samples": 4, "features": "f", **changes}
+    named = {key: changes.pop(key) for key in ("sampler", "checkpoint") if key in changes}
+    return figure(step, protocol=changes, fid=distance, **named)
 
 
-def write(folder, *lines, name="fid.jsonl"):
+def write(folder, *lines, name="figures.jsonl"):
     folder.mkdir(parents=True, exist_ok=True)
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     (folder / name).write_text("\n".join(texts) + "\n")
@@ -48,12 +50,12 @@ def test_the_best_of_a_run_that_began_with_nan(tmp_path, realuid):
 
 
 def test_only_figures_of_one_protocol_are_compared(tmp_path, realuid):
-    other = {"features": "g", "distance": 0.1}, {"samples": 9, "distance": 0.2}, {"reference": "B", "distance": 0.3}
+    other = (0.1, {"features": "g"}), (0.2, {"samples": 9}), (0.3, {"reference": "B"})
     write(
         tmp_path,
         row(7.0, reference="A"),
         row(8.0, 2, reference="A"),
-        *(row(**{"reference": "A", **each}) for each in other),
+        *(row(fid, **{"reference": "A", **each}) for fid, each in other),
     )
     _, written = realuid("report", tmp_path)
     found = cells(written)
@@ -74,7 +76,9 @@ def test_weights_of_another_run_are_not_credited_to_this_one(demo, tmp_path, rea
     words = ["validate", "--config=config.yaml", "--trainer.default_root_dir=run", "--model.evaluate=[raw]"]
     assert realuid(*words, f"--ckpt_path={foreign}")[0] == 0
     assert realuid(*words)[0] == 0
-    places = [line.get("checkpoint") for line in map(json.loads, (tmp_path / "run/fid.jsonl").read_text().splitlines())]
+    places = [
+        line.get("checkpoint") for line in map(json.loads, (tmp_path / "run/figures.jsonl").read_text().splitlines())
+    ]
     assert places == [None, str(foreign), "none"]
     _, written = realuid("report", "run")
     assert [line[0] for line in cells(written)] == ["run", f"run: {foreign}", "run: untrained"]
@@ -83,11 +87,11 @@ def test_weights_of_another_run_are_not_credited_to_this_one(demo, tmp_path, rea
 
 def test_a_run_measured_again_is_credited(demo, tmp_path, realuid, monkeypatch):
     monkeypatch.chdir(demo)
-    before = (demo / "runs/demo/distil/fid.jsonl").read_text()
+    before = (demo / "runs/demo/distil/figures.jsonl").read_text()
     words = ["validate", "--config=runs/demo/distil/config.yaml", "--model.evaluate=[raw]"]
     for place in ("runs/demo/distil/checkpoints/last.ckpt", str(demo / "runs/demo/distil/checkpoints/last.ckpt")):
         assert realuid(*words, f"--ckpt_path={place}")[0] == 0
-    added = (demo / "runs/demo/distil/fid.jsonl").read_text().removeprefix(before).splitlines()
+    added = (demo / "runs/demo/distil/figures.jsonl").read_text().removeprefix(before).splitlines()
     assert len(added) == 2
     assert all("checkpoint" not in json.loads(line) for line in added)
 
@@ -107,7 +111,7 @@ BROKEN = [
 def test_a_broken_line_costs_no_other_line(tmp_path, realuid, line):
     write(tmp_path / "run", row(3.0), line, row(2.0, 2))
     (tmp_path / "bytes").mkdir()
-    (tmp_path / "bytes" / "fid.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(row(1.0)).encode())
+    (tmp_path / "bytes" / "figures.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(row(1.0)).encode())
     code, written = realuid("report", tmp_path)
     assert code == 0, written
     assert "1 broken line left out" in written
@@ -126,11 +130,11 @@ def test_a_line_after_one_that_was_cut_off_is_kept(demo, realuid, monkeypatch, t
     monkeypatch.chdir(demo)
     folder = tmp_path / "run"
     write(folder, row(3.0))
-    with (folder / "fid.jsonl").open("a") as file:
+    with (folder / "figures.jsonl").open("a") as file:
         file.write('{"step": 2, "samp')  # a kill
     words = ["--config=runs/demo/distil/config.yaml", f"--trainer.default_root_dir={folder}"]
     assert realuid("fit", *words, "--trainer.max_steps=2")[0] == 0
-    lines = (folder / "fid.jsonl").read_text().splitlines()
+    lines = (folder / "figures.jsonl").read_text().splitlines()
     assert lines[1] == '{"step": 2, "samp'
     assert [json.loads(line)["sampler"] for line in lines[2:]] == ["raw", "ema_0.9", "ema_0.99"]
 
@@ -175,8 +179,8 @@ def test_odd_names_and_odd_files_cost_no_more_than_their_line(tmp_path, realuid)
     """Brackets are no markup, a pipe and a folder are no history, and a line may be nested without an end."""
     write(tmp_path / "run[1]", row(2.0, sampler="raw[/]", features="[bold"), "[" * 100_000)
     (tmp_path / "pipe").mkdir()
-    os.mkfifo(tmp_path / "pipe" / "fid.jsonl")
-    (tmp_path / "folder" / "fid.jsonl").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe" / "figures.jsonl")
+    (tmp_path / "folder" / "figures.jsonl").mkdir(parents=True)
     code, written = realuid("report", tmp_path)
     assert code == 0, written
     assert "1 broken line left out" in written

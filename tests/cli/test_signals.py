@@ -100,7 +100,7 @@ def assert_same(run, other):
     assert one["global_step"] == two["global_step"] == STEPS
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(one[part], two[part], rtol=0, atol=0)
-    rows = [sorted(set((folder / "fid.jsonl").read_text().splitlines())) for folder in (run, other)]
+    rows = [sorted(set((folder / "figures.jsonl").read_text().splitlines())) for folder in (run, other)]
     assert rows[0] == rows[1]
 
 

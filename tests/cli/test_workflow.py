@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import measurements
+from helpers import figure, measurements
 from PIL import Image
 
 from realuid_lightning import load_generator
@@ -31,7 +31,7 @@ def test_fit_leaves_checkpoints_distances_pictures_and_its_config(demo):
         assert (run / "checkpoints" / "last.ckpt").is_file()
         rows = measurements(run)
         assert {row["step"] for row in rows} == {2, 4}
-        assert all(row["distance"] > 0 and row["features"] == "raw values (64)" for row in rows)
+        assert all(row["figures"]["fid"] > 0 and row["protocol"]["features"] == "raw values (64)" for row in rows)
         for sampler in samplers:
             assert sampler in {row["sampler"] for row in rows}
             for step in (2, 4):
@@ -77,7 +77,7 @@ def test_a_checkpoint_measures_what_its_run_measured(demo, realuid, command):
     )
     assert code == 0, written
     rows = measurements(demo / "runs" / "demo" / "distil")
-    measured = [row["distance"] for row in rows if row["sampler"] == "ema_0.99"]
+    measured = [row["figures"]["fid"] for row in rows if row["sampler"] == "ema_0.99"]
     assert measured[-1] == pytest.approx(measured[1], rel=1e-9)
     assert yaml.safe_load((demo / "runs/demo/distil/config.yaml").read_text())["data"]["init_args"]["batch_size"] == 16
 
@@ -200,7 +200,7 @@ def test_the_run_folder_holds_the_run_whatever_the_logger(demo, realuid, logger)
     for steps in (1, 2):
         code, written = realuid("fit", *words, f"--trainer.max_steps={steps}", *["--ckpt_path=last"] * (steps > 1))
         assert code == 0, written
-    for name in ("checkpoints/last.ckpt", "fid.jsonl", "config.yaml", "samples/raw/step_00000002.png"):
+    for name in ("checkpoints/last.ckpt", "figures.jsonl", "config.yaml", "samples/raw/step_00000002.png"):
         assert (demo / run / name).is_file()
 
 
@@ -224,13 +224,13 @@ def test_best_is_the_checkpoint_with_the_least_distance(demo, realuid):
     training = ["--checkpoint.monitor=fid/raw", "--trainer.max_steps=4", "--trainer.val_check_interval=1"]
     assert realuid("fit", *words, *training)[0] == 0
     measured = measurements(run)
-    best = min((row for row in measured if row["sampler"] == "raw"), key=lambda row: row["distance"])
+    best = min((row for row in measured if row["sampler"] == "raw"), key=lambda row: row["figures"]["fid"])
     assert [file.name for file in (run / "checkpoints").glob("best*")] == [f"best_step_{best['step']:08d}.ckpt"]
     code, written = realuid("validate", *words, "--ckpt_path=best")
     assert code == 0, written
     again = measurements(run)[len(measured) :]
-    assert next(row["distance"] for row in again if row["sampler"] == "raw") == pytest.approx(
-        best["distance"], rel=1e-9
+    assert next(row["figures"]["fid"] for row in again if row["sampler"] == "raw") == pytest.approx(
+        best["figures"]["fid"], rel=1e-9
     )
     code, written = realuid("validate", *words[:-1], "--trainer.default_root_dir=runs/demo/distil", "--ckpt_path=best")
     assert code == 2
@@ -298,10 +298,8 @@ def test_a_terminated_run_does_not_count_as_a_success(demo):
 
 
 def test_the_report_survives_a_cut_line_and_tells_the_last_step(tmp_path, realuid):
-    rows = [
-        {"sampler": "raw", "step": step, "distance": step / 10, "samples": 4, "features": "f"} for step in (4, 8, 4)
-    ]
-    (tmp_path / "fid.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12, "samp')
+    rows = [figure(step, fid=step / 10) for step in (4, 8, 4)]
+    (tmp_path / "figures.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12, "samp')
     code, written = realuid("report", tmp_path)
     assert code == 0
     assert " 0.8 " in written
@@ -310,10 +308,10 @@ def test_the_report_survives_a_cut_line_and_tells_the_last_step(tmp_path, realui
 
 def test_the_report_names_runs_by_their_place(tmp_path, realuid, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    row = {"sampler": "raw", "step": 1, "distance": 0.00012345, "samples": 4, "features": "f"}
+    row = figure(fid=0.00012345)
     for place in ("edm/digits", "vp/digits"):
         (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "fid.jsonl").write_text(json.dumps(row))
+        (tmp_path / place / "figures.jsonl").write_text(json.dumps(row))
     code, written = realuid("report", tmp_path)
     assert code == 0
     assert all(word in written for word in ("edm/digits", "vp/digits", "0.0001234"))

@@ -81,12 +81,13 @@ def runs(tmp_path_factory):
 
 def test_distances_are_the_same(runs):
     (_, one), *others = runs.values()
-    assert one[0]["distance"] > 1
+    assert one[0]["figures"]["fid"] > 1
     for _, rows in others:
         assert [row["sampler"] for row in rows] == ["raw", "ema_0.999"] * 2
         for alone, together in zip(one, rows, strict=True):
-            assert together["distance"] == pytest.approx(alone["distance"], rel=1e-5)  # by rounding
-            assert {**together, "distance": None} == {**alone, "distance": None}
+            for kind in ("figures", "floor", "gaussian"):
+                assert together.pop(kind) == pytest.approx(alone[kind], rel=1e-5)  # by rounding
+            assert together.items() <= alone.items()
 
 
 def test_predictions_and_pictures_are_the_same_bytes(runs):

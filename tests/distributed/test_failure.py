@@ -40,7 +40,7 @@ model:
 data:
   class_path: MatchingDataModule
   init_args: {source: Digits, batch_size: 8, eval_samples: 60}
-fid: {features: {class_path: RawFeatures, init_args: {shape: [1, 8, 8]}}}
+features: {class_path: RawFeatures, init_args: {shape: [1, 8, 8]}}
 trainer: {accelerator: cpu, devices: 3, strategy: ddp_per_network, max_steps: 2, enable_progress_bar: false}
 """
 

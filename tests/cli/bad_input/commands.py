@@ -38,6 +38,6 @@ CASES = {
         ("export", "~/gone.ckpt", "b.safetensors"),
         ["home/gone.ckpt", "no such file"],
     ),
-    "report of a file": (("report", "text.ckpt"), ["no fid.jsonl"]),
-    "report of a home without runs": (("report", "~"), ["home holds no fid.jsonl"]),
+    "report of a file": (("report", "text.ckpt"), ["no figures.jsonl"]),
+    "report of a home without runs": (("report", "~"), ["home holds no figures.jsonl"]),
 }

@@ -72,7 +72,7 @@ def source(name, *words, options=()):
 
 
 def features(name, *words):
-    return (*FINE, f"--fid.features=measures.{name}"), ["FID: features", *words]
+    return (*FINE, f"--features=measures.{name}"), ["metrics: features", *words]
 
 
 LABELS = ("--data.labels=true", "--model.network.num_classes=3")
@@ -101,7 +101,7 @@ CASES = {
     "features of NaN": features("NaN", "of the real samples must be finite numbers"),
     "features that raise": features("Boom", "(2, 1, 8, 8)", "they raised KeyError: 'weights'"),
     "features without their number": (
-        (*FINE, "--fid.features=measures.Numberless"),
+        (*FINE, "--features=measures.Numberless"),
         ["integer attribute num_features, but Numberless has none"],
     ),
     "a batch that no memory holds": ((*FINE, "--data.batch_size=100000000000"), ["batch_size is 100000000000", "GiB"]),

@@ -91,11 +91,11 @@ CASES = {
     ),
     "begin in a used folder": ((*FINE, "--trainer.default_root_dir=runs/demo/distil"), ["--ckpt_path last"]),
     "Inception weights that are not there": (
-        (*FINE, "--fid.features=InceptionFeatures", "--fid.features.weights=inception.pth"),
-        ["inception.pth", "--fid.features"],
+        (*FINE, "--features=InceptionFeatures", "--features.weights=inception.pth"),
+        ["inception.pth", "--features"],
     ),
     "features of another shape": (
-        (*FINE, "--fid.features=RawFeatures", "--fid.features.shape=[3,8,8]"),
+        (*FINE, "--features=RawFeatures", "--features.shape=[3,8,8]"),
         ["raw values (192)", "(1, 8, 8)", "[1, 8, 8]"],
     ),
     "a file where the run folder should be": ((*FINE, "--trainer.default_root_dir=text.ckpt/run"), ["text.ckpt"]),
@@ -140,7 +140,7 @@ CASES = {
     ),
     "plan for a strange memory": ((*PLAN, "--device_memory=lots"), ["24GiB", "'lots'"]),
     "plan of a mistake": ((*PLAN, "--model.alpha=2"), ["alpha must be in (0, 1], got 2"]),
-    "report of nothing": (("report", "hollow"), ["no fid.jsonl"]),
+    "report of nothing": (("report", "hollow"), ["no figures.jsonl"]),
     "export to another format": (("export", GENERATOR_FILE, "generator.bin"), [".safetensors"]),
     "export of a teacher": (("export", TEACHER_FILE, "x.safetensors"), ["holds a teacher"]),
 }

@@ -8,7 +8,7 @@ def with_option(name, *words):
 
 
 CASES = {
-    "a logger that is not installed": ((*FINE, "--trainer.logger=WandbLogger"), ["WandbLogger", "wandb"]),
+    "a logger that is not installed": ((*FINE, "--trainer.logger=CometLogger"), ["CometLogger", "comet"]),
     "another logger that is not installed": ((*FINE, "--trainer.logger=MLFlowLogger"), ["MLFlowLogger", "mlflow"]),
     "an unknown logger": with_option("logger=Nope", "logger", "no class Nope is known"),
     "a logger without its folder": with_option("logger=lightning.pytorch.loggers.CSVLogger", "required", "save_dir"),

@@ -205,7 +205,7 @@ def test_perfect_and_broken_samples_have_figures_too(tmp_path):
 
 def test_the_report_shows_what_was_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(UserError, match=r"no fid.jsonl and no fidelity.jsonl"):
+    with pytest.raises(UserError, match=r"no figures.jsonl and no fidelity.jsonl"):
         report([str(tmp_path)])
     lines = [
         {"step": step, "sampler": "raw", "psnr": 20.0 + step, "ssim": 0.9 - step / 100, "samples": 7} for step in (2, 1)
@@ -217,8 +217,8 @@ def test_the_report_shows_what_was_measured(tmp_path, capsys, monkeypatch):
     assert "Frechet" not in shown
     for word in ("raw", "22.00", "0.8800", "0.8900", "7"):
         assert word in shown
-    row = {"step": 1, "sampler": "raw", "distance": 1.25, "samples": 7, "features": "f"}
-    (tmp_path / "fid.jsonl").write_text(json.dumps(row) + "\n")
+    row = helpers.figure(fid=1.25)
+    (tmp_path / "figures.jsonl").write_text(json.dumps(row) + "\n")
     report([str(tmp_path)])
     shown = capsys.readouterr().out
     assert shown.index("Frechet") < shown.index("1.25") < shown.index("Likeness") < shown.index("22.00")

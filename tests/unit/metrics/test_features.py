@@ -150,7 +150,7 @@ def test_weights_are_the_same_wherever_they_lie(inception, tmp_path):
 def test_a_missing_weights_file_is_told_with_its_option(tmp_path):
     with pytest.raises(UserError) as caught:
         InceptionFeatures(str(tmp_path / "absent.pth")).prepare()
-    for word in ("absent.pth failed", "--fid.features.weights", "weights-inception-2015-12-05", "RawFeatures"):
+    for word in ("absent.pth failed", "--features.weights", "weights-inception-2015-12-05", "RawFeatures"):
         assert word in str(caught.value)
 
 
@@ -158,7 +158,7 @@ def test_a_missing_weights_file_is_told_with_its_option(tmp_path):
 def test_a_broken_weights_file_is_told_with_its_option(tmp_path, content):
     file = tmp_path / "broken.pth"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"broken.pth failed.*--fid.features.weights"):
+    with pytest.raises(UserError, match=r"broken.pth failed.*--features.weights"):
         InceptionFeatures(str(file)).prepare()
 
 
@@ -231,5 +231,5 @@ def test_a_failing_download_is_told_with_the_option(monkeypatch, error):
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(UserError, match="the download failed") as caught:
         InceptionFeatures().prepare()
-    assert "--fid.features.weights" in str(caught.value)
+    assert "--features.weights" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,12 +1,10 @@
-"""The Fréchet distance by symmetric eigenvalues against closed forms, scipy and torchmetrics."""
+"""The Fréchet distance by symmetric eigenvalues against closed forms and scipy."""
 
 import pytest
 import torch
 from scipy import linalg
-from torch import nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
-from realuid_lightning.metrics import FeatureStatistics, FrechetDistance, covariance_root, moments, root_trace
+from realuid_lightning.metrics import covariance_root, root_trace
 
 
 def factor(size, rank, seed):
@@ -15,18 +13,6 @@ def factor(size, rank, seed):
 
 def covariance(size, rank, seed):
     return factor(size, rank, seed) @ factor(size, rank, seed).T
-
-
-def statistics(samples):
-    wide = samples.double()
-    return FeatureStatistics(wide.sum(0), wide.T @ wide, torch.tensor(len(samples)))
-
-
-class Same(nn.Module):
-    num_features = 6
-
-    def forward(self, x):
-        return x
 
 
 def test_a_root_squares_to_its_covariance():
@@ -61,17 +47,3 @@ def test_no_distance_of_what_is_not_finite():
     broken = covariance(6, 9, 0)
     broken[0, 0] = torch.inf
     assert root_trace(covariance_root(covariance(6, 9, 1)), broken).isnan()
-
-
-def test_the_metric_is_that_of_torchmetrics():
-    draws = torch.Generator().manual_seed(3)
-    real, fake = torch.randn(40, 6, generator=draws), 0.5 + 2 * torch.randn(30, 6, generator=draws)
-    known = statistics(real)
-    ours = FrechetDistance(Same(), known, covariance_root(moments(known)[0]))
-    theirs = FrechetInceptionDistance(feature=Same())
-    theirs.update(real, real=True)
-    for metric in (ours, theirs):
-        for part in fake.split(7):
-            metric.update(part, real=False)
-    assert ours.compute().dtype == torch.float64
-    assert ours.compute().item() == pytest.approx(theirs.compute().item(), rel=1e-6)

@@ -10,8 +10,9 @@ from torch import nn
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule, to_floats
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation import FIDCallback
+from realuid_lightning.evaluation.real import RealSide
 from realuid_lightning.fingerprint import NoFingerprintError
-from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures, feature_statistics
+from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
 
@@ -79,8 +80,9 @@ def test_the_figure_is_the_frechet_distance(tmp_path, make):
     with torch.no_grad():
         expected = frechet(features(reals()), features(generated(model, data())))
     assert expected > 0.01
-    assert figures == {name: pytest.approx(expected, rel=1e-6) for name in ("fid/raw", "fid/ema_0.999")}
-    assert measurements(tmp_path)[0]["distance"] == pytest.approx(expected, rel=1e-6)
+    sampled = {name: figures[name] for name in ("fid/raw", "fid/ema_0.999")}
+    assert sampled == {name: pytest.approx(expected, rel=1e-6) for name in sampled}
+    assert measurements(tmp_path)[0]["figures"]["fid"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_samplers_have_figures_of_their_own(tmp_path):
@@ -89,7 +91,7 @@ def test_samplers_have_figures_of_their_own(tmp_path):
     with torch.no_grad():
         model.ema[0.5].network.network.out[-1].weight.zero_()
     figures = validate(tmp_path, FIDCallback(Pooled()), model=model)
-    assert list(figures) == ["fid/raw", "fid/ema_0.5", "fid/ema_0.9"]
+    assert list(figures) == ["fid/raw", "fid/ema_0.5", "fid/ema_0.9", "fid/floor", "fid/gaussian"]
     assert figures["fid/raw"] == figures["fid/ema_0.9"] != figures["fid/ema_0.5"]
 
 
@@ -110,31 +112,35 @@ def test_the_batch_size_does_not_matter(tmp_path):
     assert figures[0] == pytest.approx(figures[1], rel=1e-5)  # samples differ by rounding
 
 
-def test_rows_tell_figure_and_protocol(tmp_path):
-    validate(tmp_path, FIDCallback(Pooled()))
-    figures = validate(tmp_path, FIDCallback(Pooled()))
-    assert [row.pop("distance") for row in measurements(tmp_path)[2:]] == pytest.approx(
-        list(figures.values()), rel=1e-6
-    )
-    source = Digits()
-    common = {"step": 0, "features": "pooled", "samples": SAMPLES, "reference": source.fingerprint()}
-    common["checkpoint"] = "none"  # no training, no file
-    assert [{k: v for k, v in row.items() if k != "distance"} for row in measurements(tmp_path)] == [
-        {"sampler": name, **common} for name in ("raw", "ema_0.999", "raw", "ema_0.999")
-    ]
+def test_rows_tell_figures_bounds_and_protocol(tmp_path):
+    first = validate(tmp_path, FIDCallback(Pooled()))
+    again = validate(tmp_path, FIDCallback(Pooled()))
+    assert first == again
+    rows = measurements(tmp_path)
+    assert [row["sampler"] for row in rows] == ["raw", "ema_0.999"] * 2
+    for row in rows:
+        assert (row["step"], row["checkpoint"]) == (0, "none")  # no training, no file
+        logged = {"figures": row["sampler"], "floor": "floor", "gaussian": "gaussian"}
+        for kind, name in logged.items():
+            assert row[kind] == {"fid": pytest.approx(first[f"fid/{name}"], rel=1e-6)}
+        assert len(row["protocol"].pop("weights")) == 16
+        assert row["protocol"] == {
+            **{"features": "pooled", "rounding": "none", "resize": "none", "labels": "none", "samples": SAMPLES},
+            **{"seed": 0, "reference": Digits().fingerprint(), "reference_samples": len(Digits())},
+            **{"held_out": "halves", "floor_samples": SAMPLES},
+        }
 
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """Run an evaluation and return how many real samples it measured."""
-    counts = []
+    counts, measure = [], RealSide._measure
 
-    def counting(*arguments):
-        statistics = feature_statistics(*arguments)
-        counts.append(int(statistics.count))
-        return statistics
+    def counting(side, run, model, data):
+        counts.append(len(data.reference))
+        return measure(side, run, model, data)
 
-    monkeypatch.setattr("realuid_lightning.evaluation.fid.feature_statistics", counting)
+    monkeypatch.setattr(RealSide, "_measure", counting)
 
     def run(features, datamodule=None, cache=None):
         counts.clear()
@@ -220,7 +226,7 @@ def test_data_without_a_fingerprint_are_measured_every_time_and_compared_with_no
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"the real data have no fingerprint \(in the cloud\)"):
             assert measured(Pooled(), data(reference=Nameless())) == len(Digits())
-    assert len({row["reference"] for row in measurements(tmp_path)}) == 2
+    assert len({row["protocol"]["reference"] for row in measurements(tmp_path)}) == 2
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -270,7 +276,7 @@ class Broken(nn.Module):
 def test_broken_features_are_told_before_any_work(tmp_path, how, told):
     callback = FIDCallback(Broken(how))
     callback.on_validation_start = None  # not reached
-    with pytest.raises(UserError, match=rf"FID: features Broken.*{told}"):
+    with pytest.raises(UserError, match=rf"metrics: features Broken.*{told}"):
         validate(tmp_path, callback)
 
 
@@ -292,7 +298,7 @@ def test_a_single_real_sample_has_no_distance(tmp_path):
             x, y = super().load()
             return x[:1], y[:1]
 
-    with pytest.raises(UserError, match="needs at least 2 real samples, but the reference has 1"):
+    with pytest.raises(UserError, match="need at least 2 real samples, but the reference has 1"):
         validate(tmp_path, FIDCallback(Pooled()), data(source=One()))
 
 
@@ -328,12 +334,12 @@ def test_figures_come_in_training_and_not_in_the_sanity_check(tmp_path):
     run = trainer(tmp_path, callbacks=[callback], **options)
     run.fit(module(fake_steps=1), data(batch_size=64))
     assert [row["step"] for row in measurements(tmp_path)] == [1, 1, 2, 2]
-    assert run.callback_metrics["fid/raw"] == pytest.approx(measurements(tmp_path)[2]["distance"], rel=1e-6)
+    assert run.callback_metrics["fid/raw"] == pytest.approx(measurements(tmp_path)[2]["figures"]["fid"], rel=1e-6)
 
 
 def test_missing_weights_are_told_before_any_work(tmp_path):
     callback = FIDCallback(InceptionFeatures(str(tmp_path / "absent.pth")))
-    with pytest.raises(UserError, match=r"absent.pth.*--fid.features.weights"):
+    with pytest.raises(UserError, match=r"absent.pth.*--features.weights"):
         validate(tmp_path, callback)
 
 
@@ -342,7 +348,7 @@ def test_the_default_needs_a_download(tmp_path, monkeypatch):
         raise OSError("offline")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
-    with pytest.raises(UserError, match=r"the download failed.*offline.*--fid.features.weights"):
+    with pytest.raises(UserError, match=r"the download failed.*offline.*--features.weights"):
         validate(tmp_path, FIDCallback())
 
 
@@ -370,12 +376,12 @@ def test_prediction_needs_no_extractor(tmp_path):
 def test_it_says_what_takes_long(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         validate(tmp_path, FIDCallback(Pooled()))
-    assert "FID: computing statistics of the real data by pooled, once" in caplog.text
+    assert "metrics: measuring the real data by pooled, once" in caplog.text
 
 
 def test_a_diverged_generator_has_no_figure_and_ends_no_training(tmp_path):
     model = module()
     nn.init.constant_(model.teacher.network.out[-1].bias, float("nan"))
     figures = validate(tmp_path, FIDCallback(Pooled()), model=model)
-    assert all(math.isnan(figure) for figure in figures.values())
+    assert all(math.isnan(figures[f"fid/{name}"]) for name in ("raw", "ema_0.999"))
     assert len(measurements(tmp_path)) == 2
