@@ -14,12 +14,21 @@ from realuid_lightning.metrics.features import (
 )
 from realuid_lightning.metrics.fid import FID
 from realuid_lightning.metrics.frechet import covariance_root, moments, root_trace
+from realuid_lightning.metrics.inception_score import InceptionScore
+from realuid_lightning.metrics.kid import KID
+from realuid_lightning.metrics.mmd import MMD
+from realuid_lightning.metrics.modes import Modes
+from realuid_lightning.metrics.prdc import PRDC
 from realuid_lightning.metrics.protocol import Protocol
 from realuid_lightning.metrics.reference import Reference, ReferenceCache
 from realuid_lightning.metrics.sums import FeatureStatistics
+from realuid_lightning.metrics.wasserstein import Wasserstein
 
 __all__ = [
     "FID",
+    "KID",
+    "MMD",
+    "PRDC",
     "Better",
     "CheckedFeatures",
     "ClassifierFeatures",
@@ -27,12 +36,15 @@ __all__ = [
     "FeatureStatistics",
     "Features",
     "InceptionFeatures",
+    "InceptionScore",
     "Metric",
+    "Modes",
     "Protocol",
     "RawFeatures",
     "Reference",
     "ReferenceCache",
     "Sample",
+    "Wasserstein",
     "covariance_root",
     "drawn_order",
     "feature_fingerprint",

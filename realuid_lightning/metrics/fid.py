@@ -3,7 +3,9 @@
 from torch import Tensor
 
 from realuid_lightning.metrics.base import Metric, Sample
+from realuid_lightning.metrics.distances import Last
 from realuid_lightning.metrics.frechet import covariance_root, moments, root_trace
+from realuid_lightning.metrics.sums import FeatureStatistics
 
 
 class FID(Metric):
@@ -20,13 +22,16 @@ class FID(Metric):
 
     def __init__(self) -> None:
         self.better = {"fid": "min"}
-        self._root: tuple[Tensor, Tensor] | None = None  # for one real sample, which is compared with many
+        self._of_real = Last(_moments_and_root)
 
     def figures(self, real: Sample, generated: Sample) -> dict[str, float]:
         """Return ``fid``."""
-        covariance, mean = moments(real.sums)
+        covariance, mean, root = self._of_real(real.sums)
         other, other_mean = moments(generated.sums)
-        if self._root is None or self._root[0] is not real.sums.outer:
-            self._root = real.sums.outer, covariance_root(covariance)
         distance = (mean - other_mean).square().sum() + covariance.trace() + other.trace()
-        return {"fid": (distance - 2 * root_trace(self._root[1], other)).item()}
+        return {"fid": (distance - 2 * root_trace(root, other)).item()}
+
+
+def _moments_and_root(sums: FeatureStatistics) -> tuple[Tensor, Tensor, Tensor]:
+    covariance, mean = moments(sums)
+    return covariance, mean, covariance_root(covariance)
