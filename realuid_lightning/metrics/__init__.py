@@ -3,10 +3,10 @@
 from realuid_lightning.metrics.base import Better, Metric, Sample, drawn_order
 from realuid_lightning.metrics.classifiers import ClassifierFeatures
 from realuid_lightning.metrics.collector import Collector
+from realuid_lightning.metrics.efficientnet import EfficientNetFeatures
 from realuid_lightning.metrics.features import (
     CheckedFeatures,
     Features,
-    InceptionFeatures,
     RawFeatures,
     feature_fingerprint,
     feature_label,
@@ -14,6 +14,7 @@ from realuid_lightning.metrics.features import (
 )
 from realuid_lightning.metrics.fid import FID
 from realuid_lightning.metrics.frechet import covariance_root, moments, root_trace
+from realuid_lightning.metrics.inception import InceptionFeatures
 from realuid_lightning.metrics.inception_score import InceptionScore
 from realuid_lightning.metrics.kid import KID
 from realuid_lightning.metrics.mmd import MMD
@@ -33,6 +34,7 @@ __all__ = [
     "CheckedFeatures",
     "ClassifierFeatures",
     "Collector",
+    "EfficientNetFeatures",
     "FeatureStatistics",
     "Features",
     "InceptionFeatures",

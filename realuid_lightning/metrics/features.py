@@ -1,4 +1,4 @@
-"""Feature extractors of Fréchet distances: from samples as a model makes them to vectors."""
+"""What maps samples to the vectors that metrics see; what all extractors share."""
 
 import hashlib
 import io
@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, UInt8
@@ -18,8 +17,6 @@ from torch import Tensor, nn
 from realuid_lightning.errors import UserError
 from realuid_lightning.fingerprint import fingerprint
 from realuid_lightning.recorded import Recorded
-
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 class Features(Recorded, nn.Module):
@@ -86,103 +83,6 @@ class RawFeatures(Features):
         return x.flatten(1).double()
 
 
-class InceptionFeatures(Features):
-    """The 2048 pooled features of TF-Inception, on which published FIDs rest (torch-fidelity's port, its TF resize).
-
-    Samples in [-1, 1] are rounded to bytes first, as an image file would; grey ones are repeated to three channels.
-
-    Args:
-        weights: Local copy of the weights file; downloaded once into torch's hub folder when None. Only weights are
-            read, and if the file's name ends in a hash, as that of torch-fidelity's does, its content must have it.
-
-    Example:
-        >>> InceptionFeatures().label  # weights are read, or downloaded, when they are needed
-        'TF-Inception (2048)'
-    """
-
-    def __init__(self, weights: str | None = None) -> None:
-        super().__init__()
-        self.num_features = 2048
-        self.label = "TF-Inception (2048)"
-        self.weights = weights
-        self.network: nn.Module | None = None
-
-    def fault(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse what is no image of 1 or 3 channels."""
-        if len(shape) == 3 and shape[0] in (1, 3):
-            return None
-        return (
-            f"InceptionFeatures need images of 1 or 3 channels, but samples have shape {shape}: set features to "
-            "RawFeatures or a module of your own"
-        )
-
-    def prepare(self) -> None:
-        """Load the weights.
-
-        Raises:
-            UserError: If they can be neither found nor downloaded, or the file is broken, another one than its name
-                says, or holds more than weights.
-        """
-        if self.network is not None:
-            return
-        from torchmetrics.image.fid import NoTrainInceptionV3
-
-        try:
-            # antialias would replace TensorFlow's resize, on which published figures rest, by torch's
-            weights: Any = _weights(self.weights)
-            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights, antialias=False)
-        except Exception as error:  # of files, downloads, unpickling and of torch-fidelity, as they come
-            source = f"the file {self.weights}" if self.weights else "the download"
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            raise UserError(
-                f"FID: no Inception weights: {source} failed ({reason}). Name a local copy of {INCEPTION_FILE} by "
-                "--features InceptionFeatures --features.weights FILE, or choose other features, such as "
-                "RawFeatures or a module of your own"
-            ) from error
-
-    def fingerprint(self) -> str:
-        """Return a hash of network and weights, but not of where they lie: the same are kept in many places."""
-        assert self.network is not None, "prepare() loads the weights"
-        return fingerprint((type(self.network).__mro__, dict(self.network.state_dict())))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
-        """Return features of samples in [-1, 1]; NaN for samples that are not finite, which are no images."""
-        assert self.network is not None, "prepare() loads the weights"
-        network = self.network
-        return of_bytes(x, lambda levels: network(levels.expand(-1, 3, -1, -1)))
-
-
-def _weights(place: str | None) -> io.BytesIO:
-    """Read the weights of Inception, or download them, without running what the file may contain.
-
-    torch-fidelity unpickles whatever it is given, so it is given what has been read safely, written anew.
-
-    Raises:
-        ValueError: If the file is not the one that its name says, or holds more than weights.
-    """
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    file = Path(place or Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)).expanduser()
-    named = re.search(r"-([0-9a-f]{8,64})\.\w+$", file.name)
-    if place is None and not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), progress=False)
-    content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if named is None:
-        rank_zero_info(f"FID: {file} has the SHA-256 {digest}; its name carries no hash to compare it with")
-    elif not digest.startswith(named[1]):
-        raise ValueError(f"its SHA-256 is {digest[:16]}..., not what the name says of {file}; remove it")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what is refused in the next moment
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError("it is no file of weights, or holds objects that could run code") from error
-    torch.save(state, written := io.BytesIO())
-    written.seek(0)
-    return written
-
-
 class CheckedFeatures(nn.Module):
     """An extractor whose features are what it promises: float64 rows of length ``num_features``.
 
@@ -237,6 +137,26 @@ class CheckedFeatures(nn.Module):
         return logits.double()
 
 
+def read_weights(file: Path) -> tuple[dict[str, Tensor], str]:
+    """Read weights without running what their file may contain; return them and the file's SHA-256.
+
+    Raises:
+        ValueError: If the file is not the one that its name says, by a hash at its end, or holds more than weights.
+    """
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    named = re.search(r"-([0-9a-f]{8,64})\.\w+$", file.name)
+    if named is None:
+        rank_zero_info(f"features: {file} has the SHA-256 {digest}; its name carries no hash to compare it with")
+    elif not digest.startswith(named[1]):
+        raise ValueError(f"its SHA-256 is {digest[:16]}..., not what the name says of {file}; remove it")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what is refused in the next moment
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), digest
+    except pickle.UnpicklingError as error:
+        raise ValueError("it is no file of weights, or holds objects that could run code") from error
+
+
 def to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:
     """Round samples in [-1, 1] to the nearest of 256 levels, uint8; values outside are clipped.
 
@@ -255,17 +175,36 @@ def to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:
     return ((x.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def truncated_to_bytes(x: Float[Tensor, "*shape"]) -> Tensor:
+    """Cut samples in [-1, 1] down to the level below, as torchmetrics does; values outside are clipped.
+
+    What a byte has become as a float is that byte again: a level counts as reached from 1e-4 levels below.
+
+    Example:
+        >>> truncated_to_bytes(torch.tensor([-1.0, 0.0, 0.999, 2.0]))
+        tensor([  0, 127, 254, 255], dtype=torch.uint8)
+    """
+    return ((x.float() + 1) * 127.5 + 1e-4).clamp_(0, 255).to(torch.uint8)
+
+
 def of_bytes(
-    x: Float[Tensor, "b c h w"], network: Callable[[UInt8[Tensor, "b c h w"]], Tensor]
+    x: Float[Tensor, "b c h w"],
+    network: Callable[[UInt8[Tensor, "b c h w"]], Tensor],
+    rounded: Callable[[Tensor], Tensor] = to_bytes,
 ) -> Float64[Tensor, "b f"]:
-    """Return what a network makes of samples in [-1, 1], rounded to bytes; NaN for those that are not finite.
+    """Return what a network makes of samples in [-1, 1] as bytes; NaN for those that are not finite.
+
+    Args:
+        x: Samples.
+        network: Takes images as bytes, and returns vectors.
+        rounded: Makes bytes of samples.
 
     Example:
         >>> of_bytes(torch.tensor([1.0, torch.inf]).view(2, 1, 1, 1), lambda levels: levels.flatten(1))
         tensor([[255.],
                 [   nan]], dtype=torch.float64)
     """
-    vectors = network(to_bytes(x.nan_to_num(0.0)))
+    vectors = network(rounded(x.nan_to_num(0.0)))
     finite = x.flatten(1).isfinite().all(1, keepdim=True)
     return vectors.double().where(finite, torch.nan)
 

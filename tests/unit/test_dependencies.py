@@ -26,7 +26,8 @@ def normal(name):
 
 def test_every_import_is_declared():
     project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
-    declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in project["dependencies"]}
+    lines = project["dependencies"] + project["optional-dependencies"]["features"]
+    declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
     distributions = packages_distributions()
     names = set(imported("realuid_lightning")) - set(sys.stdlib_module_names) - {"realuid_lightning"}
     assert {"torch", "yaml", "PIL", "scipy"} <= names

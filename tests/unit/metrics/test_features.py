@@ -202,25 +202,11 @@ def test_the_download_is_checked_and_kept(inception, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub.download_url_to_file", download)
     with pytest.raises(UserError, match=r"its SHA-256 is .*, not what the name says"):  # a poisoned one
         InceptionFeatures().prepare()
-    monkeypatch.setattr("realuid_lightning.metrics.features.INCEPTION_FILE", inception.name)
+    monkeypatch.setattr("realuid_lightning.metrics.inception.INCEPTION_FILE", inception.name)
     for _ in range(2):
         InceptionFeatures().prepare()
     assert len(asked) == 2
     assert asked[0].startswith("https://github.com/toshas/torch-fidelity/releases")
-
-
-def test_torch_fidelity_takes_the_weights_that_were_read(tmp_path, monkeypatch):
-    """The real network, with random weights."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        patch.setattr("torch.load", lambda *_, **__: None)
-        state = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "none").state_dict()
-    file = named_by_hash(state, tmp_path)
-    features = InceptionFeatures(str(file))
-    features.prepare()
-    assert all(torch.equal(value, state[name]) for name, value in features.network.state_dict().items())
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), AssertionError(), OSError("two\nlines")])
