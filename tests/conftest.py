@@ -20,6 +20,7 @@ CHECKED = (
     "running",
     "solvers",
     "strategies",
+    "sweeping",
 )
 jaxtyping.install_import_hook([f"realuid_lightning.{room}" for room in CHECKED], "beartype.beartype")
 

@@ -18,6 +18,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   test       the same, by the name that Lightning gives it
   predict    generate samples and write them to files
   export     write a generator to a .safetensors file
+  sweep      fit a grid of configs and seeds, and print a table of it
   report     print a table of the distances that runs have measured
   gaussian   draw what the objective does between Gaussians, exact and trained
   classifier train a classifier whose features tell samples apart
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from realuid_lightning.cli.report import report
 
             report(words[1:])
+        elif command == "sweep":
+            from realuid_lightning.cli.sweep import sweep
+
+            sweep(words[1:])
         elif command == "gaussian":
             from realuid_lightning.cli.gaussian import gaussian
 
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             classifier(words[1:])
         else:
-            known = ", ".join([*TRAINING, "plan", "export", "report", "gaussian", "classifier"])
+            known = ", ".join([*TRAINING, "plan", "export", "sweep", "report", "gaussian", "classifier"])
             raise UserError(f"realuid: expected one of the commands {known}, got {command!r}; see realuid --help")
     except UserError as error:
         print(_plain(error), file=sys.stderr)

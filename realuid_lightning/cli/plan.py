@@ -46,19 +46,30 @@ def plan(words: Sequence[str]) -> None:
     Raises:
         UserError: If ``fit`` would refuse the options or the config.
     """
+    with quiet():
+        cli = checked_fit(words)
+        limit = cli.device_memory()
+        made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
+    _print(cli, made, limit)
+
+
+def checked_fit(words: Sequence[str]) -> "PlanCLI":
+    """Return what ``fit`` with these words would build, with networks that have no memory, once it is checked.
+
+    Raises:
+        UserError: If ``fit`` would refuse the options or the config.
+    """
     ignore_notices()
     check_configs(words)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # classes of the user's own files, named by path in a config
-    with _quiet():
+    with quiet():
         try:
             cli = PlanCLI("fit", ["fit", *words])
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
         cli.check()
-        limit = cli.device_memory()
-        made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
-    _print(cli, made, limit)
+    return cli
 
 
 def weightless(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
@@ -164,7 +175,7 @@ def device_count(gpu: bool, devices: Any) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Lightning from telling which devices this machine has: the plan's need not be there."""
     logging.disable(logging.WARNING)
     try:

@@ -1,6 +1,6 @@
 """What runs have measured: read from their folders, compared by protocol, as tables and as a page."""
 
-from realuid_lightning.reporting.comparison import Comparison, Series, Value, comparisons
+from realuid_lightning.reporting.comparison import Comparison, Series, Value, comparisons, mean_of_seeds
 from realuid_lightning.reporting.page import render, write_page
 from realuid_lightning.reporting.reading import Measurement, Run, TimeBins, read_fits, read_runs, read_times
 
@@ -12,6 +12,7 @@ __all__ = [
     "TimeBins",
     "Value",
     "comparisons",
+    "mean_of_seeds",
     "read_fits",
     "read_runs",
     "read_times",

@@ -113,10 +113,11 @@ def _values(measured: Iterable[dict[str, float]]) -> Values:
     for figures in measured:
         for name, figure in figures.items():
             columns.setdefault(name, []).append(figure)
-    return {name: _value(column) for name, column in columns.items()}
+    return {name: mean_of_seeds(column) for name, column in columns.items()}
 
 
-def _value(column: Sequence[float]) -> Value:
+def mean_of_seeds(column: Sequence[float]) -> Value:
+    """Return the mean of a figure that was measured with several seeds, and its standard error."""
     sound = all(map(math.isfinite, column))
     error = stdev(column) / math.sqrt(len(column)) if sound and len(column) > 1 else math.nan
     return Value(fmean(column) if sound else column[0] if len(column) == 1 else math.nan, error, len(column))
