@@ -135,7 +135,15 @@ def same(left, right):
 
 def figure(step=1, sampler="raw", protocol=(), checkpoint=None, **figures):
     """A line of ``figures.jsonl``, as evaluation writes it."""
-    known = {"features": "f", "weights": "w", "rounding": "none", "resize": "none", "labels": "none", "samples": 4}
+    known = {
+        "metrics": "m",
+        "features": "f",
+        "weights": "w",
+        "rounding": "none",
+        "resize": "none",
+        "labels": "none",
+        "samples": 4,
+    }
     known |= {"seed": 0, "reference": "R", "reference_samples": 9, "held_out": "halves", "floor_samples": 4}
     row = {"step": step, "sampler": sampler, "figures": figures, "floor": {}, "gaussian": {}, "better": {}}
     return {**row, "protocol": known | dict(protocol), **({"checkpoint": checkpoint} if checkpoint else {})}

@@ -25,6 +25,7 @@ from realuid_lightning.metrics import (
     Reference,
     ReferenceCache,
     feature_label,
+    write_moments,
 )
 
 FILE = "figures.jsonl"
@@ -49,6 +50,8 @@ class MetricsCallback(SamplerCallback):
         metrics: What is measured; the Fréchet distance, ``FID``, when None.
         bounds: Measure the two bounds, once for a reference: it takes as long as two evaluations.
         cache: Folder for what is known of real data, which are measured once; the user's cache folder when None.
+        statistics: ``.npz`` file to write with mean and covariance of the real features (``mu`` and ``sigma``), as
+            other implementations read them; none when None.
 
     Example:
         >>> class Mean(nn.Module):
@@ -64,6 +67,7 @@ class MetricsCallback(SamplerCallback):
         metrics: list[Metric] | None = None,
         bounds: bool = True,
         cache: str | None = None,
+        statistics: str | None = None,
     ) -> None:
         self.features = features if features is not None else InceptionFeatures()
         faults, name = Faults("metrics"), type(self.features).__name__
@@ -79,6 +83,7 @@ class MetricsCallback(SamplerCallback):
         faults.unless(not twice, f"each figure must come from one metric, but {', '.join(twice)} from several")
         faults.raise_any()
         self.real = RealSide(CheckedFeatures(self.features), self.metrics, bounds, ReferenceCache(cache))
+        self.statistics = statistics
         self._samples: dict[str, Collector] = {}
         self._reference: Reference | None = None
         self._identity = Identity("", "", "", "")  # hashing all real data takes a while
@@ -153,6 +158,8 @@ class MetricsCallback(SamplerCallback):
         if self._reference is None:
             self._identity = by_one(lambda: Identity.of(data, self.features, self.real.metrics_identity))
             self._reference = self.real.reference(trainer, pl_module, self._identity)
+            if self.statistics is not None and trainer.is_global_zero:
+                write_moments(self.statistics, self._reference.sample.sums)
         self.protocol = self._protocol(data, self._reference)
         before, self._before = self._before, None
         if trainer.state.fn == "fit" and before is not None and not before.same(self.protocol):
@@ -200,6 +207,7 @@ class MetricsCallback(SamplerCallback):
     def _protocol(self, data: MatchingDataModule, reference: Reference) -> Protocol:
         conditions = "data" if data.labels and data.num_classes is None else data.eval_labels
         return Protocol(
+            metrics=self._identity.metrics,
             features=feature_label(self.features),
             weights=self._identity.features,
             rounding=getattr(self.features, "rounding", "none"),

@@ -21,6 +21,7 @@ from realuid_lightning.metrics.mmd import MMD
 from realuid_lightning.metrics.modes import Modes
 from realuid_lightning.metrics.prdc import PRDC
 from realuid_lightning.metrics.protocol import Protocol
+from realuid_lightning.metrics.published import read_moments, write_moments
 from realuid_lightning.metrics.reference import Reference, ReferenceCache
 from realuid_lightning.metrics.sums import FeatureStatistics
 from realuid_lightning.metrics.wasserstein import Wasserstein
@@ -52,6 +53,8 @@ __all__ = [
     "feature_fingerprint",
     "feature_label",
     "moments",
+    "read_moments",
     "root_trace",
     "to_bytes",
+    "write_moments",
 ]

@@ -1,10 +1,11 @@
 """The Fréchet distance of features, as a metric."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from realuid_lightning.metrics.base import Metric, Sample
 from realuid_lightning.metrics.distances import Last
 from realuid_lightning.metrics.frechet import covariance_root, moments, root_trace
+from realuid_lightning.metrics.published import read_moments
 from realuid_lightning.metrics.sums import FeatureStatistics
 
 
@@ -13,6 +14,13 @@ class FID(Metric):
 
     It sees mean and covariance only: whatever else differs costs nothing.
 
+    Args:
+        statistics: ``.npz`` file with ``mu`` and ``sigma`` of the features of real samples, as others publish them,
+            which stand in for those of the reference data; these when None.
+
+    Raises:
+        UserError: If the file cannot be read, or holds something else.
+
     Example:
         >>> import torch
         >>> real = torch.tensor([[-1.0], [1.0]])
@@ -20,9 +28,17 @@ class FID(Metric):
         9.0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: str | None = None) -> None:
         self.better = {"fid": "min"}
-        self._of_real = Last(_moments_and_root)
+        self.published = None if statistics is None else read_moments(statistics)
+        self._of_real = Last(self._moments_and_root)
+
+    def fault(self, features: nn.Module, samples: int) -> str | None:
+        """Refuse statistics of other features."""
+        width = int(features.num_features)  # type: ignore[arg-type]
+        if self.published is not None and len(self.published[1]) != width:
+            return f"FID needs statistics of {width} features, but those of the file have {len(self.published[1])}"
+        return super().fault(features, samples)
 
     def figures(self, real: Sample, generated: Sample) -> dict[str, float]:
         """Return ``fid``."""
@@ -31,7 +47,7 @@ class FID(Metric):
         distance = (mean - other_mean).square().sum() + covariance.trace() + other.trace()
         return {"fid": (distance - 2 * root_trace(root, other)).item()}
 
-
-def _moments_and_root(sums: FeatureStatistics) -> tuple[Tensor, Tensor, Tensor]:
-    covariance, mean = moments(sums)
-    return covariance, mean, covariance_root(covariance)
+    def _moments_and_root(self, sums: FeatureStatistics) -> tuple[Tensor, Tensor, Tensor]:
+        covariance, mean = moments(sums) if self.published is None else self.published
+        covariance, mean = covariance.to(sums.total.device), mean.to(sums.total.device)
+        return covariance, mean, covariance_root(covariance)

@@ -9,6 +9,7 @@ class Protocol:
     """What a figure depends on beside the model; it is stored with every figure.
 
     Attributes:
+        metrics: Hash of the metrics and their options.
         features: Name of the features.
         weights: Hash of what they compute.
         rounding: What becomes of samples before: ``nearest`` (byte), ``truncate`` (to a byte), or ``none``.
@@ -22,6 +23,7 @@ class Protocol:
         floor_samples: Number of those.
     """
 
+    metrics: str
     features: str
     weights: str
     rounding: str
@@ -39,8 +41,8 @@ class Protocol:
         """The protocol as plain values, for files and logs.
 
         Example:
-            >>> Protocol("raw values (2)", "", "none", "none", "none", 10, 0, "", 20, "halves", 10).record["samples"]
-            10
+            >>> Protocol("", "raw values (2)", "", "none", "none", "none", 10, 0, "", 20, "halves", 9).record["seed"]
+            0
         """
         return asdict(self)
 

@@ -123,7 +123,7 @@ def test_rows_tell_figures_bounds_and_protocol(tmp_path):
         logged = {"figures": row["sampler"], "floor": "floor", "gaussian": "gaussian"}
         for kind, name in logged.items():
             assert row[kind] == {"fid": pytest.approx(first[f"fid/{name}"], rel=1e-6)}
-        assert len(row["protocol"].pop("weights")) == 16
+        assert [len(row["protocol"].pop(name)) for name in ("weights", "metrics")] == [16, 16]
         assert row["protocol"] == {
             **{"features": "pooled", "rounding": "none", "resize": "none", "labels": "none", "samples": SAMPLES},
             **{"seed": 0, "reference": Digits().fingerprint(), "reference_samples": len(Digits())},
