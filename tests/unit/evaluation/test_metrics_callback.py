@@ -9,12 +9,27 @@ from torch import nn
 
 from realuid_lightning.data import Digits, Gaussian, MatchingDataModule, to_floats
 from realuid_lightning.errors import UserError
-from realuid_lightning.evaluation import FIDCallback
+from realuid_lightning.evaluation import FIDCallback, MetricsCallback
 from realuid_lightning.evaluation.real import RealSide
 from realuid_lightning.fingerprint import NoFingerprintError
-from realuid_lightning.metrics import Features, InceptionFeatures, RawFeatures
+from realuid_lightning.metrics import (
+    FID,
+    KID,
+    MMD,
+    PRDC,
+    Features,
+    FeatureStatistics,
+    InceptionFeatures,
+    InceptionScore,
+    Modes,
+    RawFeatures,
+    Sample,
+    Wasserstein,
+    drawn_order,
+)
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.networks import MLP
+from realuid_lightning.running import RunCheckpoint
 
 SAMPLES = 150
 
@@ -385,3 +400,140 @@ def test_a_diverged_generator_has_no_figure_and_ends_no_training(tmp_path):
     figures = validate(tmp_path, FIDCallback(Pooled()), model=model)
     assert all(math.isnan(figures[f"fid/{name}"]) for name in ("raw", "ema_0.999"))
     assert len(measurements(tmp_path)) == 2
+
+
+# ---------------------------------------------------------------------------------------------------- several metrics
+
+
+class Classes(Pooled):
+    """The same, which tell four classes apart."""
+
+    num_classes = 4
+
+    def logits(self, vectors):
+        return 5 * vectors[:, :4]
+
+
+def everything():
+    return [FID(), KID(subset_size=50), PRDC(samples=100), MMD([0.5]), Wasserstein(40), Modes(), InceptionScore()]
+
+
+def test_all_metrics_see_the_same_samples_encoded_once(tmp_path):
+    calls = []
+
+    class Counting(Classes):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    model = module(ema=[])
+    figures = validate(tmp_path, MetricsCallback(Counting(), everything()), model=model)
+    real = Sample.of(*encoded(Classes(), reals()))
+    sample = Sample.of(*encoded(Classes(), generated(model, data())))
+    for metric in everything():
+        for name, value in metric.compute(real, sample).items():
+            assert figures[f"{name}/raw"] == pytest.approx(value, rel=1e-5, abs=1e-7)
+    assert (
+        sum(calls) == 2 + len(Digits()) + 2 * SAMPLES
+    )  # tried out; real, whose halves are the floor; Gaussian, generated
+
+
+@torch.no_grad()
+def encoded(features, x):
+    vectors = features.double().eval()(x)
+    return vectors, features.logits(vectors)
+
+
+def test_the_floor_is_one_half_of_the_reference_against_the_other(tmp_path):
+    validate(tmp_path, MetricsCallback(Classes(), everything()))
+    (row, *_), x = measurements(tmp_path), reals()
+    known, other = (encoded(Classes(), x[parity::2]) for parity in (0, 1))
+    known, chosen = Sample.of(*known), drawn_order(len(x) // 2)[:SAMPLES]
+    other = Sample(FeatureStatistics.of(other[0][chosen]), other[0][chosen], other[1][chosen])
+    for metric in everything():
+        expected = metric.compute(known, other)
+        assert {name: row["floor"][name] for name in expected} == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert row["protocol"]["floor_samples"] == SAMPLES
+
+
+def test_held_out_data_are_the_floor_where_there_are_any(tmp_path):
+    near, far = (Gaussian([mean, 0.0], [1.0, 1.0], size=300 + int(mean)) for mean in (0.0, 9.0))
+    model = RealUIDModule(MLP([2], width=4, depth=1), teacher_ckpt=None)
+    for held_out in (near, far):
+        both = MatchingDataModule(near, eval_samples=SAMPLES, held_out=held_out)
+        validate(tmp_path, FIDCallback(RawFeatures([2])), both, model)
+    rows = measurements(tmp_path)[::2]
+    assert [row["floor"]["fid"] > 60 for row in rows] == [False, True]
+    assert [row["protocol"]["held_out"] for row in rows] == [near.fingerprint(), far.fingerprint()]
+
+
+def test_the_gaussian_has_the_moments_of_the_data_and_its_range(tmp_path):
+    seen = []
+
+    class Watching(RawFeatures):
+        def forward(self, x):
+            seen.append(x)
+            return super().forward(x)
+
+    validate(tmp_path, FIDCallback(Watching([1, 8, 8])), MatchingDataModule(Digits(), eval_samples=5000))
+    real, gaussian = torch.cat(seen[:8])[: len(Digits())], torch.cat(seen)[len(Digits()) :][:5000]
+    assert gaussian.abs().max() == 1
+    inner = real.flatten(1).std(0) * 2 + real.flatten(1).mean(0).abs() < 1  # pixels that are hardly ever clipped
+    torch.testing.assert_close(gaussian.flatten(1).mean(0)[inner], real.flatten(1).mean(0)[inner], atol=0.05, rtol=0)
+    (row, *_) = measurements(tmp_path)
+    assert row["floor"]["fid"] < row["gaussian"]["fid"] < row["figures"]["fid"]
+
+
+def test_bounds_may_be_left_out(tmp_path):
+    figures = validate(tmp_path, MetricsCallback(Pooled(), bounds=False))
+    assert list(figures) == ["fid/raw", "fid/ema_0.999"]
+    (row, *_) = measurements(tmp_path)
+    assert (row["floor"], row["gaussian"], row["protocol"]["held_out"]) == ({}, {}, "none")
+
+
+def test_the_moments_of_real_features_are_written(tmp_path):
+    file = tmp_path / "new" / "real.npz"
+    first = validate(tmp_path, MetricsCallback(Pooled(), statistics=str(file)))
+    again = validate(tmp_path, MetricsCallback(Pooled(), [FID(str(file))]), data(reference=Fewer()))
+    assert again["fid/raw"] == pytest.approx(first["fid/raw"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ([], "metrics must name at least one"),
+        ([FID(), KID(), FID()], "each figure must come from one metric, but fid from several"),
+    ],
+)
+def test_metrics_that_do_not_go_together_are_refused(metrics, told):
+    with pytest.raises(UserError, match=told):
+        MetricsCallback(Pooled(), metrics)
+
+
+def test_metrics_that_these_features_do_not_serve_are_refused_before_any_work(tmp_path):
+    callback = MetricsCallback(Pooled(), [Modes(), PRDC(k=200)])
+    with pytest.raises(UserError, match=r"(?s)Modes needs the logits.*PRDC needs at least 201 samples"):
+        validate(tmp_path, callback)
+
+
+def test_a_checkpoint_keeps_the_protocol_and_a_changed_one_is_told(tmp_path):
+    options = {"val_check_interval": 1, "check_val_every_n_epoch": None}
+
+    def run(steps, callback, ckpt=None):
+        made = trainer(tmp_path, callbacks=[callback], max_steps=steps, **options)
+        made.fit(module(), data(batch_size=64), ckpt_path=ckpt)
+        made.save_checkpoint(tmp_path / "it.ckpt")
+        return callback.protocol
+
+    first = run(1, FIDCallback(Pooled()))
+    assert torch.load(tmp_path / "it.ckpt")["callbacks"]["FIDCallback"] == first.record
+    run(2, FIDCallback(Pooled()), tmp_path / "it.ckpt")  # in silence
+    with pytest.warns(UserWarning, match=r"by another protocol than before \(weights changed\)"):
+        run(3, FIDCallback(Pooled(2.0)), tmp_path / "it.ckpt")
+
+
+def test_a_monitor_that_would_keep_the_worst_is_refused(tmp_path):
+    saver = RunCheckpoint(monitor="coverage/raw")
+    options = {"callbacks": [MetricsCallback(Pooled(), [PRDC()]), saver], "max_steps": 1}
+    with pytest.raises(UserError, match=r"mode must be max for coverage/raw, got min: it would keep the worst"):
+        trainer(tmp_path, **options).fit(module(), data())
