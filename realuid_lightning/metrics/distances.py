@@ -1,7 +1,7 @@
 """Distances between feature vectors in float64, a block of rows at a time, and what is known of real samples."""
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -36,6 +36,10 @@ class Last(Generic[S, T]):
         if self.known is None or self.known[0] is not asked:
             self.known = asked, self.function(asked)
         return self.known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy and a fingerprint see: not the answer."""
+        return {"function": self.function, "known": None}
 
 
 def centred(vectors: Float[Tensor, "n f"], *others: Float[Tensor, "_ f"]) -> list[Float64[Tensor, "_ f"]]:
