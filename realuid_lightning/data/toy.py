@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Generator, Tensor
 
 from realuid_lightning.data.memory import lacking
@@ -16,8 +16,18 @@ from realuid_lightning.seeding import keyed_generator
 GAUSSIAN = 0x6A055
 TOY = 0x70E2D
 
+ToyName = Literal["moons", "checkerboard", "rings", "eight_gaussians", "spiral"]
+"""Names of the densities in the plane."""
+
+ALONG = 256
+"""Points along a mode's spine among which the nearest is looked for."""
+UNIFORM_STD = 12**-0.5
+"""Standard deviation of a uniform variable in an interval of length 1."""
+
 Vectors = Float32[Tensor, "n d"]
-Drawn = tuple[Float32[Tensor, "n 2"], Int64[Tensor, "n"] | None]
+Points = Float32[Tensor, "n 2"]
+Modes = Int64[Tensor, "n"]
+Along = Float32[Tensor, "n"]
 
 
 class Gaussian(MemorySource):
@@ -81,7 +91,7 @@ class Toy2D(MemorySource):
 
     def __init__(
         self,
-        name: Literal["moons", "checkerboard", "rings", "eight_gaussians", "spiral"],
+        name: ToyName,
         size: int = 10_000,
         draw: int = 0,
     ) -> None:
@@ -97,62 +107,119 @@ class Toy2D(MemorySource):
     @property
     def num_classes(self) -> int | None:
         """Number of classes of this density, or None."""
-        return _TOYS[self.name][1]
+        toy = _TOYS[self.name]
+        return toy.modes if toy.labelled else None
 
-    def load(self) -> tuple[Float32[Tensor, "n 2"], Labels | None]:
+    def load(self) -> tuple[Points, Labels | None]:
         """Draw all samples."""
-        drawn, _ = _TOYS[self.name]
         key = (TOY, list(_TOYS).index(self.name), self.draw)
-        return drawn(self.size, keyed_generator(*key[: 3 if self.draw else 2]))  # draw 0 has never had a key
+        return _TOYS[self.name].draw(
+            self.size, keyed_generator(*key[: 3 if self.draw else 2])
+        )  # draw 0 has never had a key
 
 
-# Each scale is the analytic one, not that of the draw, so that the density does not depend on the number of samples.
+class _Toy(NamedTuple):
+    """A density: modes of equal weight, each with noise about a curve or a point, its spine.
+
+    Attributes:
+        modes: Number of modes.
+        labelled: Whether they are classes.
+        places: Draws modes, and places between 0 and 1 along their spines.
+        spine: Gives the points at such places, of a shape that is centred.
+        std: Standard deviation of normal noise about them; None for noise that is uniform in a unit square.
+        scale: What points with noise are divided by. It is the analytic one, not that of the draw, so that the density
+            does not depend on the number of samples.
+    """
+
+    modes: int
+    labelled: bool
+    places: Callable[[int, int, Generator], tuple[Modes, Along]]
+    spine: Callable[[Modes, Along], Points]
+    std: float | None
+    scale: float
+
+    def draw(self, size: int, generator: Generator) -> tuple[Points, Labels | None]:
+        """Draw samples, with labels if there are any."""
+        mode, along = self.places(self.modes, size, generator)
+        if self.std is None:
+            noise = torch.rand(size, 2, generator=generator) - 0.5
+        else:
+            noise = self.std * torch.randn(size, 2, generator=generator)
+        return (self.spine(mode, along) + noise) / self.scale, mode if self.labelled else None
 
 
-def _moons(size: int, generator: Generator) -> Drawn:
-    y = torch.randint(2, (size,), generator=generator)
-    angle = math.pi * torch.rand(size, generator=generator)
-    sign = 1.0 - 2.0 * y
-    x = torch.stack([y + sign * angle.cos(), 0.5 * y + sign * angle.sin()], 1)
-    return (x - torch.tensor([0.5, 0.25]) + _noise(size, 0.05, generator)) / 0.7, y
+def _on_curves(modes: int, size: int, generator: Generator) -> tuple[Modes, Along]:
+    return torch.randint(modes, (size,), generator=generator), torch.rand(size, generator=generator)
 
 
-def _checkerboard(size: int, generator: Generator) -> Drawn:
-    column = torch.randint(4, (size,), generator=generator)
-    row = 2 * torch.randint(2, (size,), generator=generator) + column % 2
-    corner = torch.stack([column, row], 1) - 2.0
-    return (corner + torch.rand(size, 2, generator=generator)) / 1.155, None
+def _arc(mode: Modes, along: Along) -> Points:
+    angle, sign = math.pi * along, 1.0 - 2.0 * mode
+    return torch.stack([mode + sign * angle.cos(), 0.5 * mode + sign * angle.sin()], 1) - torch.tensor([0.5, 0.25])
 
 
-def _rings(size: int, generator: Generator) -> Drawn:
-    y = torch.randint(4, (size,), generator=generator)
-    angle = 2 * math.pi * torch.rand(size, generator=generator)
-    return ((y + 1)[:, None] * _on_circle(angle) + _noise(size, 0.08, generator)) / 1.94, y
+def _ring(mode: Modes, along: Along) -> Points:
+    return (mode + 1)[:, None] * _on_circle(2 * math.pi * along)
 
 
-def _eight_gaussians(size: int, generator: Generator) -> Drawn:
-    y = torch.randint(8, (size,), generator=generator)
-    return math.sqrt(2) * _on_circle(y * (math.pi / 4)) + _noise(size, 0.1, generator), y
+def _at_points(modes: int, size: int, generator: Generator) -> tuple[Modes, Along]:
+    return torch.randint(modes, (size,), generator=generator), torch.zeros(size)
 
 
-def _spiral(size: int, generator: Generator) -> Drawn:
+def _mean(mode: Modes, along: Along) -> Points:
+    del along
+    return math.sqrt(2) * _on_circle(mode * (math.pi / 4))
+
+
+def _in_squares(modes: int, size: int, generator: Generator) -> tuple[Modes, Along]:
+    column = torch.randint(modes // 2, (size,), generator=generator)
+    return 2 * column + torch.randint(2, (size,), generator=generator), torch.zeros(size)
+
+
+def _centre(mode: Modes, along: Along) -> Points:
+    del along
+    column = mode // 2
+    return torch.stack([column, 2 * (mode % 2) + column % 2], 1) - 1.5
+
+
+def _on_arms(modes: int, size: int, generator: Generator) -> tuple[Modes, Along]:
     along = torch.rand(size, generator=generator).sqrt()
-    arm = math.pi * torch.randint(2, (size,), generator=generator)
-    return 2 * along[:, None] * _on_circle(3 * math.pi * along + arm) + _noise(size, 0.05, generator), None
+    return torch.randint(modes, (size,), generator=generator), along
 
 
-def _on_circle(angle: Float32[Tensor, "n"]) -> Float32[Tensor, "n 2"]:
+def _arm(mode: Modes, along: Along) -> Points:
+    return 2 * along[:, None] * _on_circle(3 * math.pi * along + math.pi * mode)
+
+
+def _on_circle(angle: Along) -> Points:
     return torch.stack([angle.cos(), angle.sin()], 1)
 
 
-def _noise(size: int, std: float, generator: Generator) -> Float32[Tensor, "n 2"]:
-    return std * torch.randn(size, 2, generator=generator)
-
-
-_TOYS: dict[str, tuple[Callable[[int, Generator], Drawn], int | None]] = {
-    "moons": (_moons, 2),
-    "checkerboard": (_checkerboard, None),
-    "rings": (_rings, 4),
-    "eight_gaussians": (_eight_gaussians, 8),
-    "spiral": (_spiral, None),
+_TOYS: dict[str, _Toy] = {
+    "moons": _Toy(2, True, _on_curves, _arc, 0.05, 0.7),
+    "checkerboard": _Toy(8, False, _in_squares, _centre, None, 1.155),
+    "rings": _Toy(4, True, _on_curves, _ring, 0.08, 1.94),
+    "eight_gaussians": _Toy(8, True, _at_points, _mean, 0.1, 1.0),
+    "spiral": _Toy(2, False, _on_arms, _arm, 0.05, 1.0),
 }
+
+
+def mode_logits(name: ToyName, x: Float[Tensor, "n 2"]) -> Float64[Tensor, "n k"]:
+    """Return logits of a density's modes: that of normal noise with its variance, about a mode's nearest point.
+
+    The modes of ``moons``, ``rings`` and ``eight_gaussians`` are their classes; those of ``checkerboard`` are its 8
+    squares, each about its centre, those of ``spiral`` its 2 arms, which meet at the origin.
+
+    Args:
+        name: A density of ``Toy2D``.
+        x: Points.
+
+    Example:
+        >>> mode_logits("rings", torch.tensor([[0.0, 0.5], [2.0, 0.0]])).argmax(1)
+        tensor([0, 3])
+    """
+    toy = _TOYS[name]
+    mode = torch.arange(toy.modes).repeat_interleave(ALONG)
+    spine = toy.spine(mode, torch.linspace(0, 1, ALONG).repeat(toy.modes)).to(x.device).double() / toy.scale
+    distances = torch.cdist(x.double(), spine, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distances.view(-1, toy.modes, ALONG).amin(2)
+    return -0.5 * (nearest * toy.scale / (toy.std or UNIFORM_STD)).square()

@@ -24,6 +24,7 @@ from realuid_lightning.metrics.protocol import Protocol
 from realuid_lightning.metrics.published import read_moments, write_moments
 from realuid_lightning.metrics.reference import Reference, ReferenceCache
 from realuid_lightning.metrics.sums import FeatureStatistics
+from realuid_lightning.metrics.toy import ToyFeatures
 from realuid_lightning.metrics.wasserstein import Wasserstein
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Reference",
     "ReferenceCache",
     "Sample",
+    "ToyFeatures",
     "Wasserstein",
     "covariance_root",
     "drawn_order",

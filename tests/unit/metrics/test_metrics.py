@@ -42,14 +42,14 @@ def test_figures_have_names_and_a_sense():
     assert set(Mean().compute(Sample.of(draws(), draws()), Sample.of(draws(), draws()))) == {"mean", "spread"}
 
 
-def test_samples_that_are_not_finite_have_no_figures():
+def test_samples_that_are_not_finite_or_too_few_have_no_figures():
     good, broken = draws(), draws()
     broken[3, 1] = math.nan
     for real, generated in [
         (Sample.of(good), Sample.of(broken)),
         (Sample.of(broken), Sample.of(good)),
         (Sample.of(good), Sample.of(good, broken)),
-        (Sample.of(good), Sample.of(good[:1])),
+        (Sample.of(good), Sample.of(good[:4])),
     ]:
         figures = Mean().compute(real, generated)
         assert list(figures) == ["mean", "spread"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from realuid_lightning.errors import UserError
+from realuid_lightning.fingerprint import fingerprint
 from realuid_lightning.metrics import FID, KID, MMD, PRDC, InceptionScore, Metric, Modes, Sample, Wasserstein
 from realuid_lightning.metrics.distances import FEW, squared_distances
 from realuid_lightning.recorded import rebuild
@@ -41,6 +42,7 @@ def test_a_metric_is_built_again_from_its_record(metric):
     again = rebuild(metric.recorded(), Metric)
     real, generated = draws(0), 0.5 + draws(1)
     assert figures(again, real, generated) == figures(metric, real, generated)
+    assert fingerprint(again) == fingerprint(rebuild(metric.recorded(), Metric))  # which has computed nothing yet
 
 
 @pytest.mark.parametrize("metric", WHOLE, ids=lambda metric: type(metric).__name__)
