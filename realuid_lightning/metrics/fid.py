@@ -35,9 +35,9 @@ class FID(Metric):
 
     def fault(self, features: nn.Module, samples: int) -> str | None:
         """Refuse statistics of other features."""
-        width = int(features.num_features)  # type: ignore[arg-type]
-        if self.published is not None and len(self.published[1]) != width:
-            return f"FID needs statistics of {width} features, but those of the file have {len(self.published[1])}"
+        if self.published is not None and len(self.published[1]) != features.num_features:
+            known = len(self.published[1])
+            return f"FID needs statistics of {features.num_features} features, but those of the file have {known}"
         return super().fault(features, samples)
 
     def figures(self, real: Sample, generated: Sample) -> dict[str, float]:
