@@ -3,6 +3,7 @@
 from realuid_lightning.reporting.comparison import Comparison, Series, Value, comparisons, mean_of_seeds
 from realuid_lightning.reporting.page import render, write_page
 from realuid_lightning.reporting.reading import Measurement, Run, TimeBins, read_fits, read_runs, read_times
+from realuid_lightning.reporting.standing import standings
 
 __all__ = [
     "Comparison",
@@ -17,5 +18,6 @@ __all__ = [
     "read_runs",
     "read_times",
     "render",
+    "standings",
     "write_page",
 ]

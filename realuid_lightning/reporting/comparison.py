@@ -100,7 +100,7 @@ def _comparison(title: str, rows: Sequence[tuple[str, Measurement]]) -> Comparis
         Series(*names, {step: _values(steps[step].values()) for step in sorted(steps)})
         for names, steps in seeds.items()
     ]
-    ends = [{row.seed: getattr(row, end) for _, row in rows} for end in ("floor", "gaussian")]
+    ends = [{row.seed: getattr(row, end) for _, row in rows if getattr(row, end)} for end in ("floor", "gaussian")]
     floor, gaussian = (_values(end.values()) for end in ends)
     figures = list(dict.fromkeys(name for _, row in rows for name in row.figures))
     better = {name: sense for _, row in rows for name, sense in row.better.items()}

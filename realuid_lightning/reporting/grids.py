@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
+from realuid_lightning.reporting.lineage import same_latents, teacher_folder
 from realuid_lightning.reporting.pictures import BUDGET, Picture, chosen_steps, find_pictures, read_picture
-from realuid_lightning.reporting.reading import CONFIG, Run, read_text
+from realuid_lightning.reporting.reading import Run
 
 
 class Grid(NamedTuple):
@@ -59,15 +58,11 @@ def sample_grids(runs: Iterable[Run]) -> list[Grid]:
 
 
 def teacher_pairs(runs: Iterable[Run]) -> list[Pair]:
-    """Return the last pictures of each distillation beside those of its teacher, where both are of the same latents.
-
-    The teacher's run is the folder in which the checkpoint that the config names lies.
-    """
+    """Return the last pictures of each distillation beside those of its teacher, where both are of the same latents."""
     pairs = []
     for run in runs:
-        config = _config(run.folder)
-        teacher = _teacher_folder(run.folder, config)
-        if teacher is None or _latents(config) != _latents(_config(teacher)):
+        teacher = teacher_folder(run)
+        if teacher is None or not same_latents(run, teacher):
             continue
         theirs, ours = (_last_pictures(folder) for folder in (teacher, run.folder))
         if theirs and ours:
@@ -75,38 +70,6 @@ def teacher_pairs(runs: Iterable[Run]) -> list[Pair]:
             words = "From the same latents, each at its last step: place by place, the pictures show the same sample."
             pairs.append(Pair(f"{run.name} and its teacher", words, named))
     return pairs
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(read_text(folder / CONFIG))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _option(config: dict[str, Any], *path: str) -> Any:
-    value: Any = config
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _teacher_folder(folder: Path, config: dict[str, Any]) -> Path | None:
-    """Return the run that a distillation's teacher comes from, if it is where the config says, or beside it as then."""
-    checkpoint = _option(config, "model", "init_args", "teacher_ckpt")
-    if not isinstance(checkpoint, str) or "\0" in checkpoint:
-        return None
-    places = [place / checkpoint for place in (Path(), *folder.parents)]
-    folders = [place.parent.parent for place in places if place.parent.name == "checkpoints"]
-    return next((each for each in folders if (each / "samples").is_dir()), None)
-
-
-def _latents(config: dict[str, Any]) -> list[Any]:
-    """Return the options that latents and labels of evaluation follow from."""
-    return [
-        _option(config, "data", "init_args", name) for name in ("source", "origin", "labels", "eval_seed", "held_out")
-    ]
 
 
 def _last_pictures(folder: Path) -> list[tuple[str, Picture]]:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from realuid_lightning import __version__
 from realuid_lightning.atomic import replacing
 from realuid_lightning.redaction import without_secrets_in_text
-from realuid_lightning.reporting import plots
-from realuid_lightning.reporting.comparison import Comparison, comparisons
+from realuid_lightning.reporting import plots, tables
+from realuid_lightning.reporting.comparison import Comparison, Value, comparisons
 from realuid_lightning.reporting.costs import cost
 from realuid_lightning.reporting.curves import LOSSES, figure_curves, logged_curves, time_curves
 from realuid_lightning.reporting.grids import sample_grids, teacher_pairs
 from realuid_lightning.reporting.reading import CONFIG, Run, read_fits, read_text
+from realuid_lightning.reporting.standing import standings
 
 HERE = Path(__file__).parent
 
@@ -58,6 +60,7 @@ def render(runs: Sequence[Run]) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         boards=[board(each) for each in compared],
+        standings=standings(runs, compared),
         curves=figure_curves(runs, compared),
         pairs=teacher_pairs(runs),
         grids=sample_grids(runs),
@@ -80,21 +83,22 @@ def _configs(runs: Iterable[Run]) -> Iterable[tuple[str, str]]:
 def board(compared: Comparison) -> dict[str, Any]:
     """Return the table of a comparison as the template takes it."""
     best = {name: compared.best(name) for name in compared.figures} if len(compared.series) > 1 else {}
-    rows = []
-    for series in compared.series:
-        last = series.steps[series.last]
-        cells = [
-            {"text": str(last[name]), "best": last[name].mean == best.get(name)}
-            if name in last
-            else {"text": "", "best": False}
-            for name in compared.figures
-        ]
-        rows.append({"run": series.run, "sampler": series.sampler, "step": series.last, "cells": cells})
-    ends = {"real data, held out (floor)": compared.floor, "Gaussian with the data's moments": compared.gaussian}
+    body = [
+        {
+            **row._asdict(),
+            "cells": [_cell(row.values.get(name), best.get(name, math.nan)) for name in compared.figures],
+        }
+        for row in tables.rows(compared)
+    ]
+    ends = [(row.run, [str(row.values.get(name, "")) for name in compared.figures]) for row in tables.bounds(compared)]
     return {
         "title": compared.title,
         "figures": compared.figures,
-        "rows": rows,
-        "ends": [(name, [str(end.get(each, "")) for each in compared.figures]) for name, end in ends.items() if end],
+        "rows": body,
+        "ends": ends,
         "protocol": compared.protocol,
     }
+
+
+def _cell(value: Value | None, best: float) -> dict[str, Any]:
+    return {"text": "" if value is None else str(value), "best": value is not None and value.mean == best}

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import yaml
+
 from realuid_lightning.errors import UserError
 
 FIGURES = "figures.jsonl"
@@ -67,12 +69,14 @@ class Run(NamedTuple):
     Attributes:
         name: Unique among the runs that are read together.
         folder: Its place.
+        config: Its config, by the names of options; empty where there is none.
         measurements: In the order in which they were made.
         broken: Number of lines that could not be read.
     """
 
     name: str
     folder: Path
+    config: dict[str, Any]
     measurements: list[Measurement]
     broken: int
 
@@ -106,7 +110,7 @@ def read_runs(folders: Iterable[str | Path]) -> list[Run]:
 def _read_run(name: str, folder: Path) -> Run:
     figures, lost = read_lines(folder / FIGURES, _measurement)
     likeness, also_lost = read_lines(folder / FIDELITY, _likeness)
-    return Run(name, folder, figures + likeness, lost + also_lost)
+    return Run(name, folder, read_config(folder), figures + likeness, lost + also_lost)
 
 
 def read_lines(file: Path, parse: Callable[[Any], T]) -> tuple[list[T], int]:
@@ -184,6 +188,15 @@ def read_fits(folder: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a run's config; empty where there is none."""
+    try:
+        config = yaml.safe_load(read_text(folder / CONFIG))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _step(row: Mapping[str, Any]) -> int:

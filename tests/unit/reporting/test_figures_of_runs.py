@@ -5,9 +5,11 @@ import math
 import os
 
 import pytest
+from rich.console import Console
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.reporting import comparisons, read_runs, read_times
+from realuid_lightning.reporting.tables import print_comparison, rows
 
 PROTOCOL = {"features": "raw values (64)", "samples": 40, "reference": "aa" * 32, "seed": 0}
 
@@ -157,3 +159,24 @@ def test_diagnostics_by_time_come_with_middles_or_with_edges(tmp_path):
     first, second = read_times(tmp_path)
     assert (first.step, first.bins, first.values) == (1, [0.25, 0.75], {"gap": [3.0, 4.0]})
     assert (second.step, second.values) == (2, {"gap": [5.0, 6.0]})
+
+
+def test_the_best_step_stands_below_the_last_one_where_it_is_another(tmp_path):
+    fids = {1: math.nan, 2: 3.0, 3: math.inf, 4: 2.5, 5: 2.75}
+    write(tmp_path / "run", *(line(step, fid=fid, better={"fid": "min"}) for step, fid in fids.items()))
+    write(tmp_path / "lost", line(fid=math.nan, better={"fid": "min"}))
+    write(tmp_path / "even", line(fid=2.0, better={"fid": "min"}), line(2, fid=2.0))
+    (comparison,) = compared(tmp_path)
+    found = sorted((row.run, row.step, str(row.values["fid"])) for row in rows(comparison))
+    assert found == [("even", "2", "2"), ("lost", "1", "nan"), ("run", "4, best", "2.5"), ("run", "5", "2.75")]
+
+
+def test_a_table_with_more_figures_than_a_line_holds_goes_on_below(tmp_path, capsys):
+    figures = {f"figure_{number}": 0.12345 for number in range(12)}
+    write(tmp_path, {**line(), "figures": figures, "floor": {"figure_0": 1}})
+    (comparison,) = compared(tmp_path)
+    print_comparison(Console(width=80), comparison)
+    written = capsys.readouterr().out
+    assert all(f"figure_{number} " in written for number in range(12))
+    assert max(map(len, written.splitlines())) <= 80
+    assert written.count("│ raw ") == written.count("held-out real data") > 3

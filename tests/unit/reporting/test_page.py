@@ -84,7 +84,7 @@ def test_names_are_text_whatever_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[[]]", "null", "[" * 100_000, "\x00", "a: &a [*a]", "[{}]", '[{"versions": 3}]']
+    "content", ["", "{", "[[]]", "null", "[" * 1200, "\x00", "a: &a [*a]", "[{}]", '[{"versions": 3}]']
 )
 def test_other_files_may_be_missing_or_broken(tmp_path, content):
     folder = run(tmp_path / "run", pictures=False)
@@ -102,7 +102,7 @@ def test_floor_gaussian_and_best_are_in_the_table(tmp_path):
     for name, steps in (("a", (1, 2)), ("b", (1, 4))):
         run(tmp_path / name, steps)
     found = page(tmp_path)
-    rows = [" ".join(row.split()) for row in found.text.split("real data, held out (floor)")[1].splitlines()]
+    rows = [" ".join(row.split()) for row in found.text.split("held-out real data")[1].splitlines()]
     assert rows[0] == "0.1"
     (best,) = re.findall(r'<td class="best">(.*?)</td>', render(read_runs([tmp_path])))
     assert best == "0.25"
