@@ -19,7 +19,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   predict    generate samples and write them to files
   export     write a generator to a .safetensors file
   sweep      fit a grid of configs and seeds, and print a table of it
-  report     print a table of the distances that runs have measured
+  report     show what runs have measured: tables here, curves and pictures in an HTML page
   gaussian   draw what the objective does between Gaussians, exact and trained
   classifier train a classifier whose features tell samples apart
 

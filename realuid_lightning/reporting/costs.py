@@ -17,7 +17,7 @@ def cost(fits: Sequence[dict[str, Any]]) -> dict[str, str]:
     training, validation = (sum(_number(fit, f"{what}_seconds") for fit in fits) for what in ("training", "validation"))
     memory = max(_number(fit, "peak_memory") for fit in fits)
     rows = {
-        "begun": _each(fits, "started"),
+        "begun": _each(fits, "started").replace("T", " ").replace("+00:00", " UTC"),
         "steps": f"{steps:.0f}" if steps else "",
         "time of a step": _duration(training / steps) if steps and training else "",
         "training": _duration(training),
