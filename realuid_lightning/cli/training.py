@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -31,6 +32,7 @@ from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.evaluation import MetricsCallback, PredictionWriter, SampleGrid
 from realuid_lightning.modules import MatchingModule
+from realuid_lightning.redaction import without_secrets
 from realuid_lightning.running import MatchingProgressBar, Preemption, RunCheckpoint, RunLock
 from realuid_lightning.running.defaults import standing_callbacks
 
@@ -78,17 +80,21 @@ class Parser(Clear, LightningArgumentParser):
 
 
 class RunConfig(SaveConfigCallback):
-    """Stores the resolved config of a ``fit`` beside the run, atomically."""
+    """Stores the resolved config of a ``fit`` beside the run, atomically, and tells it to the loggers."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet: the run may still be refused, and its folder be another run's."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``config.yaml`` into the run folder, from process 0."""
+        """Write ``config.yaml`` into the run folder, from process 0, and give loggers its options without secrets."""
         del pl_module
         if trainer.is_global_zero:
-            with replacing(Path(trainer.default_root_dir) / "config.yaml") as file:
+            target = Path(trainer.default_root_dir) / "config.yaml"
+            with replacing(target) as file:
                 self.parser.save(self.config, str(file), skip_none=False, overwrite=True, multifile=False)
+            options = without_secrets(yaml.safe_load(target.read_text()))
+            for logger in trainer.loggers:
+                logger.log_hyperparams(options)
 
 
 class RealUIDCLI(LightningCLI):
@@ -212,7 +218,9 @@ class RealUIDCLI(LightningCLI):
             callbacks.append(MatchingProgressBar())
         given: dict[str, Any] = {"callbacks": callbacks}
         if config["logger"] in (None, True):
-            given["logger"] = TensorBoardLogger(config["default_root_dir"], name="", version="")
+            given["logger"] = TensorBoardLogger(
+                config["default_root_dir"], name="", version="", default_hp_metric=False
+            )
         return given
 
     def before_fit(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 from realuid_lightning.data import Batch
 from realuid_lightning.errors import Faults
 from realuid_lightning.evaluation.base import SamplerCallback, steps_made
-from realuid_lightning.evaluation.writer import write_png
+from realuid_lightning.evaluation.writer import as_image, write_png
 from realuid_lightning.metrics import to_bytes
 
 SMALLEST_SIDE = 32
@@ -25,7 +25,7 @@ DENSITY_BINS = 64
 
 
 class SampleGrid(SamplerCallback):
-    """Draws the first validation latents' samples of every sampler, as PNG files and in TensorBoard.
+    """Draws the first validation latents' samples of every sampler, as PNG files and into loggers that take pictures.
 
     The latents are the same at every step, so the pictures of a run show one set of samples getting better. Images
     become a grid, planar points a density; other data are not drawn. Source ends that come from data are drawn beside
@@ -52,7 +52,7 @@ class SampleGrid(SamplerCallback):
                     self._samples.setdefault(name, []).append(made[chosen].cpu())
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``samples/NAME/step_N.png`` into the run folder, and the same picture to TensorBoard."""
+        """Write ``samples/NAME/step_N.png`` into the run folder, and hand the same picture to the loggers."""
         step = steps_made(trainer, pl_module)
         folder = Path(trainer.default_root_dir) / "samples"
         for name, parts in self._samples.items():
@@ -65,9 +65,16 @@ class SampleGrid(SamplerCallback):
                 continue
             write_png(picture, folder / name / f"step_{step:08d}.png")
             for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"samples/{name}", picture, step)
+                show(logger, f"samples/{name}", picture, step)
         self._samples.clear()
+
+
+def show(logger: Logger, name: str, picture: Tensor, step: int) -> None:
+    """Hand a picture, ``(C, H, W)`` uint8, to a logger: as Weights & Biases or as TensorBoard takes it, if it does."""
+    if hasattr(logger, "log_image"):
+        logger.log_image(name, [as_image(picture)], step=step)
+    elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
+        add_image(name, picture, step)
 
 
 def _ends(batch: Batch) -> dict[str, Tensor]:

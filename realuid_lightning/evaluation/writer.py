@@ -87,6 +87,11 @@ def _gathered(rows: list[Row]) -> list[Row]:
 
 def write_png(image: UInt8[Tensor, "c h w"], target: Path) -> None:
     """Write an image of 1 or 3 channels, atomically."""
-    pixels = image.permute(1, 2, 0).numpy()
     with replacing(target) as file:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file)
+        as_image(image).save(file)
+
+
+def as_image(image: UInt8[Tensor, "c h w"]) -> Image.Image:
+    """Return an image of 1 or 3 channels as Pillow has it."""
+    pixels = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -15,7 +15,7 @@ MOST_STEPS = 5
 """Steps at which diagnostics by time are shown."""
 
 LOSSES, TRAINING, SAMPLERS = "Losses", "Training", "Samplers"
-NO_CURVES = ("epoch", "hp_metric")
+NO_CURVES = ("epoch", "hp_metric", "time")  # curves by time are read from their own file
 SENSES = {"min": "lower", "max": "higher"}
 
 

@@ -136,7 +136,7 @@ def test_report_is_a_table_of_all_runs(realuid, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, written = realuid("report", "runs/demo")
     assert code == 0
-    for word in ("teacher", "distil", "ema_0.999_steps_50", "raw values (64)", "Frechet distance to the real data"):
+    for word in ("teacher", "distil", "ema_0.999_steps_50", "raw values (64)", "held-out real data", "Gaussian"):
         assert word in written
 
 
@@ -298,7 +298,7 @@ def test_a_terminated_run_does_not_count_as_a_success(demo):
 
 
 def test_the_report_survives_a_cut_line_and_tells_the_last_step(tmp_path, realuid):
-    rows = [figure(step, fid=step / 10) for step in (4, 8, 4)]
+    rows = [figure(step, fid=step / 10) | {"better": {"fid": "min"}} for step in (4, 8, 4)]
     (tmp_path / "figures.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12, "samp')
     code, written = realuid("report", tmp_path)
     assert code == 0
