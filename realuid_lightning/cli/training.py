@@ -8,12 +8,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -28,6 +30,7 @@ from realuid_lightning.cli.building import Builder, in_one_line, lacks
 from realuid_lightning.cli.checks import check_main_address, trainer_faults
 from realuid_lightning.cli.filling import fill, leave_open
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs, ours_first
+from realuid_lightning.cli.seeds import measure_seeds
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.evaluation import MetricsCallback, PredictionWriter, SampleGrid
@@ -138,6 +141,13 @@ class RealUIDCLI(LightningCLI):
         parser.add_lightning_class_args(SampleGrid, "grid")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "writer")
+        if self.command in ("validate", "test"):
+            parser.add_argument(
+                "--seeds",
+                type=PositiveInt,
+                default=1,
+                help="Measure with so many sets of latents: data.eval_seed and next.",
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the words, find the user's home folder in them, and fill in what they leave open.
@@ -238,6 +248,15 @@ class RealUIDCLI(LightningCLI):
             options["return_predictions"] = False  # they go to files, not into memory
 
     before_validate = before_test = before_predict = before_fit
+
+    def validate(self, **options: Any) -> None:
+        """Measure with as many seeds as were asked for."""
+        seeds = self.config_init[self.command]["seeds"]
+        if seeds > 1:
+            options["verbose"] = False  # a table for each seed
+        measure_seeds(self.trainer, self.datamodule, seeds, partial(getattr(self.trainer, self.command), **options))
+
+    test = validate
 
     def _parse_ckpt_path(self) -> None:
         """Do not read the checkpoint for hyper-parameters: ours has none beside the config, and is large."""

@@ -86,6 +86,7 @@ class MetricsCallback(SamplerCallback):
         self.statistics = statistics
         self._samples: dict[str, Collector] = {}
         self._reference: Reference | None = None
+        self._served: tuple[Trainer, MatchingDataModule] | None = None  # for whom the reference was measured
         self._identity = Identity("", "", "", "")  # hashing all real data takes a while
         self.protocol: Protocol | None = None
         self._before: Protocol | None = None  # that of the checkpoint which training goes on from
@@ -107,7 +108,8 @@ class MetricsCallback(SamplerCallback):
         count = len(data.reference)
         faults.unless(count >= 2, f"need at least 2 real samples, but the reference has {count}")
         faults.raise_any()
-        self._reference = None  # that of other data, if this callback has served before
+        if self._served != (trainer, data):
+            self._reference, self._served = None, (trainer, data)
         if isinstance(self.features, Features):
             self.features.prepare()
         self.features.eval().requires_grad_(False)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from helpers import figure, measurements
 from PIL import Image
 
 from realuid_lightning import load_generator
+from realuid_lightning.evaluation.real import RealSide
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
 SMALL = ["--model.network.width=32", "--trainer.enable_model_summary=false"]
@@ -254,6 +256,26 @@ def test_a_figure_tells_how_many_samples_were_measured(demo, realuid):
     assert realuid("validate", *words)[0] == 0
     (row, *_) = measurements(demo / "runs" / "limited")
     assert row["samples"] == 16
+
+
+def test_several_seeds_are_measured_against_one_reference(demo, realuid, monkeypatch):
+    asked = []
+    monkeypatch.setattr(RealSide, "reference", lambda *args, ask=RealSide.reference: asked.append(0) or ask(*args))
+    words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=24", "--data.eval_seed=3", "--seeds=3"]
+    run, place = demo / "runs" / "seeds", "--trainer.default_root_dir=runs/seeds"
+    code, written = realuid("validate", *words, place, "--ckpt_path=runs/demo/distil/checkpoints/last.ckpt")
+    assert code == 0, written
+    assert len(asked) == 1
+    rows = [row for row in measurements(run) if row["sampler"] == "raw"]
+    assert [row["protocol"]["seed"] for row in rows] == [3, 4, 5]
+    assert len({row["figures"]["fid"] for row in rows}) == 3
+    assert {row["floor"]["fid"] for row in rows} == {rows[0]["floor"]["fid"]}
+    assert "Mean and standard error over the latents of seeds 3 to 5" in written
+    column = [row["figures"]["fid"] for row in rows]
+    assert f"{fmean(column):.4g} ± {stdev(column) / 3**0.5:.2g}" in written
+    code, written = realuid("validate", *words, place, "--data.eval_seed=4294967295")
+    assert code == 2
+    assert "below 2^32" in written
 
 
 def test_progress_and_checkpoints_can_be_switched_off(demo, realuid):
