@@ -14,7 +14,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
 
   plan       print memory, disk and work of a fit with the same words, without training
   fit        train a teacher, or distil one
-  validate   generate from a checkpoint and measure the Frechet distance
+  validate   generate from a checkpoint and measure; --seeds 5 gives standard errors
   test       the same, by the name that Lightning gives it
   predict    generate samples and write them to files
   export     write a generator to a .safetensors file
