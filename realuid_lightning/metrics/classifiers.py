@@ -15,8 +15,8 @@ from realuid_lightning.atomic import write_tensors
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.metrics.features import Features, of_bytes
 
-ClassifierName = Literal["digits"]
-"""Data sets with a classifier of ours."""
+ClassifierName = Literal["digits", "fashion_mnist", "cifar10_16"]
+"""Data sets with a classifier of ours; the number is that of pixels a side."""
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -35,6 +35,8 @@ class Architecture(NamedTuple):
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "digits": Architecture((1, 8, 8), (32, 64)),
+    "fashion_mnist": Architecture((1, 28, 28), (32, 64, 128)),
+    "cifar10_16": Architecture((3, 16, 16), (32, 64, 128)),
 }
 
 

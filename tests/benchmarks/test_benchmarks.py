@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -132,6 +133,14 @@ def test_the_loader():
     assert code == 0, written
     for words in ("digits", "CIFAR", "CelebA", "streaming, 2 workers", "on_device"):
         assert words in written
+
+
+def test_features():
+    code, written = script("features.py", "--names", "digits", tiny=False)
+    assert code == 0, written
+    ratios = [int(ratio) for ratio in re.findall(r"(\d+) x ", written)]
+    assert len(ratios) == 2
+    assert ratios[0] > 10 > ratios[1]
 
 
 def test_two_processes(tmp_path):

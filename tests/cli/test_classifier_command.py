@@ -55,6 +55,7 @@ def test_every_config_trains(config, realuid, tmp_path):
         (["--model.name=letters"], "letters"),
         (["--steps=0"], "steps"),
         (["--data.reference=null"], "data.reference must hold other images than data.source"),
+        (["--model.name=fashion_mnist"], "fashion_mnist is for images of shape (1, 28, 28) of 10 classes"),
         (["--data.labels=false"], "no classes"),
         (["--model.lr=-1"], "lr must be"),
     ],

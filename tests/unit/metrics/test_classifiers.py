@@ -1,5 +1,7 @@
 """The classifiers that are shipped: what they recognise, and that their features see what raw values do not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -16,7 +18,8 @@ from realuid_lightning.metrics.classifiers import (
 )
 from realuid_lightning.metrics.frechet import covariance_root, root_trace
 
-ACCURACY = {"digits": 0.97, "fashion_mnist": 0.91, "cifar10_16": 0.75, "cifar10_32": 0.80}
+PAGE = Path(__file__).parents[3] / "docs" / "features.md"
+ACCURACY = {"digits": 0.97, "fashion_mnist": 0.91, "cifar10_16": 0.75}
 names = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
@@ -48,6 +51,10 @@ def test_a_classifier_is_small_and_tells_where_it_comes_from(name):
     assert float(about["accuracy"]) >= ACCURACY[name]
     assert {"trained_on", "held_out"} < about.keys()
     assert ("JPEG" in about["trained_on"]) == name.startswith("cifar10")
+    row = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}`"))
+    assert f" {file.stat().st_size / 1000:.0f} kB " in row
+    assert f" {float(about['accuracy']):.2%} of ".replace("%", " %") in row
+    assert f"`{about['sha256'][:12]}...`" in row
 
 
 @names
@@ -100,12 +107,13 @@ def test_the_protocol_is_told():
     assert features.weights_hash in feature_fingerprint(features)
     assert features.recorded()["init_args"] == {"name": "digits"}
     assert features.fault((1, 8, 8)) is None
+    assert features.fault((3, 16, 16)).endswith("but they have shape (3, 16, 16): name cifar10_16")
     assert "RawFeatures" in features.fault((2,))
 
 
 def test_an_unknown_name_is_refused(monkeypatch):
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # a run-time type checker would come first
-    with pytest.raises(UserError, match=r"name must be one of digits, got 'letters'"):
+    with pytest.raises(UserError, match=r"name must be one of digits, .*got 'letters'"):
         ClassifierFeatures("letters")
 
 
@@ -123,3 +131,6 @@ def test_weights_that_are_not_those_of_their_hash_are_refused(tmp_path):
         load_classifier(network, file)
     with pytest.raises(UserError, match="holds no such classifier"):
         load_classifier(network, tmp_path / "absent.safetensors")
+    save_classifier(ClassifierNetwork("fashion_mnist"), file, {})
+    with pytest.raises(UserError, match="holds no such classifier"):
+        load_classifier(network, file)

@@ -1,0 +1,15 @@
+"""The wheel holds every file that the package reads."""
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "realuid_lightning"
+
+
+def test_every_file_beside_the_code_goes_into_the_wheel():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["realuid_lightning"]
+    beside = {file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert {file.suffix for file in beside} >= {".typed", ".safetensors"}
+    assert beside <= {file for pattern in patterns for file in PACKAGE.glob(pattern)}
