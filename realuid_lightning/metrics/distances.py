@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-S = TypeVar("S")
+from realuid_lightning.metrics.base import Sample
+
 T = TypeVar("T")
 
 BLOCK = 2**19
@@ -18,28 +19,36 @@ ROUNDING = 1e-12
 """Share of the squared norms below which a squared distance by products is rounding: for up to 4,000 dimensions."""
 
 
-class Last(Generic[S, T]):
+class Last(Generic[T]):
     """A function that remembers its last answer, for one real sample is compared with many generated ones.
 
-    What it is asked is known by identity, and must not be changed in place.
+    Its first argument is known by identity, and must not be changed in place; others are compared.
 
     Args:
         function: Gives the answer.
     """
 
-    def __init__(self, function: Callable[[S], T]) -> None:
+    def __init__(self, function: Callable[..., T]) -> None:
         self.function = function
-        self.known: tuple[S, T] | None = None
+        self.known: tuple[object, tuple[int, ...], T] | None = None
 
-    def __call__(self, asked: S) -> T:
+    def __call__(self, asked: object, *others: int) -> T:
         """Return the function's answer."""
-        if self.known is None or self.known[0] is not asked:
-            self.known = asked, self.function(asked)
-        return self.known[1]
+        if self.known is None or self.known[0] is not asked or self.known[1] != others:
+            self.known = asked, others, self.function(asked, *others)
+        return self.known[2]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy and a fingerprint see: not the answer."""
         return {"function": self.function, "known": None}
+
+
+def equally_many(real: Sample, generated: Sample, most: int) -> int:
+    """Return how many vectors of either side to compare: as many of each, and no more than ``most``.
+
+    What samples score depends on both numbers, and a floor may come from another number of real samples.
+    """
+    return min(most, len(real.vectors), len(generated.vectors))
 
 
 def centred(vectors: Float[Tensor, "n f"], *others: Float[Tensor, "_ f"]) -> list[Float64[Tensor, "_ f"]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.metrics.base import Metric, Sample
-from realuid_lightning.metrics.distances import Last, centred, row_blocks
+from realuid_lightning.metrics.distances import Last, centred, equally_many, row_blocks
 
 
 class MMD(Metric):
@@ -16,13 +16,13 @@ class MMD(Metric):
 
     At bandwidth ``h`` it sees what differs at the scale ``h``: ``mmd_0.05`` sees thin bands, ``mmd_1`` the whole shape.
     It is the squared distance between the two samples' mean embeddings, the biased estimate, which is never negative:
-    among ``n`` real samples and ``n`` others about ``2 (1 - E k(x, y)) / n``, and as much more as distributions differ.
-    So figures have ratios to that floor, and differences from it that do not depend on ``n``. The unbiased estimate is
-    about 0 among real samples, of either sign, and nothing is so many times it.
+    of ``n`` real samples and ``n`` others of them about ``2 (1 - E k(x, y)) / n``, and as much more as distributions
+    differ. So figures have ratios to that floor, and differences from it that do not depend on ``n``. The unbiased
+    estimate is about 0 among real samples, of either sign, and nothing is so many times it.
 
     Args:
         bandwidths: The ``h``, in units of the features; distinct, positive.
-        samples: Samples of either side that are compared, at least 2; all, where there are fewer.
+        samples: Most samples that are compared, at least 2: as many of either side.
 
     Raises:
         UserError: If arguments are out of range; all faults at once.
@@ -54,21 +54,22 @@ class MMD(Metric):
 
     def figures(self, real: Sample, generated: Sample) -> dict[str, float]:
         """Return ``mmd_H`` for each bandwidth."""
-        within = self._within_real(real.vectors) + self._within(generated.vectors)
-        squared = within - 2 * self._between(real.vectors, generated.vectors)
+        count = equally_many(real, generated, self.vectors)
+        within = self._within_real(real.vectors, count) + self._within(generated.vectors, count)
+        squared = within - 2 * self._between(real.vectors[:count], generated.vectors[:count])
         return dict(zip(self.better, squared.clamp(min=0).tolist(), strict=True))
 
     def _between(self, real: Tensor, generated: Tensor) -> Float64[Tensor, " h"]:
         """Return the mean kernel of a real and a generated sample."""
-        x, y = centred(real[: self.vectors], generated[: self.vectors])
+        x, y = centred(real, generated)
         total = x.new_zeros(len(self.bandwidths))
         for _, distances in row_blocks(x, y):
             total += torch.stack([kernel.sum() for kernel in self._kernels(distances)])
         return total / (len(x) * len(y))
 
-    def _within(self, vectors: Tensor) -> Float64[Tensor, " h"]:
+    def _within(self, vectors: Tensor, count: int) -> Float64[Tensor, " h"]:
         """Return the mean kernel of two samples of a side; of the symmetric matrix, blocks on or above the diagonal."""
-        (x,) = centred(vectors[: self.vectors])
+        (x,) = centred(vectors[:count])
         total = x.new_zeros(len(self.bandwidths))
         for block, distances in row_blocks(x, x):
             kernels = self._kernels(distances[:, block.start :])

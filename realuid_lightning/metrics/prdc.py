@@ -6,7 +6,7 @@ from torch import Tensor
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.metrics.base import Metric, Sample
-from realuid_lightning.metrics.distances import Last, centred, row_blocks
+from realuid_lightning.metrics.distances import Last, centred, equally_many, row_blocks
 
 
 class PRDC(Metric):
@@ -24,7 +24,7 @@ class PRDC(Metric):
 
     Args:
         k: Which neighbour a ball reaches to, at least 1.
-        samples: Samples of either side that are compared, more than ``k``; all, where there are fewer.
+        samples: Most samples that are compared, more than ``k``: as many of either side.
 
     Raises:
         UserError: If arguments are out of range; all faults at once.
@@ -48,8 +48,9 @@ class PRDC(Metric):
 
     def figures(self, real: Sample, generated: Sample) -> dict[str, float]:
         """Return ``precision``, ``recall``, ``density`` and ``coverage``."""
-        real_radii, radii = self._real_radii(real.vectors), self._radii(generated.vectors)
-        x, y = centred(real.vectors[: self.vectors], generated.vectors[: self.vectors])
+        count = equally_many(real, generated, self.vectors)
+        real_radii, radii = self._real_radii(real.vectors, count), self._radii(generated.vectors, count)
+        x, y = centred(real.vectors[:count], generated.vectors[:count])
         balls = torch.zeros(len(y), dtype=torch.int64, device=y.device)  # that each generated sample is in
         covered, recalled = balls.new_zeros(()), balls.new_zeros(())
         for block, distances in row_blocks(x, y):
@@ -64,8 +65,8 @@ class PRDC(Metric):
             "coverage": covered.item() / len(x),
         }
 
-    def _radii(self, vectors: Tensor) -> Float64[Tensor, " n"]:
+    def _radii(self, vectors: Tensor, count: int) -> Float64[Tensor, " n"]:
         """Return squared distances to the k-th nearest neighbour, the sample itself not counted."""
-        (x,) = centred(vectors[: self.vectors])
+        (x,) = centred(vectors[:count])
         nearest = [distances.topk(self.k + 1, largest=False).values[:, -1] for _, distances in row_blocks(x, x)]
         return torch.cat(nearest)

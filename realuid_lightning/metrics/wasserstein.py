@@ -2,7 +2,7 @@
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.metrics.base import Metric, Sample
-from realuid_lightning.metrics.distances import centred, squared_distances
+from realuid_lightning.metrics.distances import centred, equally_many, squared_distances
 
 
 class Wasserstein(Metric):
@@ -13,8 +13,8 @@ class Wasserstein(Metric):
     beside what real samples score.
 
     Args:
-        samples: Samples of either side, at least 2; all, where there are fewer. Time grows as its square and more:
-            2,000 points of the plane take some seconds.
+        samples: Most samples that are compared, at least 2: as many of either side. Time grows as their number's square
+            and more: 2,000 points of the plane take some seconds.
 
     Raises:
         UserError: If ``samples`` is out of range.
@@ -37,7 +37,8 @@ class Wasserstein(Metric):
         """Return ``w2``."""
         from ot import emd2  # takes seconds to import
 
-        costs = squared_distances(*centred(real.vectors[: self.vectors], generated.vectors[: self.vectors]))
+        count = equally_many(real, generated, self.vectors)
+        costs = squared_distances(*centred(real.vectors[:count], generated.vectors[:count]))
         scale = costs.mean().item()
         if scale == 0:
             return {"w2": 0.0}

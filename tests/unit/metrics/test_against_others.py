@@ -22,7 +22,7 @@ def draws(seed, count=COUNT):
 
 @pytest.fixture(scope="module")
 def sides():
-    return Sample.of(draws(0)), Sample.of(draws(1, COUNT - 500))
+    return Sample.of(draws(0)), Sample.of(draws(1))
 
 
 @pytest.fixture(scope="module")

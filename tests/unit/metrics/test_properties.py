@@ -52,6 +52,14 @@ def test_other_real_samples_are_not_taken_for_the_last(metric):
     assert figures(metric, 3 + draws(2), draws(1)) == figures(fresh, 3 + draws(2), draws(1))
 
 
+@pytest.mark.parametrize("metric", [PRDC(), MMD(), Wasserstein()], ids=lambda metric: type(metric).__name__)
+def test_as_many_of_either_side_are_compared(metric):
+    real, generated = of(draws(0)), of(draws(1, count=200))
+    expected = metric.compute(real._replace(vectors=real.vectors[:200]), generated)
+    metric.compute(real, real)
+    assert metric.compute(real, generated) == expected
+
+
 @IN_ALL_WIDTHS
 def test_equal_samples(width):
     real = draws(0, width)
