@@ -1,4 +1,4 @@
-"""Named data sets: digits, Fashion-MNIST, CIFAR-10 and CelebA."""
+"""Named data sets held in memory: digits, Fashion-MNIST and CIFAR-10; what can be downloaded."""
 
 import gzip
 import zlib
@@ -8,12 +8,9 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 from torch import Tensor
 
 from realuid_lightning.atomic import replacing
-from realuid_lightning.data.files import centre
-from realuid_lightning.data.folder import ImageFiles
 from realuid_lightning.data.folders import folder_at
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.errors import Faults, UserError
@@ -104,18 +101,33 @@ class Downloadable(Source):
 
 
 class TorchvisionSource(Downloadable, MemorySource):
-    """A data set of 10 classes that torchvision reads whole.
+    """A data set of 10 classes that torchvision reads whole, in one of two sizes.
 
     Args:
         root: The folder torchvision calls ``root``.
         train: The training split, or the test split.
         download: Download into ``root`` what is missing.
+        size: Height and width of a sample in pixels.
+
+    Attributes:
+        channels: Channels of a sample.
+        sizes: What ``size`` may be.
     """
 
     num_classes = 10
+    channels: int
+    sizes: tuple[int, int]
 
-    def __init__(self, root: str = "data", train: bool = True, download: bool = False) -> None:
-        self.home, self.train, self.download = folder_at(root), train, download
+    def __init__(self, root: str, train: bool, download: bool, size: int) -> None:
+        faults = Faults(type(self).__name__)
+        faults.unless(size in self.sizes, f"size must be {self.sizes[0]} or {self.sizes[1]} pixels, got {size}")
+        faults.raise_any()
+        self.home, self.train, self.download, self.size = folder_at(root), train, download, size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(channels, size, size)``."""
+        return (self.channels, self.size, self.size)
 
     def opened(self) -> Any:
         """Return torchvision's data set without downloading.
@@ -146,21 +158,13 @@ class FashionMNIST(TorchvisionSource):
         (1, 32, 32)
     """
 
+    channels, sizes = 1, (28, 32)
     layout = "FashionMNIST/raw/ with four idx files such as train-images-idx3-ubyte (or .gz)"
 
     def __init__(
         self, root: str = "data", train: bool = True, download: bool = False, size: Literal[28, 32] = 32
     ) -> None:
-        super().__init__(root, train, download)
-        faults = Faults("FashionMNIST")
-        faults.unless(size in (28, 32), f"size must be 28 or 32 pixels, got {size}")
-        faults.raise_any()
-        self.size = size
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(1, size, size)``."""
-        return (1, self.size, self.size)
+        super().__init__(root, train, download, size)
 
     def prepare(self) -> None:
         """Unpack ``.gz`` files that lie there packed; then download what is still missing, if asked to.
@@ -211,21 +215,13 @@ class CIFAR10(TorchvisionSource):
         ((3, 32, 32), 10)
     """
 
+    channels, sizes = 3, (16, 32)
     layout = "cifar-10-batches-py/ with the unchanged files data_batch_1 to 5, test_batch and batches.meta"
 
     def __init__(
         self, root: str = "data", train: bool = True, download: bool = False, size: Literal[16, 32] = 32
     ) -> None:
-        super().__init__(root, train, download)
-        faults = Faults("CIFAR10")
-        faults.unless(size in (16, 32), f"size must be 16 or 32 pixels, got {size}")
-        faults.raise_any()
-        self.size = size
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(3, size, size)``."""
-        return (3, self.size, self.size)
+        super().__init__(root, train, download, size)
 
     def open(self, download: bool) -> Any:
         """Return torchvision's data set."""
@@ -241,75 +237,6 @@ class CIFAR10(TorchvisionSource):
             sums = x.view(-1, 3, 16, 2, 16, 2).sum((3, 5), dtype=torch.int16)
             x = ((sums + 2) // 4).to(torch.uint8)
         return x, torch.tensor(data.targets)
-
-
-class CelebA(Downloadable, ImageFiles):
-    """Aligned faces: the middle ``crop`` pixels, resized to ``size`` (bilinear, antialiased); without labels.
-
-    Args:
-        root: Folder that holds ``celeba/img_align_celeba`` and ``celeba/list_eval_partition.txt``.
-        split: ``train`` (162,770 images), ``valid``, ``test`` or ``all``.
-        size: Height and width of a sample in pixels.
-        crop: Side of the square cut from the middle of the 178 x 218 original, in pixels.
-        download: Download into ``root`` what is missing (needs the package ``gdown``).
-        in_memory: Decode all files once and hold them as bytes (2 GB for the training split at size 64).
-
-    Raises:
-        UserError: If arguments are out of range (at once), or the files are missing (when first used).
-
-    Example:
-        >>> CelebA(root="data", size=64).shape
-        (3, 64, 64)
-    """
-
-    num_classes = None
-    resample = Image.Resampling.BILINEAR
-    layout = "celeba/img_align_celeba/ with the jpg files, and celeba/list_eval_partition.txt"
-
-    def __init__(
-        self,
-        root: str = "data",
-        split: Literal["train", "valid", "test", "all"] = "train",
-        size: int = 64,
-        crop: int = 140,
-        download: bool = False,
-        in_memory: bool = False,
-    ) -> None:
-        faults = Faults("CelebA")
-        faults.unless(split in (*_PARTS, "all"), f"split must be train, valid, test or all, got {split!r}")
-        faults.unless(1 <= crop <= 178, f"crop must be 1 to 178 pixels, got {crop}")
-        faults.unless(size >= 1, f"size must be at least 1 pixel, got {size}")
-        faults.raise_any()
-        self.home, self.split, self.side, self.download = folder_at(root), split, crop, download
-        super().__init__(str(self.home / "celeba" / "img_align_celeba"), size, in_memory=in_memory)
-
-    def open(self, download: bool) -> Any:
-        """Return torchvision's data set; only to download, as its tables take long to read."""
-        from torchvision import datasets
-
-        return datasets.CelebA(self.home, download=download)
-
-    def listing(self) -> tuple[list[str], None]:
-        """Return the file names of the split."""
-        table = self.home / "celeba" / "list_eval_partition.txt"
-        try:
-            rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
-            names = [name for name, part in rows if self.split == "all" or int(part) == _PARTS[self.split]]
-        except (OSError, ValueError) as error:
-            raise self.missing(error) from None
-        if not (names and self.root.is_dir()):
-            raise self.missing(f"no images of split {self.split} listed" if not names else f"no folder {self.root}")
-        return names, None
-
-    def crop(self, image: Image.Image) -> Image.Image:
-        """Return the middle ``crop`` pixels."""
-        return centre(image, self.side)
-
-    def _preparation(self) -> tuple[object, ...]:
-        return (self.split, f"crop{self.side}")
-
-
-_PARTS = {"train": 0, "valid": 1, "test": 2}
 
 
 def _reason(why: object) -> str:
