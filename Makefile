@@ -24,7 +24,6 @@ demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw
 	$(BIN)/realuid fit --config configs/demo/teacher.yaml
 	$(BIN)/realuid fit --config configs/demo/distil.yaml
 	$(BIN)/realuid report runs/demo
-	@echo "pictures: runs/demo/teacher/samples, runs/demo/distil/samples"
 
 # Every framework on images and in the plane: configs/frameworks; docs/frameworks.md has the table.
 ROWS := $(foreach row,edm vp bridge interpolant,$(row)/digits $(row)/moons) translating/moons
