@@ -27,6 +27,7 @@ from realuid_lightning.metrics import (
     ReferenceCache,
     Sample,
     covariance_root,
+    drawn_order,
     feature_fingerprint,
     feature_label,
     moments,
@@ -154,6 +155,7 @@ class RealSide:
         device, count, most = pl_module.device, len(data.reference), data.eval_samples
         whole = self.collector(count, count, device)
         halves = [self.collector((count + 1) // 2, count, device), self.collector(count // 2, most, device)]
+        drawn = drawn_order(count).argsort().to(device)  # data may be listed in any way: halves are drawn
         values = Collector(math.prod(data.shape), count, count, 0, device=device)
         split, wide = self.bounds and data.held_out is None, math.prod(data.shape) > WIDEST
         for batch in data.reference_dataloader():
@@ -161,7 +163,7 @@ class RealSide:
             encoded = self.encode(x)
             whole.add(index, *encoded)
             for odd, half in enumerate(halves if split else ()):
-                half.add(*_rows(index % 2 == odd, index // 2, encoded))
+                half.add(*_rows(drawn[index] % 2 == odd, drawn[index] // 2, encoded))
             if self.bounds and not wide:
                 values.add(index, x.flatten(1))
         sample = whole.gather()
