@@ -35,7 +35,7 @@ class TimeCurves(Callback):
 
     Args:
         bins: Number of parts, at least 1.
-        count: Greatest number of samples of each process.
+        count: Greatest number of samples of each process; at most as many as a pass of training has.
 
     Raises:
         UserError: If an argument is below 1; all faults at once.
@@ -80,7 +80,9 @@ class TimeCurves(Callback):
 
     def _draws(self, module: RealUIDModule, batch: Batch) -> list[Draws]:
         """Return the same draws at a time of every part of the path."""
-        last = batch.chunk(module.micro_batches)[-1].rows(slice(self.count))
+        last = batch.chunk(module.micro_batches)[-1]
+        fitting = -(-last.size // module.accumulate)  # as many as a pass of training holds
+        last = last.rows(slice(min(self.count, fitting)))
         rng = keyed_generator(global_seed(), TIMES, module.global_step, module.global_rank, device=module.device)
         draws = module.draw(last, rng)
         # Evenly within each part (Weyl's sequence), over all processes as over one.
