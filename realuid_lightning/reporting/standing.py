@@ -66,6 +66,8 @@ def _place(comparison: Comparison, figure: str, generator: Series, teacher: Seri
     if figure not in comparison.better or not all(figure in each for each in values):
         return None
     floor, own, other, gaussian = (_loss(comparison, figure, each[figure].mean) for each in values)
+    if gaussian <= floor:
+        return None  # a figure that a Gaussian satisfies tells nothing
     if own <= floor:
         return PLACES[0], ""
     times = (own - floor) / (other - floor) if other > floor else math.inf

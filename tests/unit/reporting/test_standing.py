@@ -57,3 +57,8 @@ def test_every_figure_has_its_place(tmp_path, fid, coverage, words):
 def test_nothing_is_said_where_sense_or_bounds_are_not_known(tmp_path):
     assert not told(tmp_path / "a", 2.0, 0.5, better={})
     assert not told(tmp_path / "b", 2.0, 0.5, floor={})
+
+
+def test_a_figure_that_a_gaussian_satisfies_tells_nothing(tmp_path):
+    (sentence,) = told(tmp_path, 2.0, 0.95, floor={"fid": 11.0, "coverage": 0.9})
+    assert sentence == "student, raw, by f: as good as real data in coverage."
