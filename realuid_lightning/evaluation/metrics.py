@@ -1,5 +1,6 @@
 """Figures of every sampler, during training and in ``realuid validate``."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -188,6 +189,8 @@ class MetricsCallback(SamplerCallback):
         for name in names:
             sample = self._collector(name, trainer, pl_module).gather()
             figures = self.real.scores(reference.sample, sample)
+            # Fewer than data.eval_samples, where the trainer limits batches.
+            self.protocol = protocol = replace(protocol, samples=int(sample.sums.count))
             for figure, value in figures.items():
                 shown = (name, figure) == (names[-1], self.names[0])
                 pl_module.log(f"{figure}/{name}", value, prog_bar=shown, sync_dist=True)

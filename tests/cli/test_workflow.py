@@ -255,7 +255,7 @@ def test_a_figure_tells_how_many_samples_were_measured(demo, realuid):
     words += ["--trainer.default_root_dir=runs/limited", "--trainer.limit_val_batches=1"]
     assert realuid("validate", *words)[0] == 0
     (row, *_) = measurements(demo / "runs" / "limited")
-    assert row["samples"] == 16
+    assert row["protocol"]["samples"] == 16
 
 
 def test_several_seeds_are_measured_against_one_reference(demo, realuid, monkeypatch):
