@@ -1,12 +1,10 @@
 """``realuid report``: what runs have measured, as tables and as a page."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from realuid_lightning.cli.console import wide_console
 from realuid_lightning.cli.parsing import Clear, at_home
 from realuid_lightning.errors import UserError
 from realuid_lightning.reporting import comparisons, read_runs, standings, write_page
@@ -30,8 +28,7 @@ def report(words: Sequence[str]) -> None:
     compared = comparisons(runs)
     if not compared:
         raise UserError("report: no complete line of figures was found")
-    # Into a file or a pipe lines are not cut; a terminal decides for itself.
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+    console = wide_console()
     for comparison in compared:
         print_comparison(console, comparison)
     page = Path(options.html or Path(options.folders[0]) / "report.html")

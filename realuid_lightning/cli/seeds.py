@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning import Trainer
-from rich.console import Console
 from rich.table import Table
 
+from realuid_lightning.cli.console import wide_console
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import Faults
 from realuid_lightning.evaluation import SampleGrid
@@ -55,4 +55,4 @@ def _print(means: dict[str, Value]) -> None:
         table.add_column(figure, justify="right")
     for sampler, row in samplers.items():
         table.add_row(sampler, *(str(row.get(figure, "")) for figure in figures))
-    Console().print(table)
+    wide_console().print(table)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse.typing import PositiveInt
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from realuid_lightning.cli.console import wide_console
 from realuid_lightning.cli.filling import run_folder
 from realuid_lightning.cli.parsing import Clear, at_home, check_configs
 from realuid_lightning.errors import Faults, UserError
@@ -240,4 +240,4 @@ def _print(table: SweepTable) -> None:
     for cell, value in table.rows.items():
         row: list[Any] = [*map(escape, cell), str(value), str(value.seeds)]
         shown.add_row(*row, style="bold" if cell == table.best else None)
-    Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200).print(shown)
+    wide_console().print(shown)

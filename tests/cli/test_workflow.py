@@ -138,7 +138,7 @@ def test_report_is_a_table_of_all_runs(realuid, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, written = realuid("report", "runs/demo")
     assert code == 0
-    for word in ("teacher", "distil", "ema_0.999_steps_50", "raw values (64)", "held-out real data", "Gaussian"):
+    for word in ("teacher", "distil", "ema_0.999_steps_50", "digits classifier (64)", "held-out real data", "Gaussian"):
         assert word in written
 
 
