@@ -108,6 +108,7 @@ class MetricsCallback(SamplerCallback):
         faults = Faults("metrics")
         count = len(data.reference)
         faults.unless(count >= 2, f"need at least 2 real samples, but the reference has {count}")
+        faults.extend(filter(None, (metric.fault(self.features, count) for metric in self.metrics if count >= 2)))
         faults.raise_any()
         if self._served != (trainer, data):
             self._reference, self._served = None, (trainer, data)
@@ -156,6 +157,7 @@ class MetricsCallback(SamplerCallback):
 
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what is known of the real data, or measure them."""
+        self._samples.clear()  # those of an evaluation that was broken off
         self.features.to(pl_module.device)
         data: MatchingDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self._reference is None:
