@@ -2,6 +2,9 @@
 
 from bad_input.words import DISTIL, FINE, GENERATOR_FILE, LAST, PLAN, PREDICT, TEACHER, TEACHER_FILE, VALIDATE
 
+OTHER_DATA = ("--data.reference=null", "--data.held_out=null", "--features=RawFeatures", "--metrics=[FID]")
+"""With another source, a config gives up what it compares with and by."""
+
 
 def images(folder):
     options = {"root": folder, "size": 8, "channels": 1}
@@ -59,7 +62,10 @@ CASES = {
     ),
     "labels unwanted": ((*FINE, "--data.labels=true"), ["looks unconditional", "labels: false"]),
     "labels that the data lacks": (
-        (*FINE, "--data.source=Gaussian", "--data.source.mean=[0]", "--data.source.std=[1]", "--data.labels=true"),
+        (
+            *(*FINE, "--data.source=Gaussian", "--data.source.mean=[0]", "--data.source.std=[1]", "--data.labels=true"),
+            *OTHER_DATA,
+        ),
         ["labels", "Gaussian has none"],
     ),
     "other shape": ((*FINE, "--model.network.shape=[1,4,4]"), ["(1, 4, 4)", "(1, 8, 8)"]),
@@ -67,7 +73,7 @@ CASES = {
     "missing image folder": (images("gone"), ["gone"]),
     "broken image": (images("broken"), [".png"]),
     "missing CIFAR-10": (
-        (*TEACHER, "--trainer.max_steps=1", "--data.source=CIFAR10", "--model.network.shape=[3,32,32]"),
+        (*TEACHER, "--trainer.max_steps=1", "--data.source=CIFAR10", "--model.network.shape=[3,32,32]", *OTHER_DATA),
         ["CIFAR10", "download"],
     ),
     "unknown key": ((*FINE, "--model.alhpa=0.9"), ["'alhpa' is not accepted"]),

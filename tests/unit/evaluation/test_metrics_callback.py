@@ -537,3 +537,22 @@ def test_a_monitor_that_would_keep_the_worst_is_refused(tmp_path):
     options = {"callbacks": [MetricsCallback(Pooled(), [PRDC()]), saver], "max_steps": 1}
     with pytest.raises(UserError, match=r"mode must be max for coverage/raw, got min: it would keep the worst"):
         trainer(tmp_path, **options).fit(module(), data())
+
+
+def test_a_reference_smaller_than_a_metric_needs_is_refused(tmp_path):
+    small = data(reference=Gaussian([0.0, 0.0], [1.0, 1.0], size=4), source=Gaussian([0.0, 0.0], [1.0, 1.0]))
+    with pytest.raises(UserError, match="PRDC needs at least 6 samples, real and generated, but there are 4"):
+        validate(tmp_path, MetricsCallback(RawFeatures([2]), [PRDC()]), small, RealUIDModule(MLP([2], 4, 1), None))
+
+
+def test_an_evaluation_that_was_broken_off_leaves_nothing_behind(tmp_path):
+    class Broken(FIDCallback):
+        def conclude(self, trainer, pl_module):
+            raise KeyError("broken off")
+
+    expected = validate(tmp_path, FIDCallback(Pooled()))
+    callback = Broken(Pooled())
+    with pytest.raises(KeyError):
+        validate(tmp_path, callback)
+    callback.__class__ = FIDCallback
+    assert validate(tmp_path, callback) == expected

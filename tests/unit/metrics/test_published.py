@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,13 @@ from realuid_lightning.metrics import FID, RawFeatures, Sample, write_moments
 
 def rows(count, shift=0.0, seed=0):
     return shift + torch.randn(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def zipped(name, content):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, content)
+    return stream.getvalue()
 
 
 def test_published_moments_stand_in_for_the_reference(tmp_path):
@@ -27,6 +37,8 @@ def test_others_read_what_is_written(tmp_path):
         np.testing.assert_allclose(arrays["sigma"], np.cov(values.numpy(), rowvar=False), rtol=1e-12)
     assert [file.name for file in tmp_path.iterdir()] == ["real.npz"]
 
+
+DAMAGED = zipped("mu.npy", b"\x93NUMPY\x01\x00v\x00" + b"{" + b"(" * 117)  # a header that is never closed
 
 FINE = {"mu": np.zeros(3), "sigma": np.eye(3)}
 
@@ -49,7 +61,7 @@ def test_other_files_are_refused(tmp_path, arrays, told):
         FID(str(tmp_path / "it.npz"))
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04cut"])
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04cut", DAMAGED])
 def test_files_that_are_no_archives_are_refused(tmp_path, content):
     (tmp_path / "it.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"must be an .npz file"):
