@@ -15,7 +15,7 @@ from realuid_lightning import MatchingDataModule, TeacherModule, default_callbac
 from realuid_lightning.checkpoints import AtomicCheckpointIO
 from realuid_lightning.cli import main
 from realuid_lightning.data import Digits
-from realuid_lightning.metrics import RawFeatures
+from realuid_lightning.metrics import FID, PRDC, ClassifierFeatures, RawFeatures
 from realuid_lightning.networks import MLP
 from realuid_lightning.optimizers import LinearDecay
 from realuid_lightning.running import Stopped
@@ -49,10 +49,11 @@ def fit(folder, *callbacks, steps=4, ckpt=None):
         evaluate=["ema_0.999_steps_1", "ema_0.999_steps_50"],
         eval_batch_size=256,
     )
-    callbacks = [*default_callbacks(RawFeatures([1, 8, 8]), progress=False), *callbacks]
+    callbacks = [*default_callbacks(ClassifierFeatures("digits"), [FID(), PRDC()], progress=False), *callbacks]
     logger = TensorBoardLogger(folder, name="", version="")
     run = trainer(folder, max_steps=steps, callbacks=callbacks, logger=logger, log_every_n_steps=50, **EVERY)
-    run.fit(module, MatchingDataModule(Digits(), batch_size=16, eval_samples=40), ckpt_path=ckpt)
+    halves = {"reference": Digits("even"), "held_out": Digits("odd")}
+    run.fit(module, MatchingDataModule(Digits(), batch_size=16, eval_samples=40, **halves), ckpt_path=ckpt)
     return run
 
 
@@ -117,7 +118,7 @@ def test_every_option_reaches_its_callback():
     features = RawFeatures([2])
     made = default_callbacks(features, grid=9, monitor="fid/raw", mode="max", every=7)
     of = {type(callback).__name__: callback for callback in made}
-    assert of["FIDCallback"].features is features
+    assert of["MetricsCallback"].features is features
     assert of["SampleGrid"].count == 9
     saver = of["RunCheckpoint"]
     assert (saver.monitor, saver.mode, saver.every) == ("fid/raw", "max", 7)

@@ -1,6 +1,6 @@
 """Mistakes in data sets and in features, the user's own above all."""
 
-from bad_input.words import FINE, LAST, PREDICT, TEACHER
+from bad_input.words import FINE, LAST, OTHER_DATA, PREDICT, TEACHER
 
 FILES = {
     "sources.py": (
@@ -81,7 +81,7 @@ FOLDER = ("--data.source=ImageFolder", "--data.source.root=hollow", "--data.sour
 # Under test a run-time type checker comes before the messages of the last few sources; tests/unit/data has these.
 CASES = {
     "a source that is empty": source("Empty", "Empty: expected samples, but it is empty"),
-    "a source of one sample": source("One", "at least 2 real samples, but the reference has 1"),
+    "a source of one sample": source("One", "at least 2 real samples, but the reference has 1", options=OTHER_DATA),
     "a source that raises": source("Raises", "Raises.", "raised KeyError: 'pixels'", "sources.py, line 13"),
     "a source that raises in training": source(
         "Later", "Later.get raised OSError: the disk is gone", options=("--data.num_workers=1",)
@@ -146,7 +146,7 @@ CASES = {
         ["no folder", "home/gone"],
     ),
     "a data set that is gone from home": (
-        (*FINE, "--data.source=FashionMNIST", "--data.source.root=~/gone"),
+        (*FINE, "--data.source=FashionMNIST", "--data.source.root=~/gone", *OTHER_DATA),
         ["home/gone"],
     ),
     "PostScript for an image": (

@@ -1,9 +1,17 @@
 """Mistakes in whatever a run is made of: its objective, teacher, data, folder, devices."""
 
-from bad_input.words import DISTIL, FINE, GENERATOR_FILE, LAST, PLAN, PREDICT, TEACHER, TEACHER_FILE, VALIDATE
-
-OTHER_DATA = ("--data.reference=null", "--data.held_out=null", "--features=RawFeatures", "--metrics=[FID]")
-"""With another source, a config gives up what it compares with and by."""
+from bad_input.words import (
+    DISTIL,
+    FINE,
+    GENERATOR_FILE,
+    LAST,
+    OTHER_DATA,
+    PLAN,
+    PREDICT,
+    TEACHER,
+    TEACHER_FILE,
+    VALIDATE,
+)
 
 
 def images(folder):
