@@ -113,14 +113,22 @@ class Rehearsal:
             call(self.module, repeat(batch()))
 
     def _train(self) -> None:
-        """Make a training step whose losses begin a pass each."""
-        module, ledger, passes, current = self.module, self._ledger, self.passes, ""
+        """Make a training step whose losses begin a pass each; a pass like one that ended an update costs the same."""
+        module, ledger, passes, current, before = self.module, self._ledger, self.passes, "", 0
+        gradients: dict[Tensor, int] = {}  # that the pass has made so far: bytes, by weight
+        known: dict[tuple[str, int], tuple[Pass, int, list[Tensor]]] = {}  # passes, by network and samples
 
         def begin(name: str, loss: Callable[[Any], Tensor], draws: Any) -> Tensor:
-            nonlocal current
+            nonlocal current, before
             end()
-            value, current = loss(draws), name
             times = passes[name].times + 1 if name in passes else 1
+            if (name, draws.size) in known:
+                made, before, weights = known[name, draws.size]
+                more = ledger.live - before  # a few numbers that earlier updates leave
+                current, passes[name] = "", made._replace(times=times, kept=made.kept + more, peak=made.peak + more)
+                return _Known.apply(*weights)  # type: ignore[no-any-return]
+            before = ledger.live
+            value, current = loss(draws), name
             passes[name] = Pass(times, draws.size, ledger.live, ledger.flops)
             return value
 
@@ -128,15 +136,16 @@ class Rehearsal:
             peak, flops = ledger.take()
             if current:
                 moved = sum(gradients.values())
-                passes[current] = passes[current]._replace(peak=peak, flops=flops, gradients=moved)
+                passes[current] = made = passes[current]._replace(peak=peak, flops=flops, gradients=moved)
+                if gradients and all(weight.grad is None for weight in gradients):
+                    known[current, made.samples] = made, before, list(gradients)
             gradients.clear()
 
         def accumulated(weight: Tensor) -> None:
             assert weight.grad is not None
             ledger.settle([weight.grad])
-            gradients[id(weight)] = weight.grad.nbytes
+            gradients[weight] = weight.grad.nbytes
 
-        gradients: dict[int, int] = {}
         ledger.settle([*module.parameters(), *module.buffers()])
         for method, name in LOSSES.items():
             if hasattr(module, method):
@@ -215,6 +224,21 @@ class Rehearsal:
         file = io.BytesIO()
         torch.save(tree_map_only(Tensor, lambda tensor: torch.empty(0, dtype=tensor.dtype), content), file)
         return len(file.getbuffer()) + size_of(content)
+
+
+class _Known(torch.autograd.Function):
+    """A loss that costs nothing and gives these weights gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        """Return a loss without a value."""
+        ctx.save_for_backward(*weights)
+        return weights[0].new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        """Return gradients without values."""
+        return tuple(torch.empty_like(weight) for weight in ctx.saved_tensors)
 
 
 class Begun(Callback):

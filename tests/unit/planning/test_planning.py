@@ -124,6 +124,31 @@ def test_passes_that_make_one_update_are_counted():
     assert [(each.times, each.samples) for each in rehearsal(module, source).passes.values()] == [(6, 2), (3, 2)]
 
 
+def test_passes_that_are_known_give_gradients_and_those_of_another_size_are_measured():
+    class Own(RealUIDModule):
+        def training_step(self, batch, batch_idx):
+            optimizer, rng = self.optimizers()[0], self.rng(batch_idx)
+            for parts in (6, 3, 3, 6, 6):
+                self.fake_loss(self.draw(batch.chunk(parts)[0], rng)).backward()
+                assert all(weight.grad.shape == weight.shape for weight in self.fake.parameters())
+                optimizer.step()
+                optimizer.zero_grad()
+                seen.append((parts, self.calls))
+
+        def generated(self, batch):
+            self.calls += 1
+            return super().generated(batch)
+
+        calls = 0
+
+    seen, source = [], data(4)
+    made = rehearsal(Own(mlp((3, 8, 8)), None), source).passes["fake"]
+    assert seen == [(6, 1), (3, 2), (3, 2), (6, 2), (6, 2)]
+    assert (made.times, made.samples) == (5, 4)
+    plain = rehearsal(RealUIDModule(mlp((3, 8, 8)), None), source).passes["fake"]
+    assert (made.forward, made.flops, made.gradients) == (plain.forward, plain.flops, plain.gradients)
+
+
 def test_half_precision_is_measured_too():
     module, source = RealUIDModule(unet(), None, fake_steps=1), data(24)
     half = rehearsal(module, source, precision="bf16-mixed").passes["generator"]
