@@ -1,7 +1,9 @@
 import gc
 import os
 
-import jaxtyping
+gc.disable()  # imports make millions of objects, none of them garbage: to look at them takes a quarter of the time
+
+import jaxtyping  # noqa: E402
 
 # Shapes and types in signatures are checked under test only, so before anything of the package is imported. Networks
 # check their inputs themselves, and torch.compile does not look through the checker.
@@ -43,6 +45,7 @@ def pytest_collection_finish():
     """What imports have made stays: no collection of garbage need look at its millions of objects again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure():
