@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map_only as tree_map_only
+from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -255,6 +256,12 @@ def operator_of(func: Any) -> Any:
 def reads_a_number(func: Any) -> bool:
     """Tell whether such an overload reads a number from a tensor, as ``item()`` and ``bool()`` do, which have none."""
     return func is torch.ops.aten._local_scalar_dense.default
+
+
+def end_workers(loader: DataLoader[Any]) -> None:
+    """End the processes that a loader keeps between epochs, as torch does at exit where batches are pinned."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def keep_on_cpu(module: LightningModule) -> None:

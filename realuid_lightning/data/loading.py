@@ -1,13 +1,18 @@
 """Loaders whose data sets make batches themselves, and what Lightning need not say about them."""
 
+import atexit
 import warnings
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.utils.data import DataLoader, Dataset
 
+from realuid_lightning.lightning_internals import end_workers
 from realuid_lightning.signals import ignore_stop_signals
+
+_made: WeakSet[DataLoader[Any]] = WeakSet()
 
 
 def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **batching: Any) -> DataLoader[Any]:
@@ -19,7 +24,7 @@ def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **bat
         device: Where batches go; those for a GPU are pinned.
         batching: ``batch_size`` and ``sampler``.
     """
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -29,6 +34,15 @@ def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **bat
         generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
         **batching,
     )
+    _made.add(loader)
+    return loader
+
+
+@atexit.register
+def _end_all_workers() -> None:
+    """End the processes of loaders that outlive the program: Python would send SIGTERM, which they ignore, and wait."""
+    for loader in _made:
+        end_workers(loader)
 
 
 def filter_warnings(training_in_memory: bool, evaluation_in_memory: bool) -> None:

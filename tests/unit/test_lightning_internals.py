@@ -408,3 +408,13 @@ def test_private_names_of_others_are_used_in_one_place_alone():
     files = [file for file in PACKAGE.rglob("*.py") if file != Path(internals.__file__)]
     found = {(file.relative_to(PACKAGE).as_posix(), name) for file in files for name in touches(file)}
     assert sorted(found) == sorted(OVERRIDDEN)
+
+
+def test_workers_that_a_loader_keeps_are_ended():
+    loader = DataLoader(torch.zeros(4), num_workers=1, persistent_workers=True)
+    internals.end_workers(loader)  # none has begun
+    held = iter(loader)
+    next(held)
+    (worker,) = held._workers
+    internals.end_workers(loader)
+    assert not worker.is_alive()
