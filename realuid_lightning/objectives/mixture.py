@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from fractions import Fraction
 
 from realuid_lightning.errors import Faults
 from realuid_lightning.objectives.base import Objective
@@ -47,7 +48,7 @@ class Mixture(Sum):
             )
         faults.raise_any()
         self._steps = sorted(points)
-        self._shares = [[each / sum(points[step]) for each in points[step]] for step in self._steps]
+        self._shares = [_shares(points[step]) for step in self._steps]
 
     @property
     def trains_partly(self) -> bool:  # type: ignore[override]
@@ -63,3 +64,9 @@ class Mixture(Sum):
         way = (step - start) / (end - start)
         pairs = zip(*self._shares[later - 1 : later + 1], strict=True)
         return [(1 - way) * before + way * after for before, after in pairs]
+
+
+def _shares(weights: list[float]) -> list[float]:
+    """Return each weight as a share of all; their sum may be more than a float holds."""
+    total = sum(map(Fraction, weights))
+    return [float(Fraction(each) / total) for each in weights]

@@ -49,6 +49,10 @@ def test_shares_are_convex_and_lie_on_lines_between_the_points(points, step):
         assert found == pytest.approx(expected, abs=1e-12)
 
 
+def test_weights_whose_sum_is_more_than_a_float_holds_are_shares():
+    assert Mixture([RealUID(), RealUID()], [1e308, 1e308]).weights(0) == [0.5, 0.5]
+
+
 def test_a_part_of_weight_zero_is_not_asked():
     class Never(RealUID):
         fake = generator = prepare_fake = prepare_generator = None  # a call of these would raise
