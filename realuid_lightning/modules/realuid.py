@@ -310,8 +310,10 @@ class RealUIDModule(MatchingModule):
     def setup(self, stage: str) -> None:
         """Check the set-up, before any step is made."""
         super().setup(stage)
-        for fault in turn_faults(self.trainer, self.objective.differentiates) if stage == "fit" else ():
-            raise UserError(fault)
+        if stage == "fit":
+            faults = Faults(type(self).__name__)
+            faults.extend(turn_faults(self.trainer, self.objective.differentiates))
+            faults.raise_any()
 
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
         super()._check_data(data, faults)
