@@ -128,7 +128,7 @@ def test_two_processes_stop_together_whichever_is_told(tmp_path):
     os.killpg(run.process.pid, signal.SIGUSR1)  # loaders' processes, too, as SLURM does
     assert run.end() == 138, run.log.read_text()
     for name in ("stopped", "whole"):
-        assert Run(tmp_path / name, *TWO, fresh=True).end() == 0
+        assert Run(tmp_path / name, *TWO).end() == 0
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 

@@ -4,13 +4,10 @@ All cells are made by one set of processes, of strategy_runs.py. A strategy or a
 """
 
 import inspect
-import os
 import runpy
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from helpers import same
@@ -55,25 +52,14 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """What one process makes of all rows, and what several make by each strategy, at the same time."""
+    """What one process makes of all rows, and what several make by each strategy."""
     folders = {1: tmp_path_factory.mktemp("one"), SHARES: tmp_path_factory.mktemp("several")}
-    runs = []
-    for processes, folder in folders.items():
-        with (folder / "errors").open("w") as errors:
-            command = [sys.executable, str(RUNS), str(folder), str(processes)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": errors}
-            runs.append(subprocess.Popen(command, env=environment, start_new_session=True, **quiet))
-    try:
-        ends = [run.wait(timeout=300) for run in runs]
-    finally:
-        for run in runs:
-            if run.poll() is None:  # processes that wait for each other
-                os.killpg(run.pid, signal.SIGKILL)
-    assert ends == [0, 0], [(folder / "errors").read_text()[-3000:] for folder in folders.values()]
+    for count, folder in folders.items():
+        done = processes.run(RUNS, folder, count, count=count, seconds=300)
+        assert done.returncode == 0, done.stderr[-3000:]
     return {
-        processes: [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
-        for processes, folder in folders.items()
+        count: [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(count)]
+        for count, folder in folders.items()
     }
 
 
