@@ -104,5 +104,5 @@ class EfficientNetFeatures(Features):
     def logits(self, vectors: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
         """Return the logits of ImageNet's classes for feature vectors."""
         assert self.network is not None, "prepare() loads the weights"
-        head = self.network._fc
+        head = self.network.get_submodule("_fc")
         return functional.linear(vectors, head.weight.to(vectors.dtype), head.bias.to(vectors.dtype))
