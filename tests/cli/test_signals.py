@@ -138,12 +138,12 @@ def test_two_processes_stop_together_whichever_is_told(tmp_path):
 def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, number, code):
     run = tmp_path / "run"
     assert realuid("fit", *TINY, f"--trainer.default_root_dir={run}", "--trainer.max_steps=1")[0] == 0
-    words = ["--data.num_workers=1", "--model.eval_batch_size=64", "--data.eval_samples=1000000"]
+    words = ["--data.num_workers=1", "--model.eval_batch_size=64", "--data.eval_samples=1000000", "--bounds=false"]
     words += ["--data.predict_seeds=0-999999", f"--writer.folder={tmp_path / 'samples'}", "--grid.count=1"]
     words += ["--model.sampling_steps=[1]", "--model.evaluate=null"]
     evaluation = Run(run, *TWO, *words, command=command, checkpoint="last", fresh=True)
     end = time.monotonic() + 90
-    while not (tmp_path / "samples").is_dir() and "computing statistics" not in evaluation.log.read_text():
+    while not (tmp_path / "samples").is_dir() and "measuring the real data" not in evaluation.log.read_text():
         assert evaluation.process.poll() is None, evaluation.log.read_text()
         assert time.monotonic() < end, evaluation.log.read_text()
         time.sleep(0.05)
@@ -156,8 +156,10 @@ def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, 
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    run = Run(tmp_path / "run", "--data.eval_samples=500000", "--trainer.val_check_interval=20").progress()
-    while "computing statistics" not in run.log.read_text():
+    run = Run(
+        tmp_path / "run", "--data.eval_samples=500000", "--bounds=false", "--trainer.val_check_interval=20"
+    ).progress()
+    while "measuring the real data" not in run.log.read_text():
         assert run.process.poll() is None, run.log.read_text()
         time.sleep(0.1)
     time.sleep(1)  # now it validates, for longer than this test may take
