@@ -33,7 +33,9 @@ def test_fit_leaves_checkpoints_distances_pictures_and_its_config(demo):
         assert (run / "checkpoints" / "last.ckpt").is_file()
         rows = measurements(run)
         assert {row["step"] for row in rows} == {2, 4}
-        assert all(row["figures"]["fid"] > 0 and row["protocol"]["features"] == "raw values (64)" for row in rows)
+        assert all(
+            row["figures"]["fid"] > 0 and row["protocol"]["features"] == "digits classifier (64)" for row in rows
+        )
         for sampler in samplers:
             assert sampler in {row["sampler"] for row in rows}
             for step in (2, 4):
@@ -259,6 +261,7 @@ def test_a_figure_tells_how_many_samples_were_measured(demo, realuid):
 
 
 def test_several_seeds_are_measured_against_one_reference(demo, realuid, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     asked = []
     monkeypatch.setattr(RealSide, "reference", lambda *args, ask=RealSide.reference: asked.append(0) or ask(*args))
     words = ["--config", CONFIGS / "distil.yaml", *SMALL, "--data.eval_samples=24", "--data.eval_seed=3", "--seeds=3"]
