@@ -37,7 +37,7 @@ class FitRecord(Callback):
         """Note what the run runs on, and start the clock."""
         self._begun, self._validation = time.monotonic(), 0.0
         self._entry = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": datetime.now(UTC).isoformat(timespec="microseconds"),
             "command": without_secrets_in_words([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": versions(),
             "devices": device_name(pl_module.device),

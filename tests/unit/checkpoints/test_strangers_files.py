@@ -111,7 +111,7 @@ def test_extractors_of_this_package_open_no_file_that_a_record_names(generator, 
     (tmp_path / "before").unlink()
     arguments = {"weights": str(trap)}
     file = generator(
-        network={"class_path": "realuid_lightning.metrics.features.InceptionFeatures", "init_args": arguments}
+        network={"class_path": "realuid_lightning.metrics.inception.InceptionFeatures", "init_args": arguments}
     )
     with pytest.raises(UserError, match="weights do not fit"):
         load_generator(file)

@@ -213,15 +213,15 @@ def test_the_report_shows_what_was_measured(tmp_path, capsys, monkeypatch):
     (tmp_path / "fidelity.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "samp')
     report([str(tmp_path)])
     shown = capsys.readouterr().out
-    assert "Likeness to the truth" in shown
-    assert "Frechet" not in shown
-    for word in ("raw", "22.00", "0.8800", "0.8900", "7"):
+    assert "against the truth" in shown
+    assert "f, 4 samples" not in shown
+    for word in ("raw", "22", "0.88", "7 samples"):
         assert word in shown
     row = helpers.figure(fid=1.25)
     (tmp_path / "figures.jsonl").write_text(json.dumps(row) + "\n")
     report([str(tmp_path)])
     shown = capsys.readouterr().out
-    assert shown.index("Frechet") < shown.index("1.25") < shown.index("Likeness") < shown.index("22.00")
+    assert shown.index("f, 4 samples") < shown.index("1.25") < shown.index("against the truth") < shown.index(" 22 ")
 
 
 SCRIPT = """
