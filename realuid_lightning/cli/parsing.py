@@ -35,6 +35,10 @@ IN_PLAIN_WORDS = (
     (r"\. Got value: ", ", got "),
     (r"Not of type Path: expected .*, not (\w+)", r"expected str, got \1"),
     (r"(required: |, )(fit|validate|test|predict)\.", r"\1"),
+    (
+        r"(does not accept option 'fid\b.*)",
+        r"\1: the options are --features, --metrics, --bounds, --cache and --statistics now, with no fid before them",
+    ),
 )
 
 

@@ -109,6 +109,12 @@ class MetricsCallback(SamplerCallback):
         count = len(data.reference)
         faults.unless(count >= 2, f"need at least 2 real samples, but the reference has {count}")
         faults.extend(filter(None, (metric.fault(self.features, count) for metric in self.metrics if count >= 2)))
+        if self.real.bounds and data.held_out is not None:
+            few = [metric for metric in self.metrics if len(data.held_out) < metric.fewest]
+            needs = ", ".join(f"{type(metric).__name__} {metric.fewest}" for metric in few)
+            faults.unless(
+                not few, f"data.held_out has {len(data.held_out)} samples, fewer than metrics need: {needs}; give more"
+            )
         faults.raise_any()
         if self._served != (trainer, data):
             self._reference, self._served = None, (trainer, data)

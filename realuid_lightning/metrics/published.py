@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from realuid_lightning.atomic import replacing
@@ -13,6 +14,9 @@ from realuid_lightning.data.folders import folder_at
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.metrics.frechet import moments
 from realuid_lightning.metrics.sums import FeatureStatistics
+
+NEGATIVE = 1e-3
+"""Part of a covariance's greatest eigenvalue by which its least may be below 0, as of statistics in half precision."""
 
 Moments = tuple[Float64[Tensor, "f f"], Float64[Tensor, " f"]]
 
@@ -29,7 +33,7 @@ def read_moments(file: str) -> Moments:
     path = folder_at(file)
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            mean, covariance = (torch.from_numpy(np.asarray(arrays[name], np.float64)) for name in ("mu", "sigma"))
+            mean, covariance = (_reals(arrays[name]) for name in ("mu", "sigma"))
     except OSError as error:
         raise UserError(f"statistics: {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged archive raises whatever zipfile, zlib or numpy's parser of headers does
@@ -45,7 +49,19 @@ def read_moments(file: str) -> Moments:
     sound = bool(mean.isfinite().all() and covariance.isfinite().all()) and torch.allclose(covariance, covariance.T)
     faults.unless(sound, f"mu and sigma in {path} must be finite numbers, and sigma symmetric")
     faults.raise_any()
+    values = torch.linalg.eigvalsh(covariance)
+    faults.unless(
+        bool(values[0] >= -NEGATIVE * values[-1].clamp(min=0)),
+        f"sigma in {path} must be a covariance, but has the eigenvalue {values[0]:.3g} beside {values[-1]:.3g}",
+    )
+    faults.raise_any()
     return covariance, mean
+
+
+def _reals(array: NDArray[np.generic]) -> Tensor:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of type {array.dtype}")
+    return torch.from_numpy(array.astype(np.float64))
 
 
 def write_moments(file: str | Path, sums: FeatureStatistics) -> None:

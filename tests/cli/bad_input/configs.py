@@ -38,6 +38,7 @@ TEXTS = {
     "data_list": "data: [3]\n",
     "class_without_a_name": "model: {init_args: {network: {class_path: null}}}\n",
     "unknown_group": "modle: {alpha: 3}\n",
+    "options_of_old": "fid: {features: RawFeatures}\n",
     "deep": f"model: {'[' * 3000}{']' * 3000}\n",
     "no": "data: {init_args: {eval_labels: no}}\n",
 }
@@ -113,6 +114,7 @@ CASES = {
     "a list for data": with_file("data_list", "data's options"),
     "a class without a name": with_file("class_without_a_name", "network"),
     "an unknown group in a file": with_file("unknown_group", "modle"),
+    "options that an earlier version had": with_file("options_of_old", "'fid.features'", "--features, --metrics"),
     "unknown key in a file": with_file("typo", "fake_stepz"),
     "a config without a bottom": with_file("deep", "no valid YAML", "recursion"),
     "a word that YAML takes for a switch": with_file(

@@ -317,6 +317,18 @@ def test_a_single_real_sample_has_no_distance(tmp_path):
         validate(tmp_path, FIDCallback(Pooled()), data(source=One()))
 
 
+def test_too_few_held_out_samples_are_told(tmp_path):
+    class Three(Digits):
+        def load(self):
+            x, y = super().load()
+            return x[:3], y[:3]
+
+    held_out = MatchingDataModule(Digits(), eval_samples=64, held_out=Three())
+    callback = MetricsCallback(RawFeatures([1, 8, 8]), [FID(), PRDC(k=3)])
+    with pytest.raises(UserError, match=r"data\.held_out has 3 samples, fewer than metrics need: PRDC 4"):
+        validate(tmp_path, callback, held_out)
+
+
 def test_fewer_samples_than_features_are_told(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         validate(tmp_path, FIDCallback(RawFeatures([1, 8, 8])), MatchingDataModule(Digits(), eval_samples=64))

@@ -53,6 +53,8 @@ FINE = {"mu": np.zeros(3), "sigma": np.eye(3)}
         ({**FINE, "sigma": np.triu(np.ones((3, 3)))}, "sigma symmetric"),
         ({**FINE, "mu": np.array([object()] * 3)}, "must be an .npz file of numbers"),
         ({**FINE, "mu": np.array(["a", "b", "c"])}, "must be an .npz file of numbers"),
+        ({**FINE, "mu": np.zeros(3, complex)}, "must be an .npz file of numbers .*complex128"),
+        ({**FINE, "sigma": np.diag([1.0, 2.0, -0.1])}, "must be a covariance, but has the eigenvalue -0.1 beside 2"),
     ],
 )
 def test_other_files_are_refused(tmp_path, arrays, told):
