@@ -1,0 +1,47 @@
+"""The table of frameworks: a row a sweep, seeds as mean and deviation, and one protocol a table."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from realuid_lightning.reporting import comparisons, read_runs
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+frameworks = importlib.import_module("frameworks")
+
+
+def measured(folder, step, sampler, coverage, samples=40):
+    folder.mkdir(parents=True, exist_ok=True)
+    ends = {"floor": {"coverage": 0.97}, "gaussian": {"coverage": 0.5}}
+    row = {"step": step, "sampler": sampler, "figures": {"coverage": coverage}, **ends}
+    with (folder / "figures.jsonl").open("a") as file:
+        file.write(json.dumps({**row, "protocol": {"features": "f", "samples": samples, "seed": 0}}) + "\n")
+
+
+def test_seeds_are_a_mean_with_its_deviation(tmp_path):
+    for seed, coverage in enumerate([0.8, 0.9]):
+        measured(tmp_path / "edm" / "teacher" / f"seed={seed}", 3, "ema_0.9_steps_50", 0.95)
+        measured(tmp_path / "edm" / "teacher" / f"seed={seed}", 3, "ema_0.9_steps_1", 0.1)
+        measured(tmp_path / "edm" / f"seed={seed}", 1, "ema_0.9", 0.2)
+        measured(tmp_path / "edm" / f"seed={seed}", 2, "raw", 0.3)
+        measured(tmp_path / "edm" / f"seed={seed}", 2, "ema_0.9", coverage)
+    measured(tmp_path / "vp" / "seed=0", 2, "ema_0.9", 0.7)
+    (compared,) = comparisons(read_runs([tmp_path]))
+    head, _, *lines = frameworks.table("coverage", compared).splitlines()
+    assert head == "**coverage** (f, 40 samples)"
+    assert lines == [
+        "|  | seeds | floor | teacher, 50 steps | teacher, 1 step | generator, 1 step | Gaussian |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| `edm` | 2 | 0.97 | 0.95 ± 0 | 0.1 ± 0 | 0.85 ± 0.071 | 0.5 |",
+        "| `vp` | 1 | 0.97 |  |  | 0.7 | 0.5 |",
+    ]
+
+
+def test_protocols_have_tables_of_their_own(tmp_path, capsys, monkeypatch):
+    measured(tmp_path / "a" / "seed=0", 2, "raw", 0.7)
+    measured(tmp_path / "b" / "seed=0", 2, "raw", 0.6, samples=50)
+    monkeypatch.setattr(sys, "argv", ["frameworks.py", str(tmp_path), "--figures", "coverage", "fid"])
+    frameworks.main()
+    tables = capsys.readouterr().out.split("\n\n**")
+    assert [("`a`" in table, "`b`" in table) for table in tables] == [(True, False), (False, True)]
