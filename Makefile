@@ -25,14 +25,16 @@ demo: .venv/installed  ## Train a teacher on digits, distil it, measure and draw
 	$(BIN)/realuid fit --config configs/demo/distil.yaml
 	$(BIN)/realuid report runs/demo
 
-# Every framework on images and in the plane: configs/frameworks; docs/frameworks.md has the table.
-ROWS := $(foreach row,edm vp bridge interpolant,$(row)/digits $(row)/moons) translating/moons
+# Every framework on images and in the plane, with as many seeds as docs/frameworks.md shows; goes on where it was.
+MOONS := toy2d $(addprefix frameworks/,edm/moons vp/moons bridge/moons interpolant/moons translating/moons)
+DIGITS := demo $(addprefix frameworks/,edm/digits vp/digits bridge/digits interpolant/digits)
+sweeps = set -e; for row in $(1); do $(BIN)/realuid sweep --config configs/$$row/distil.yaml \
+	--teacher configs/$$row/teacher.yaml --folder runs/sweeps/$$row --jobs 2 --figure coverage seeds=$(2); done
 frameworks: export OMP_NUM_THREADS ?= 1
-frameworks: .venv/installed  ## Train and distil all frameworks, and print their distances (half an hour on a CPU)
-	rm -rf runs/frameworks
-	set -e; for row in $(ROWS); do for part in teacher distil; do \
-		$(BIN)/realuid fit --config configs/frameworks/$$row/$$part.yaml; done; done
-	$(BIN)/realuid report runs/frameworks
+frameworks: .venv/installed  ## Train and distil all frameworks over seeds, and print the tables (hours on a CPU)
+	$(call sweeps,$(MOONS),0-4)
+	$(call sweeps,$(DIGITS),0-2)
+	$(BIN)/python benchmarks/frameworks.py runs/sweeps
 
 # A file at a time on each of a few processes, in the order of their names: whole runs before units. Every process brings
 # a whole torch; one more of them than cores, for tests that wait. Their bytecode is kept even where Python is told to
