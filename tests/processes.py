@@ -67,22 +67,26 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(script, *words, count=1, seconds=240, **environment):
+def ranks(count):
+    """What tells each of ``count`` processes, in its environment, who it is and where all of them meet."""
+    if count == 1:
+        return [{}]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
+    return [meeting | {"LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def run(script, *words, count=1, seconds=240, cwd=None, **environment):
     """Run ``python SCRIPT WORDS`` in as many processes, which Lightning takes for those of one node.
 
     All are killed after so many seconds, and soon after one of them has failed: others may wait for it for ever.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    ranks = [environment]
-    if count > 1:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
-        ranks = [environment | meeting | {"WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)} for rank in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         files = [[Path(folder, f"{rank}.{name}") for name in ("out", "err")] for rank in range(count)]
         started = []
         try:
-            for own, streams in zip(ranks, files, strict=True):
-                started.append(Process(script, words, own, None, *streams))
+            for rank, streams in zip(ranks(count), files, strict=True):
+                started.append(Process(script, words, environment | rank, cwd, *streams))
             codes = watch(started, time.monotonic() + seconds)
         finally:
             for process in started:

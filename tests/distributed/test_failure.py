@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 MODULE = """
@@ -45,23 +46,34 @@ trainer: {accelerator: cpu, devices: 3, strategy: ddp_per_network, max_steps: 2,
 """
 
 
+REALUID = Path(sys.executable).with_name("realuid")
+
+
+def launched(words, folder):
+    """Run ``realuid WORDS``, which launches the other processes itself."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 240}
+    return subprocess.run([REALUID, *words], check=False, **options)
+
+
+def started(words, folder):
+    """Run ``realuid WORDS`` as three processes that something else has started, which takes less time."""
+    return processes.run(REALUID, *words, count=3, cwd=folder)
+
+
 @pytest.mark.parametrize(
-    ("where", "fault", "code"), [("validate 1", "bug", 1), ("validate 0", "user", 2), ("train 2", "user", 2)]
+    ("run", "where", "fault", "code"),
+    [
+        (launched, "validate 1", "bug", 1),
+        (started, "validate 0", "user", 2),
+        (started, "train 2", "user", 2),
+    ],
 )
-def test_all_end_with_the_message_of_the_one_that_failed(where, fault, code, tmp_path):
+def test_all_end_with_the_message_of_the_one_that_failed(run, where, fault, code, tmp_path):
     (tmp_path / "failing.py").write_text(MODULE)
     (tmp_path / "config.yaml").write_text(CONFIG)
-    realuid = Path(sys.executable).with_name("realuid")
     words = ["-c", "config.yaml", "--model.where", where, "--model.fault", fault, "--trainer.val_check_interval=1"]
-    done = subprocess.run(
-        [realuid, "fit", *words],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = run(["fit", *words], tmp_path)
     text = "image 7 is broken" if fault == "user" else "ValueError: image 7 is broken"
     message = f"error: process {where[-1]} has failed: {text}"
     assert done.returncode == code, done.stderr

@@ -3,11 +3,11 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
+import time
 from contextlib import contextmanager
 
 import helpers
+import processes
 import pytest
 import torch
 from helpers import Counting
@@ -24,22 +24,28 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from realuid_lightning.running.folder_lock import FolderLock
-held = FolderLock(Path(sys.argv[1]))
+held, told = FolderLock(Path(sys.argv[1])), Path(sys.argv[2])
 held.acquire()
-print("held", flush=True)
+told.touch()
 time.sleep(600)
 """
 
 
 @contextmanager
-def another_process(folder):
-    """Let another process hold the lock of ``folder``."""
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
+def another_process(folder, beside):
+    """Let another process hold the lock of ``folder``; what it is told and tells lies ``beside``."""
+    script, held = beside / "holder.py", beside / "held"
+    script.write_text(HOLDER)
+    process = processes.Process(script, [folder, held], os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        while not held.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
 class Predicting(Counting):
@@ -51,9 +57,9 @@ def fit(folder, callback=None, **options):
     helpers.fit(Counting(), DataLoader(torch.ones(4)), folder, callbacks=[callback or RunCheckpoint()], **options)
 
 
-def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path, monkeypatch):
+def test_a_second_run_is_refused_with_the_first_one_s_host_and_process(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(folder_lock, "TIMEOUT", 0.0)
-    with another_process(tmp_path) as first:
+    with another_process(tmp_path, tmp_path_factory.mktemp("holder")) as first:
         with pytest.raises(UserError) as caught:
             fit(tmp_path)
         assert f"{tmp_path} is in use by process {first.pid} on {socket.gethostname()} since 2" in str(caught.value)
@@ -88,9 +94,9 @@ def test_a_process_may_run_again_after_a_failure(tmp_path):
     fit(tmp_path)
 
 
-def test_what_writes_no_run_takes_no_lock(tmp_path, monkeypatch):
+def test_what_writes_no_run_takes_no_lock(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(folder_lock, "TIMEOUT", 0.0)
-    with another_process(tmp_path):
+    with another_process(tmp_path, tmp_path_factory.mktemp("holder")):
         fit(tmp_path, fast_dev_run=True)
         trainer = helpers.trainer(tmp_path, callbacks=[RunCheckpoint()])
         trainer.predict(Predicting(), DataLoader(torch.ones(1)), return_predictions=False)
