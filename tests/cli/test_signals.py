@@ -28,10 +28,9 @@ def no_survivors():
     """End what a failed test has left."""
     yield
     for run in Run.started:
-        for process in run.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.process.wait()
     Run.started.clear()
 
 
@@ -41,10 +40,7 @@ def heedful():
 
 
 class Run:
-    """``realuid fit``, or another command, as a process in a group of its own, or as two of them.
-
-    A ``fresh`` one starts as in a shell, from the first import on, and launches the second one itself.
-    """
+    """``realuid fit``, or another command, as a process in a group of its own."""
 
     started: ClassVar = []
 
@@ -55,16 +51,13 @@ class Run:
         words = [command, *TINY, *words, f"--trainer.default_root_dir={folder}", f"--ckpt_path={checkpoint}"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         script = Path(sys.executable).with_name("realuid")
-        if fresh:
+        if fresh:  # as in a shell, from the first import on
             with self.log.open("a") as log:
                 options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
                 options["preexec_fn"] = heedful
-                self.processes = [subprocess.Popen(list(map(str, [script, *words])), env=environment, **options)]
+                self.process = subprocess.Popen(list(map(str, [script, *words])), env=environment, **options)
         else:
-            ranks = [environment | rank for rank in processes.ranks(2 if TWO[1] in words else 1)]
-            place = folder.parent, self.log, self.log
-            self.processes = [processes.Process(script, words, rank, *place) for rank in ranks]
-        self.process = self.processes[0]
+            self.process = processes.Process(script, words, environment, folder.parent, self.log, self.log)
         self.started.append(self)
 
     def progress(self):
@@ -78,22 +71,15 @@ class Run:
         return self
 
     def child(self):
-        """Return the number of the second process."""
-        if len(self.processes) > 1:
-            return self.processes[1].pid
+        """Return the process that it has launched."""
         return next(
             int(pid)
             for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
             if "realuid" in Path(f"/proc/{pid}/cmdline").read_text()
         )
 
-    def tell_all(self, number):
-        """Send a signal to all processes, those of loaders too."""
-        for process in self.processes:
-            os.killpg(process.pid, number)
-
     def end(self):
-        code, *_ = [process.wait(90) for process in self.processes]
+        code = self.process.wait(90)
         assert "Traceback" not in self.log.read_text(), self.log.read_text()
         return code
 
@@ -138,8 +124,8 @@ def test_two_processes_stop_together_whichever_is_told(tmp_path):
     run = Run(tmp_path / "stopped", *TWO, fresh=True).progress()
     os.kill(run.child(), signal.SIGTERM)
     assert run.end() == 143, run.log.read_text()
-    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1").progress()
-    run.tell_all(signal.SIGUSR1)  # as SLURM does
+    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1", fresh=True).progress()
+    os.killpg(run.process.pid, signal.SIGUSR1)  # loaders' processes, too, as SLURM does
     assert run.end() == 138, run.log.read_text()
     for name in ("stopped", "whole"):
         assert Run(tmp_path / name, *TWO).end() == 0
@@ -155,7 +141,7 @@ def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, 
     words = ["--data.num_workers=1", "--model.eval_batch_size=64", "--data.eval_samples=1000000", "--bounds=false"]
     words += ["--data.predict_seeds=0-999999", f"--writer.folder={tmp_path / 'samples'}", "--grid.count=1"]
     words += ["--model.sampling_steps=[1]", "--model.evaluate=null"]
-    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last")
+    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last", fresh=True)
     end = time.monotonic() + 90
     while not (tmp_path / "samples").is_dir() and "measuring the real data" not in evaluation.log.read_text():
         assert evaluation.process.poll() is None, evaluation.log.read_text()
@@ -164,7 +150,7 @@ def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, 
     if command == "predict":
         os.kill(evaluation.child(), number)
     else:
-        evaluation.tell_all(number)  # as Ctrl-C
+        os.killpg(evaluation.process.pid, number)  # as Ctrl-C: loaders' processes, too
     assert evaluation.end() == code, evaluation.log.read_text()
     assert f"{signal.Signals(number).name}: stopped in {command}" in evaluation.log.read_text()
 
