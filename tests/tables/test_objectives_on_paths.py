@@ -422,8 +422,15 @@ class InTurn(Callback):
         made.seen.clear()
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("name", PATHS)
+IN_FULL = ("flow", "edm", "bridge", "interpolant", "between domains")
+TRAINED = [*((name, "bf16-mixed") for name in PATHS), *((name, "32-true") for name in IN_FULL)]
+
+
+def test_each_kind_of_path_trains_in_full_precision():
+    assert {type(PATHS[name]) for name in IN_FULL} == {type(path) for path in PATHS.values()}
+
+
+@pytest.mark.parametrize(("name", "precision"), TRAINED)
 def test_training_leaves_no_update_out(name, precision, tmp_path):
     path = PATHS[name]
     rows = {objective: row for objective, row in OBJECTIVES.items() if gives(path, row)}
