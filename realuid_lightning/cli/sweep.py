@@ -81,7 +81,7 @@ def sweep(words: Sequence[str]) -> None:
     for number, table in enumerate(tables(folder, tasks, options.figure, options.sampler)):
         _print(table)
         if len(table.names) == 2:
-            picture = folder / f"{options.figure}{number or ''}.png"
+            picture = folder / f"{table.figure}{number or ''}.png"
             draw(table, picture)
             print(f"{picture} written")
     if failed:
@@ -107,7 +107,9 @@ def _parser() -> Clear:
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at a time, each a process")
     parser.add_argument("--array", action="store_true", help="run one cell alone, that of $SLURM_ARRAY_TASK_ID")
     parser.add_argument("--show", action="store_true", help="run nothing, print the table of what is done")
-    parser.add_argument("--figure", type=str, default="fid", help="what the table shows")
+    parser.add_argument(
+        "--figure", type=str | None, default=None, help="what the table shows; the first one measured unless set"
+    )
     parser.add_argument("--sampler", type=str | None, default=None, help="whose figure; the last one's unless set")
     return parser
 

@@ -45,13 +45,15 @@ class SweepTable(NamedTuple):
         return (min if self.better == "min" else max)(sound, key=sound.__getitem__)
 
 
-def tables(folder: Path, tasks: Sequence[Task], figure: str, sampler: str | None = None) -> list[SweepTable]:
+def tables(
+    folder: Path, tasks: Sequence[Task], figure: str | None = None, sampler: str | None = None
+) -> list[SweepTable]:
     """Return the figure of all cells that are done, a table for each protocol.
 
     Args:
         folder: The sweep's folder.
         tasks: Its tasks.
-        figure: Name of the figure.
+        figure: Name of the figure; the first that was measured when None.
         sampler: Whose; that of each cell which was measured last when None.
 
     Raises:
@@ -59,7 +61,7 @@ def tables(folder: Path, tasks: Sequence[Task], figure: str, sampler: str | None
     """
     cells = [task for task in tasks if task.factors and read_state(folder, task) == "done"]
     compared = comparisons(read_runs([folder / task.name for task in cells]))
-    found = [_table(each, cells, figure, sampler) for each in compared]
+    found = [_table(each, cells, figure or each.figures[0], sampler) for each in compared]
     if not cells:
         raise UserError(f"sweep: no run in {folder} is done")
     if not any(table.rows for table in found):

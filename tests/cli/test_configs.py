@@ -41,7 +41,7 @@ def tiny(config, folder):
     """What makes a config small: an overlay, as a user would write one. The network follows from the smaller images."""
     overlay = {
         "trainer": {"max_steps": 2, "val_check_interval": 2, "log_every_n_steps": 1, "enable_model_summary": False},
-        "model": {"network": {"width": 32}, "eval_batch_size": 4},
+        "model": {"network": {"width": 32}, "eval_batch_size": 1000},
         "data": {"batch_size": None, "global_batch_size": 4, "eval_samples": 8, "num_workers": 0},
     }
     if config["model"]["init_args"]["network"]["class_path"].endswith("UNet"):

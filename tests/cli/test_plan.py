@@ -53,7 +53,7 @@ def test_a_strategy_that_copies_gradients_holds_them_twice(realuid):
 
 
 def test_what_does_not_fit_is_told(realuid):
-    code, written = realuid("plan", "--config", DISTIL, "--device_memory=26MiB")
+    code, written = realuid("plan", "--config", DISTIL, "--model.network.width=256", "--device_memory=26MiB")
     assert code == 0, written
     assert "It does not fit: 27.17 MiB, and a device has 26.00 MiB. Smaller are: data.batch_size," in written
 

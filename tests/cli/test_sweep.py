@@ -62,9 +62,9 @@ def test_a_grid_is_run_measured_and_drawn(inside, realuid):
     assert code == 0, written
     assert "5 of 5 runs are done already" in written
     assert "out: 5 of 5 runs done" in written
-    assert "fid, mean ± standard error" in written
+    assert "precision, mean ± standard error" in written
     assert len([line for line in written.splitlines() if line.startswith("│")]) == 4
-    with Image.open(inside / "out" / "fid.png") as picture:
+    with Image.open(inside / "out" / "precision.png") as picture:
         picture.verify()
 
 

@@ -113,7 +113,7 @@ CASES = {
     ),
     "a schedule of negative steps": (
         (*FINE, "--model.fake_schedule.steps=-1"),
-        ["fake_schedule: Warmup: steps must be at least 0, got -1"],
+        ["fake_schedule: LinearDecay: need 0 <= warmup < steps, got warmup 20 and steps -1"],
     ),
 }
 

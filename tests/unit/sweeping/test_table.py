@@ -29,7 +29,7 @@ def swept(tmp_path):
 
 
 def test_a_cell_is_the_mean_over_seeds_of_what_is_done(swept):
-    (table,) = tables(*swept, "fid")
+    (table,) = tables(*swept)
     assert table.names == ("model.alpha", "ratio")
     assert list(table.rows) == [("0.9", "0.98"), ("0.9", "1"), ("1", "0.98"), ("1", "1")]
     first, last = table.rows["0.9", "0.98"], table.rows["1", "1"]
