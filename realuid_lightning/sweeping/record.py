@@ -18,15 +18,16 @@ State = Literal["new", "begun", "done"]
 
 
 def write_state(folder: Path, task: Task, state: State) -> None:
-    """Write down that a task is begun, or done.
+    """Write down that a task is begun, or done: with what it was begun, whatever its configs say by then.
 
     Args:
         folder: The sweep's folder.
         task: The task.
         state: Its state.
     """
+    told = _read(folder / task.name / RECORD) if state == "done" else None
     with replacing(folder / task.name / RECORD) as file:
-        file.write_text(json.dumps({**_told(task), "state": state}, indent=1) + "\n")
+        file.write_text(json.dumps({**(told or _told(task)), "state": state}, indent=1) + "\n")
 
 
 def read_state(folder: Path, task: Task) -> State:

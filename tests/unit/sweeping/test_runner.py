@@ -95,6 +95,15 @@ def test_a_signal_is_passed_on_and_the_rest_is_left_for_later(tmp_path, script):
     assert [begun(folder, task.name) for task in tasks] == [2, 1]
 
 
+def test_a_config_that_changes_during_a_run_is_not_what_it_was_begun_with(tmp_path, script):
+    folder, tasks = tasks_of(tmp_path, "model.kind=fine")
+    (tmp_path / "run.py").write_text(f"{RUN}\n(folder.parents[1] / 'a.yaml').write_text('trainer: {{max_steps: 9}}')\n")
+    assert Runner(folder, 1, script).run(tasks) == []
+    assert read_state(folder, tasks[0]) == "done"
+    with pytest.raises(UserError, match="other config files"):
+        check_unchanged(folder, tasks)
+
+
 def test_runs_of_other_words_or_configs_are_told(tmp_path, script):
     folder, tasks = tasks_of(tmp_path, "model.kind=fine")
     Runner(folder, 1, script).run(tasks)
