@@ -45,8 +45,7 @@ def tiny(config, folder):
         "data": {"batch_size": None, "global_batch_size": 4, "eval_samples": 8, "num_workers": 0},
     }
     if config["model"]["init_args"]["network"]["class_path"].endswith("UNet"):
-        small = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": [1], "attention_resolutions": [16]}
-        small["num_head_channels"] = 32
+        small = {"model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [8], "num_head_channels": 32}
         overlay["model"]["network"] = small
         source = {"class_path": "ImageFolder", "init_args": {"root": str(images(folder / "images", 16)), "size": 16}}
         overlay["data"]["source"] = source
