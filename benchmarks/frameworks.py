@@ -1,18 +1,24 @@
 """Teachers and their one-step generators, of sweeps over seeds: the tables of docs/frameworks.md.
 
 A table for each figure and protocol, with a row for each sweep that `realuid sweep --teacher` has left in the folder:
-mean and standard deviation over its seeds, at the end of training. Of several averages of a generator the last one that
-its config names counts. Nothing is trained or measured.
+mean and standard deviation over its seeds, at the end of training; for each value of its other factors, if it has any.
+Runs that are not done, and weights of other runs, do not count. Of several averages of a generator the last one counts
+that its config names. Nothing is trained or measured.
 
 Usage: python benchmarks/frameworks.py runs/sweeps/frameworks [--figures coverage mmd_0.05]
 """
 
 import argparse
+import json
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, stdev
 
-from realuid_lightning.reporting import Comparison, Series, comparisons, read_runs
+from realuid_lightning.errors import UserError
+from realuid_lightning.reporting import Comparison, Run, Series, comparisons, read_runs
+from realuid_lightning.sweeping.record import RECORD
 
 TEACHER = "teacher"
 
@@ -22,11 +28,25 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="holds sweeps, at any depth")
     parser.add_argument("--figures", nargs="+", default=["fid", "coverage", "mmd_0.05"], help="a table each")
     options = parser.parse_args()
-    compared = comparisons(read_runs([options.folder]))
+    try:
+        compared = comparisons(own(run) for run in read_runs([options.folder]) if done(run.folder))
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
     for figure in options.figures:
         for each in compared:
             if figure in each.figures:
                 print(f"{table(figure, each)}\n")
+
+
+def done(folder: Path) -> bool:
+    """Return whether a run is done, as far as a sweep tells."""
+    record = folder / RECORD
+    return not record.is_file() or json.loads(record.read_text())["state"] == "done"
+
+
+def own(run: Run) -> Run:
+    """Return a run without what was measured of other weights in its folder."""
+    return run._replace(measurements=[each for each in run.measurements if each.checkpoint is None])
 
 
 def table(figure: str, compared: Comparison) -> str:
@@ -50,10 +70,15 @@ def table(figure: str, compared: Comparison) -> str:
 
 def place(series: Series) -> tuple[str, str, str]:
     """Return whose row, which column and which seed samples belong to, by the folder of their run."""
-    folder, steps = Path(series.run), series.sampler.partition("_steps_")[2] or "1"
-    taught = folder.parent.name == TEACHER
-    row = folder.parent.parent if taught else folder.parent
-    return str(row), f"{TEACHER if taught else 'generator'}, {steps} step{'s' * (steps != '1')}", folder.name
+    folder, named = Path(series.run), re.search(r"_steps_(\d+)$", series.sampler)
+    steps = named[1] if named else "1"
+    taught = TEACHER in (folder.name, folder.parent.name)
+    row = folder.parent.parent if folder.parent.name == TEACHER else folder.parent
+    parts = folder.name.split(",")  # alpha=1,seed=0
+    factors = [part for part in parts if "=" in part and not part.startswith("seed=")]
+    seed = ",".join(part for part in parts if part not in factors)
+    column = f"{TEACHER if taught else 'generator'}, {steps} step{'s' * (steps != '1')}"
+    return str(row / ",".join(factors)), column, seed
 
 
 def many_steps_of_teachers_first(column: str) -> tuple[bool, int]:
@@ -63,7 +88,7 @@ def many_steps_of_teachers_first(column: str) -> tuple[bool, int]:
 def spread(figures: Iterable[float]) -> str:
     """Return mean and standard deviation."""
     known = list(figures)
-    deviation = f" ± {stdev(known):.2g}" if len(known) > 1 else ""
+    deviation = f" ± {stdev(known):.2g}" if len(known) > 1 and all(map(math.isfinite, known)) else ""
     return f"{fmean(known):.3g}{deviation}" if known else ""
 
 
