@@ -63,3 +63,13 @@ class Faults:
         messages = [f"{self.owner}: {message}" for message in self.found] + self._of_parts
         if messages:
             raise UserError("\n".join(dict.fromkeys(messages)))
+
+
+def printable(text: str) -> str:
+    r"""Return a line of a text that may be a stranger's, with ``?`` for what would steer a terminal or is no text.
+
+    Example:
+        >>> printable("a name\x1b[2J")
+        'a name?[2J'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from realuid_lightning import __version__
-from realuid_lightning.errors import UserError
+from realuid_lightning.errors import UserError, printable
 
 USAGE = """\
 realuid: distil a matching model into a one-step generator (RealUID, arXiv 2509.22459)
@@ -104,4 +104,4 @@ def _plain(error: UserError) -> str:
     Names that it quotes may be a stranger's: nothing of them steers the terminal.
     """
     lines = str(error).rpartition("UserError: ")[2].strip().splitlines()
-    return "\n".join("error: " + "".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return "\n".join(f"error: {printable(line)}" for line in lines)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from realuid_lightning.errors import UserError
+from realuid_lightning.errors import UserError, printable
 
 FIGURES = "figures.jsonl"
 FIDELITY = "fidelity.jsonl"
@@ -19,6 +19,9 @@ CONFIG = "config.yaml"
 
 LARGEST = 64 * 2**20
 """Bytes of a file beyond which its first ones alone are read."""
+
+ENDLESS = 1e300
+"""Numbers from here on count as infinite: of those below, sums and differences are finite."""
 
 T = TypeVar("T")
 
@@ -104,7 +107,8 @@ def read_runs(folders: Iterable[str | Path]) -> list[Run]:
             place = file.parent.relative_to(folder).as_posix()
             found.setdefault(file.parent.resolve(), file.parent.resolve().name if place == "." else place)
     names = list(found.values())
-    return [_read_run(name if names.count(name) == 1 else folder.as_posix(), folder) for folder, name in found.items()]
+    told = [name if names.count(name) == 1 else folder.as_posix() for folder, name in found.items()]
+    return [_read_run(printable(name), folder) for name, folder in zip(told, found, strict=True)]
 
 
 def _read_run(name: str, folder: Path) -> Run:
@@ -139,12 +143,12 @@ def read_text(file: Path) -> str:
 
 
 def _measurement(row: Any) -> Measurement:
-    protocol = dict(row.get("protocol", {}))
+    protocol = {printable(name): _shown(value) for name, value in row.get("protocol", {}).items()}
     seed = protocol.pop("seed", None)
     figures, floor, gaussian = (_numbers(row.get(part) or {}) for part in ("figures", "floor", "gaussian"))
     if not figures:
         raise ValueError("no figures")
-    better = {str(name): sense for name, sense in row.get("better", {}).items() if sense in ("min", "max")}
+    better = {printable(name): sense for name, sense in row.get("better", {}).items() if sense in ("min", "max")}
     checkpoint = row.get("checkpoint")
     return Measurement(
         *(_step(row), _text(row["sampler"]), figures, floor, gaussian, better, protocol),
@@ -168,9 +172,9 @@ def read_times(folder: Path) -> list[TimeBins]:
 
 
 def _time_bins(row: Any) -> TimeBins:
-    bins = [float(each) for each in row["bins"]]
+    bins = [number(each) for each in row["bins"]]
     values = {
-        str(name): [math.nan if each is None else float(each) for each in column]
+        printable(name): [math.nan if each is None else number(each) for each in column]
         for name, column in row.items()
         if name != "bins" and isinstance(column, list)
     }
@@ -194,7 +198,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return a run's config; empty where there is none."""
     try:
         config = yaml.safe_load(read_text(folder / CONFIG))
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):  # of "!!bool x", "!!int ''"
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -209,14 +213,33 @@ def _step(row: Mapping[str, Any]) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("no text")
-    return value
+    return printable(value)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value of a protocol that can be shown and compared; nested ones as text."""
+    return value if isinstance(value, int | float) or value is None else printable(str(value))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Return figures by their names; null is NaN."""
     if any(isinstance(value, bool | str) for value in values.values()):
         raise TypeError("no number")
-    return {str(name): math.nan if value is None else float(value) for name, value in values.items()}
+    return {printable(name): math.nan if value is None else number(value) for name, value in values.items()}
+
+
+def number(value: Any) -> float:
+    """Return a number that was read; infinite from ``ENDLESS`` on.
+
+    Raises:
+        ValueError, TypeError, OverflowError: If it is none.
+
+    Example:
+        >>> number("1e305"), number(3)
+        (inf, 3.0)
+    """
+    read = float(value)
+    return read if math.isnan(read) or abs(read) < ENDLESS else math.copysign(math.inf, read)
 
 
 def thinned(rows: Sequence[T], most: int) -> list[T]:

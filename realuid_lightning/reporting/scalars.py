@@ -3,12 +3,13 @@
 import csv
 import logging
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from realuid_lightning.reporting.reading import FIDELITY, FIGURES, read_text
+from realuid_lightning.reporting.reading import FIDELITY, FIGURES, number, read_text
 
 Scalars = dict[str, dict[int, float]]
 """Values by step, by the name of what was logged."""
@@ -55,14 +56,14 @@ def _events(folder: Path) -> Scalars:
     with suppress(Exception):  # whatever a damaged file makes it raise, what came before the damage is there
         events.Reload()
     return {
-        name: {int(event.step): float(event.value) for event in events.Scalars(name)}
+        name: {int(event.step): number(event.value) for event in events.Scalars(name)}
         for name in events.Tags()[event_accumulator.SCALARS]
     }
 
 
 def _table(file: Path) -> Scalars:
     scalars: Scalars = {}
-    for row in csv.DictReader(read_text(file).replace("\0", "").splitlines()):
+    for row in _rows(file):
         try:
             step = int(row["step"])
         except (ValueError, TypeError, KeyError):
@@ -70,10 +71,15 @@ def _table(file: Path) -> Scalars:
         for name, text in row.items():
             if isinstance(text, str) and text and name not in (None, "step"):
                 try:
-                    scalars.setdefault(name, {})[step] = float(text)
+                    scalars.setdefault(name, {})[step] = number(text)
                 except ValueError:
                     continue
     return scalars
+
+
+def _rows(file: Path) -> Iterator[dict[str, str]]:
+    with suppress(csv.Error):  # what came before the damage is there
+        yield from csv.DictReader(read_text(file).replace("\0", "").splitlines())
 
 
 def binned(points: dict[int, float], most: int = 240) -> list[Bin]:

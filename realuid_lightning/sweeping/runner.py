@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from realuid_lightning.errors import printable
 from realuid_lightning.signals import SIGNALS
 from realuid_lightning.sweeping.grid import Task
 from realuid_lightning.sweeping.record import read_state, write_state
@@ -140,4 +141,4 @@ def tail(log: Path, lines: int = TAIL) -> str:
         file.seek(max(file.seek(0, 2) - 200 * lines, 0))
         text = file.read().decode(errors="replace")
     kept = [line.rpartition("\r")[2] for line in text.splitlines() if line.strip()][-lines:]
-    return "\n".join("  " + "".join(c if c.isprintable() else "?" for c in line) for line in kept)
+    return "\n".join(f"  {printable(line)}" for line in kept)

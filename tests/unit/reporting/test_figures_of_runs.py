@@ -107,6 +107,7 @@ BROKEN = [
     json.dumps(line(floor=[3])),
     json.dumps(line(protocol={"seed": "x"})),
     json.dumps({**line(), "protocol": 3}),
+    json.dumps({**line(), "protocol": [[1, 2], ["features", "f"]]}),
     json.dumps({**line(), "figures": {}}),
     json.dumps(line(checkpoint=3)),
     "\x00\x00",
@@ -133,6 +134,26 @@ def test_odd_files_are_passed_over(tmp_path):
     assert run.broken == 0
     assert math.isnan(run.measurements[1].figures["fid"])
     assert read_times(run.folder) == []
+
+
+def test_nothing_of_a_line_steers_the_terminal_or_cannot_be_written(tmp_path, capsys):
+    odd = "\ud800\x1b[2J\n"
+    told = line(sampler=odd, protocol={"features": odd, odd: [odd]})
+    write(tmp_path / "run\x1b[1m", {**told, "figures": {odd: 1.0}})
+    (comparison,) = compared(tmp_path)
+    print_comparison(Console(width=200), comparison)
+    assert "\x1b" not in (shown := capsys.readouterr().out)
+    assert "run?[1m" in shown
+    assert "??[2J?" in shown
+
+
+def test_numbers_too_great_to_add_count_as_infinite(tmp_path):
+    lines = [line(fid=1.7e308, floor={"fid": -1.7e308}, protocol={"seed": seed}) for seed in range(3)]
+    write(tmp_path, *lines)
+    write(tmp_path, {"step": 1, "bins": [1e308, -1e308], "gap": [1, 2]}, name="times.jsonl")
+    (comparison,) = compared(tmp_path)
+    assert math.isnan(comparison.floor["fid"].mean)
+    assert read_times(tmp_path) == []
 
 
 def test_runs_have_names_of_their_own(tmp_path):

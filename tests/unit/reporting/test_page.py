@@ -84,7 +84,8 @@ def test_names_are_text_whatever_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[[]]", "null", "[" * 1200, "\x00", "a: &a [*a]", "[{}]", '[{"versions": 3}]']
+    "content",
+    ["", "{", "[[]]", "null", "[" * 1200, "\x00", "a: &a [*a]", "[{}]", '[{"versions": 3}]', "!!bool x", "!!int ''"],
 )
 def test_other_files_may_be_missing_or_broken(tmp_path, content):
     folder = run(tmp_path / "run", pictures=False)

@@ -44,6 +44,8 @@ def test_damaged_logs_give_what_is_sound(tmp_path):
     found = read_scalars(tmp_path)
     assert found["a"] == {1: 2.0, 2: math.inf, 3: 1.0}
     assert found["b"] == {3: 1.0}
+    (tmp_path / "metrics.csv").write_text('step,c\n1,1.7e308\n2,3\n3,"' + "9" * 200_000)
+    assert read_scalars(tmp_path)["c"] == {1: math.inf, 2: 3.0}
 
 
 def test_a_folder_without_logs_has_none(tmp_path):

@@ -54,6 +54,14 @@ def test_every_figure_has_its_place(tmp_path, fid, coverage, words):
     assert told(tmp_path, fid, coverage) == [f"student, raw, by f: {words}."]
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "\0", "\ud800", 3])
+def test_a_teacher_whose_place_cannot_be_looked_at_is_none(tmp_path, name):
+    config = {"model": {"init_args": {"teacher_ckpt": f"{name}/checkpoints/last.ckpt"}}}
+    write(tmp_path / "run", {"raw": {"fid": 1.0}}, config)
+    runs = read_runs([tmp_path])
+    assert standings(runs, comparisons(runs)) == []
+
+
 def test_nothing_is_said_where_sense_or_bounds_are_not_known(tmp_path):
     assert not told(tmp_path / "a", 2.0, 0.5, better={})
     assert not told(tmp_path / "b", 2.0, 0.5, floor={})
