@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Sequence
 from itertools import product
@@ -17,9 +18,6 @@ ALPHA, BETA = "model.alpha", "model.beta"
 
 MOST = 100_000
 """Cells of a grid beyond which it must be a slip."""
-
-_VALUE = re.compile(r"""(?:[^,\[\]{}'"]|\[[^\[\]]*\]|\{[^{}]*\}|'[^']*'|"[^"]*")+""")
-"""A value up to the next comma, but for commas in brackets and quotes."""
 
 
 class Factor(NamedTuple):
@@ -159,8 +157,22 @@ def _seeds(text: str) -> list[str]:
 
 
 def _split(name: str, text: str) -> list[str]:
-    values = _VALUE.findall(text)
-    if not text or ",".join(values) != text or not all(value.strip() for value in values):
+    """Split values at commas, but for those in brackets, of any depth, and in quotes."""
+    values, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = quote if letter != quote else ""
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and not (depth or quote):
+            values.append("")
+        else:
+            values[-1] += letter
+        if depth < 0:
+            break
+    if depth or quote or not all(value.strip() for value in values):
         raise UserError(f"sweep: {name} needs values with commas between them, such as 0.9,1, got {text!r}")
     return values
 
@@ -188,4 +200,4 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 def _slug(value: str) -> str:
     """Return a value as part of a folder's name; with a hash where it is not the value itself."""
     slug = re.sub(r"[^\w.+-]+", "_", value)[:40]
-    return slug if slug == value else f"{slug}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"
+    return slug if slug == value else f"{slug}-{hashlib.sha256(os.fsencode(value)).hexdigest()[:6]}"

@@ -18,6 +18,9 @@ FOLDER = Path("runs/sweeps/x")
         ("seeds=0-2,7", ("0", "1", "2", "7")),
         ("model.divergence=null,SiD", ("null", "SiD")),
         ("model.ema=[0.9,0.99],[]", ("[0.9,0.99]", "[]")),
+        ("a=[[1,2],[3]],{b: {c: [1,2]}}", ("[[1,2],[3]]", "{b: {c: [1,2]}}")),
+        ("a='x]',\"y,{\"", ("'x]'", '"y,{"')),
+        ("a=\udcff,b", ("\udcff", "b")),
         ("model.divergence={class_path: PseudoHuber, init_args: [1,2]},L2", None),
         ("data.source.name='a,b',c=d", ("'a,b'", "c=d")),
     ],
@@ -36,6 +39,8 @@ def test_values_are_separated_by_commas_outside_brackets(word, values):
         (["model.alpha="], ["needs values"]),
         (["model.alpha=1,,2"], ["needs values"]),
         (["model.ema=[1,2"], ["needs values"]),
+        (["a=]1,2["], ["needs values"]),
+        (["a='1,2"], ["needs values"]),
         (["9=1", "extra"], ["got '9=1'", "extra"]),
         (["ratio=one", "model.alpha=inf"], ["ratio needs numbers, got 'one'", "model.alpha needs numbers, got 'inf'"]),
         (["model.alpha=1,1"], ["the value 1 more than once"]),
@@ -69,6 +74,7 @@ def test_cells_are_named_by_their_factors_and_ratio_is_of_alpha():
         *("--trainer.default_root_dir=runs/sweeps/x/alpha=0.9,ratio=1.02,seed=0", "--ckpt_path=resume"),
     )
     assert "--model.beta=0.475" in cells("ratio=0.95", alpha=0.5)[0].words
+    assert cells("a=\udcff")[0].name.startswith("a=_-")
 
 
 def test_folders_are_distinct_and_plain_whatever_the_values():
