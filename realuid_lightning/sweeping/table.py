@@ -9,6 +9,7 @@ import numpy as np
 from realuid_lightning.atomic import replacing
 from realuid_lightning.errors import UserError
 from realuid_lightning.reporting import Comparison, Value, comparisons, mean_of_seeds, read_runs
+from realuid_lightning.reporting.reading import FIDELITY, FIGURES
 from realuid_lightning.sweeping.grid import SEEDS, Task, short_names
 from realuid_lightning.sweeping.record import read_state
 
@@ -60,7 +61,9 @@ def tables(
         UserError: If no cell that is done has this figure of this sampler; it names those that there are.
     """
     cells = [task for task in tasks if task.factors and read_state(folder, task) == "done"]
-    compared = comparisons(read_runs([folder / task.name for task in cells]))
+    places = [folder / task.name for task in cells]
+    measured = [place for place in places if any((place / name).is_file() for name in (FIGURES, FIDELITY))]
+    compared = comparisons(read_runs(measured))
     found = [_table(each, cells, figure or each.figures[0], sampler) for each in compared]
     if not cells:
         raise UserError(f"sweep: no run in {folder} is done")

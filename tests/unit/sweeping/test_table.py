@@ -49,6 +49,15 @@ def test_protocols_do_not_share_a_table(swept):
     assert usual.title != other.title
 
 
+def test_a_cell_that_has_measured_nothing_hides_no_other(swept):
+    folder, tasks = swept
+    for task in tasks[:3]:
+        (folder / task.name / "figures.jsonl").unlink()
+    assert len(tables(folder, tasks, "fid")[0].rows) == 3
+    with pytest.raises(UserError, match="there are none, of no sampler"):
+        tables(folder, tasks[:3], "fid")
+
+
 def test_what_is_not_there_is_told(swept):
     folder, tasks = swept
     with pytest.raises(UserError, match="no run that is done has the figure 'coverage': there are fid, of raw, ema"):
@@ -57,6 +66,14 @@ def test_what_is_not_there_is_told(swept):
         tables(folder, tasks, "fid", "best")
     with pytest.raises(UserError, match=r"no run in .* is done"):
         tables(folder, tasks[-1:], "fid")
+
+
+@pytest.mark.parametrize("mean", [math.nan, math.inf, 3.0])
+def test_cells_that_have_diverged_are_drawn(swept, tmp_path, mean):
+    (table,) = tables(*swept, "fid")
+    rows = {cell: value._replace(mean=mean) for cell, value in table.rows.items()}
+    draw(table._replace(rows=rows), tmp_path / "fid.png")
+    assert (tmp_path / "fid.png").is_file()
 
 
 def test_two_factors_are_drawn(swept, tmp_path):
