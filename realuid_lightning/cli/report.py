@@ -15,12 +15,15 @@ def report(words: Sequence[str]) -> None:
     """Print the figures of every run at or below the given folders, and write a page about these runs.
 
     Raises:
-        UserError: If a folder holds no run that has measured anything.
+        UserError: If a folder holds no run that has measured anything, or the page is to be where a folder is.
     """
     parser = Clear(prog="realuid report", description="Show what runs have measured: tables here, and an HTML page.")
     parser.add_argument("folders", type=str, nargs="*", default=["runs"], help="folders of runs, at any depth")
     parser.add_argument("--html", type=str, default=None, help="the page; report.html in the first folder if left out")
     options = at_home(parser.parse_args(list(words)))
+    page = Path(options.html or Path(options.folders[0]) / "report.html")
+    if page.is_dir():
+        raise UserError(f"report: --html must name a file, but {page} is a folder")
     runs = read_runs(options.folders)
     for run in runs:
         if run.broken:
@@ -31,7 +34,6 @@ def report(words: Sequence[str]) -> None:
     console = wide_console()
     for comparison in compared:
         print_comparison(console, comparison)
-    page = Path(options.html or Path(options.folders[0]) / "report.html")
     write_page(runs, page)
     print(f"{page}: written")
     for sentence in standings(runs, compared):

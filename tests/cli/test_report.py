@@ -61,6 +61,10 @@ def test_the_page_goes_into_the_first_folder_or_where_it_is_asked_for(tmp_path, 
     assert realuid("report", tmp_path / "b", "--html=~/pages/b.html")[0] == 0
     assert (tmp_path / "pages" / "b.html").is_file()
     assert not (tmp_path / "b" / "report.html").exists()
+    assert realuid("report", tmp_path / "b", f"--html={tmp_path}") == (
+        2,
+        f"error: report: --html must name a file, but {tmp_path} is a folder\n",
+    )
     code, written = realuid("report", tmp_path / "b", f"--html={tmp_path}/b/figures.jsonl/x.html")
     assert code == 2
     assert "error: " in written
