@@ -71,7 +71,9 @@ def tables(
         figures = dict.fromkeys(name for each in compared for name in each.figures)
         samplers = dict.fromkeys(series.sampler for each in compared for series in each.series)
         raise UserError(
-            f"sweep: no run that is done has the figure {figure!r}" + (f" of {sampler!r}" if sampler else "") + ": "
+            f"sweep: no run that is done has {f'the figure {figure!r}' if figure else 'a figure'}"
+            + (f" of {sampler!r}" if sampler else "")
+            + ": "
             f"there are {', '.join(figures) or 'none'}, of {', '.join(samplers) or 'no sampler'}; see --figure"
         )
     return [table for table in found if table.rows]

@@ -54,8 +54,8 @@ def test_a_cell_that_has_measured_nothing_hides_no_other(swept):
     for task in tasks[:3]:
         (folder / task.name / "figures.jsonl").unlink()
     assert len(tables(folder, tasks, "fid")[0].rows) == 3
-    with pytest.raises(UserError, match="there are none, of no sampler"):
-        tables(folder, tasks[:3], "fid")
+    with pytest.raises(UserError, match="no run that is done has a figure: there are none, of no sampler"):
+        tables(folder, tasks[:3])
 
 
 def test_what_is_not_there_is_told(swept):
