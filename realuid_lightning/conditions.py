@@ -27,6 +27,13 @@ def map_tensors(field: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return {key: function(part) for key, part in field.items()} if isinstance(field, dict) else function(field)
 
 
+def map_pairs(one: Condition, other: Condition, function: Callable[[Tensor, Tensor], Tensor]) -> Condition:
+    """Return ``function`` of two conditions of one form: of both tensors, or of those that bear one name."""
+    if isinstance(one, dict):
+        return {key: function(part, cast(dict[str, Tensor], other)[key]) for key, part in one.items()}
+    return function(one, cast(Tensor, other))
+
+
 def tensors(field: Condition | None) -> list[Tensor]:
     """Return the tensors of a condition, or of another field of a batch: none, one, or those of a dict."""
     if field is None:

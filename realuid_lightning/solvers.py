@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from realuid_lightning.conditions import Condition
-from realuid_lightning.errors import UserError
+from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.guidance import guided, null_faults, scale_faults
+from realuid_lightning.networks import unconditional
 from realuid_lightning.paths import MatchingPath, Network, expand
 
 Noise = Callable[[int], Tensor]
@@ -191,6 +193,66 @@ class Ancestral(Solver):
         """Draw the next point from the path's transition."""
         times, prediction = t.expand(len(x)), dynamics.predict(t, x)
         return dynamics.path.transition(times, s.expand(len(x)), x, prediction, dynamics.noise(number))
+
+
+class ManySteps(nn.Module):
+    """A teacher sampled in many steps, as a generator is in one: ``x1 = sampler(z, y)``.
+
+    Args:
+        network: The teacher.
+        path: The framework.
+        steps: Number of solver steps, at least 1.
+        solver: The solver; ``Euler`` when None.
+        guidance: Scale of classifier-free guidance, at least 0; None for none. The network must know no condition.
+
+    Raises:
+        UserError: If an argument is out of range, or the network knows no condition to be guided from.
+
+    Example:
+        >>> from realuid_lightning.networks import MLP
+        >>> from realuid_lightning.paths import FlowMatchingPath
+        >>> sampler = ManySteps(MLP([2], num_classes=3, null_label=True), FlowMatchingPath(), steps=4, guidance=1.5)
+        >>> sampler(torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: MatchingPath,
+        steps: int = 50,
+        solver: Solver | None = None,
+        guidance: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.path, self.steps = network, path, steps
+        self.solver, self.guidance = solver or Euler(), guidance
+        faults = Faults("ManySteps")
+        faults.unless(steps >= 1, f"steps must be at least 1, got {steps}")
+        faults.extend(scale_faults(guidance))
+        faults.extend(null_faults(network) if guidance is not None else ())
+        faults.raise_any()
+
+    def forward(
+        self,
+        z: Float[Tensor, "b *d"],
+        y: Condition | None = None,
+        x0: Float[Tensor, "b *d"] | None = None,
+        noise: Noise | None = None,
+    ) -> Float[Tensor, "b *d"]:
+        """Return samples, ``(B, *D)``; no gradient is kept.
+
+        Args:
+            z: Standard normal latents.
+            y: Conditions, else None.
+            x0: Source-domain samples of a translating path, else None.
+            noise: Gives the noise of step 1, 2, ... of a stochastic solver; torch's global generator does when None.
+        """
+        network: Network = self.network
+        if self.guidance is not None:
+            scale = torch.full_like(z.flatten(1)[:, 0], self.guidance)
+            network = guided(network, scale, unconditional(self.network, y))
+        return self.solver.sample(self.path, network, z, y, self.steps, x0, noise or (lambda _: torch.randn_like(z)))
 
 
 def _name(path: MatchingPath) -> str:

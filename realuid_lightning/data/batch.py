@@ -64,6 +64,9 @@ class Draws(NamedTuple):
         renoise: Standard normal noise of the later steps of a generator of ``K`` steps, ``(B, K - 1, *D)``; None for
             one step.
         u: Further uniform draws in [0, 1), ``(B,)``, for objectives that look at times of their own; None without one.
+        guidance: Scale of the teacher's guidance, ``(B,)``; None leaves it unguided.
+        fake_guidance: That of the fake model, likewise.
+        null: The condition that says nothing, in the form of ``y``; None where nothing is guided.
     """
 
     x1: Tensor | None
@@ -74,6 +77,9 @@ class Draws(NamedTuple):
     eps: Tensor | None = None
     renoise: Tensor | None = None
     u: Tensor | None = None
+    guidance: Tensor | None = None
+    fake_guidance: Tensor | None = None
+    null: Condition | None = None
 
     @property
     def size(self) -> int:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, check_state, record_of
-from realuid_lightning.conditions import map_tensors
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.lightning_internals import trainer_of
 from realuid_lightning.modules.checks import disagreements, divided_faults, sampler_faults, share_faults, trainer_faults
+from realuid_lightning.modules.generation import Sampler, generate, step_noise
 from realuid_lightning.modules.guard import UpdateGuard
 from realuid_lightning.modules.resuming import (
     end_at_update,
@@ -32,15 +32,12 @@ from realuid_lightning.networks.compiling import compile_in_place
 from realuid_lightning.networks.ema import EMA, ema_faults
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
 from realuid_lightning.recorded import Recorded
-from realuid_lightning.seeding import global_seed, hashed_normal, keyed_generator, mix
+from realuid_lightning.seeding import global_seed, keyed_generator, mix
 from realuid_lightning.sharding import shard, share
 
 # What a draw is for; keys of their own beside those of the data stream.
 DRAWS = 0xD3A35
 DROPOUT = 0xD309
-STEP = 0x57E9
-
-Sampler = Callable[[Batch], Tensor]
 
 
 class MatchingModule(LightningModule):
@@ -145,16 +142,8 @@ class MatchingModule(LightningModule):
         )
 
     def noise(self, batch: Batch, step: int) -> Tensor:
-        """Return the noise of a stochastic sampler's step in evaluation, ``(B, *D)``: a function of sample and step.
-
-        Args:
-            batch: Evaluation batch, whose ``key``, or ``index``, tells the samples apart.
-            step: Number of the step, from 1.
-        """
-        key = batch.index if batch.key is None else batch.key
-        assert key is not None
-        assert batch.z is not None
-        return hashed_normal(key, batch.z.shape[1:], STEP, step, dtype=batch.z.dtype)
+        """Return the noise of a stochastic sampler's step in evaluation, ``(B, *D)``: ``step_noise``."""
+        return step_noise(batch, step)
 
     def source(self, batch: Batch | Draws) -> Tensor | None:
         """Return the source-domain samples of a translating path, ``(B, *D)``; None where ``x0`` is but noise."""
@@ -189,15 +178,7 @@ class MatchingModule(LightningModule):
         Returns:
             Samples, ``(B, *D)``.
         """
-        size, chunk = batch.size, self.eval_batch_size
-        padding = torch.arange(-(-size // chunk) * chunk, device=self.device) % size
-        x0 = None if batch.x0 is None else batch.x0.to(self.dtype)
-        z = cast(Tensor, batch.z).to(self.dtype)
-        given = (batch.y, x0, z, batch.index, batch.key)
-        y, x0, z, index, key = (map_tensors(field, lambda part: part.to(self.device)[padding]) for field in given)
-        padded = Batch(y=y, x0=x0, z=z, index=index, key=key)
-        parts = [sampler(rows) for rows in padded.chunk(len(padding) // chunk)]
-        return torch.cat(parts)[:size]
+        return generate(sampler, batch, self.eval_batch_size, self.device, cast(torch.dtype, self.dtype))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return samples of every evaluated sampler, ``(B, *D)`` by name; callbacks measure and draw them."""

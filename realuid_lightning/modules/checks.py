@@ -11,6 +11,7 @@ from torch import nn
 from realuid_lightning.checkpoints import ties
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import parse_indices
+from realuid_lightning.guidance import scale_faults
 from realuid_lightning.lightning_internals import ddp_options
 from realuid_lightning.paths import MatchingPath
 
@@ -113,6 +114,9 @@ def distillation_faults(module: Any) -> Iterator[str]:
     for name in ("fake_steps", "sampling_steps", "accumulate"):
         if getattr(module, name) < 1:
             yield f"{name} must be at least 1, got {getattr(module, name)}"
+    yield from scale_faults(module.guidance)
+    if module.guide_fake and module.guidance is None:
+        yield "guide_fake is true, but guidance is null: set its scale, such as 1.5"
     if module.clip is not None and not module.clip > 0:
         yield f"clip must be above 0, or null for no clipping, got {module.clip}"
     for name in ("fake_init", "generator_init"):

@@ -1,6 +1,7 @@
 """Distillation: teacher, fake model and generator in one min-max game (RealUID, arXiv 2509.22459)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -13,11 +14,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from realuid_lightning.checkpoints import RECORD, load_strictly, load_weights
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
+from realuid_lightning.guidance import drawn_scale, guided, null_faults
 from realuid_lightning.lightning_internals import trainer_of
-from realuid_lightning.modules.base import MatchingModule, Sampler
+from realuid_lightning.modules.base import MatchingModule
 from realuid_lightning.modules.checks import disagreements, distillation_faults, part_faults, turn_faults
+from realuid_lightning.modules.generation import Sampler, later_noise
 from realuid_lightning.modules.roles import Role, alike, cast_roles, objective_of
-from realuid_lightning.networks import bare, frozen_weights
+from realuid_lightning.networks import bare, frozen_weights, unconditional
 from realuid_lightning.networks.ema import EMA
 from realuid_lightning.objectives import GAN, Divergence, Game, Objective
 from realuid_lightning.optimizers import RecipeAdam, Warmup, clip_gradients, optimizer_faults
@@ -66,6 +69,12 @@ class RealUIDModule(MatchingModule):
         clip: Greatest gradient norm of each network, above 0; None clips nothing.
         accumulate: Parts that the batch of an update is split into, one after the other, to spare memory; draws and
             gradients are those of the whole. At least 1.
+        guidance: Scale of the teacher's classifier-free guidance, which the generator learns for good: a number, or the
+            ends of a range from which every sample of a batch draws its own. The teacher is then called for two samples
+            in place of one, and must know no condition (``label_dropout``). None is no guidance, as is 1, which costs as
+            much as any.
+        guide_fake: Guide the fake model as the teacher, in its own training too (long and short guidance, SiD-LSG,
+            arXiv 2406.01561); else the teacher alone.
         sampling_steps: Network calls that a sample takes, and that the generator trains for; at least 1. Evaluation may
             ask a generator for fewer, a divisor of what it trained for.
         ema: Decays of the generator's averages, counted in generator updates, each in [0, 1).
@@ -119,6 +128,8 @@ class RealUIDModule(MatchingModule):
         fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
         clip: float | None = 1.0,
         accumulate: int = 1,
+        guidance: float | tuple[float, float] | None = None,
+        guide_fake: bool = False,
         sampling_steps: int = 1,
         ema: list[float] = [0.999],  # noqa: B006 - the default is shown by --help; never mutated
         evaluate: list[str] | None = None,
@@ -140,6 +151,7 @@ class RealUIDModule(MatchingModule):
         self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule
         self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
         self.fake_steps, self.sampling_steps, self.accumulate, self.clip = fake_steps, sampling_steps, accumulate, clip
+        self.guidance, self.guide_fake = guidance, guide_fake
         self._started = False
         faults = self._faults
         faults.finite(clip=clip, teacher_ema=teacher_ema, generator_ema=generator_ema)
@@ -159,6 +171,10 @@ class RealUIDModule(MatchingModule):
         roles = faults.attempt(
             lambda: cast_roles(network, (fake, generator), checked, self.path, sampling_steps, given)
         )
+        if guidance is not None:
+            faults.extend(f"guidance: {fault}" for fault in null_faults(network))
+            fake_needs = null_faults(fake_network) if guide_fake and fake_network is not None else ()
+            faults.extend(f"guide_fake: {fault}" for fault in fake_needs)
         if roles is not None:
             self.teacher, self.fake, self.generator = roles
             fake_names, generator_names = ((f"{each}_optimizer", f"{each}_schedule") for each in ("fake", "generator"))
@@ -229,13 +245,15 @@ class RealUIDModule(MatchingModule):
         return self.path.sample(batch.t if t is None else t, batch.x0, x1, batch.eps)
 
     def predict(self, network: nn.Module, sample: PathSample, batch: Draws) -> Tensor:
-        """Return a network's prediction of the target at a point of the path, ``(B, *D)``."""
-        return self.path.predict(network, sample.t, sample.xt, batch.y, self.source(batch))
+        """Return a network's prediction of the target at a point of the path, ``(B, *D)``; guided as the batch says."""
+        scale = batch.guidance if network is self.teacher else batch.fake_guidance if network is self.fake else None
+        led = guided(network, scale, batch.null)
+        return self.path.predict(led, sample.t, sample.xt, batch.y, self.source(batch))
 
     # ------------------------------------------------------------------------------------------------- training
 
     def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Draws:
-        """Make every draw, with those of a several-step generator and of objectives that look at times of their own."""
+        """Make every draw, with those of several steps, of objectives with times of their own, and of guidance."""
         draws = super().draw(batch, rng, sample_t)
         if self.sampling_steps > 1:
             shape = (draws.size, self.sampling_steps - 1, *draws.z.shape[1:])
@@ -243,6 +261,10 @@ class RealUIDModule(MatchingModule):
         if self.objective.looks_elsewhere:
             u = torch.rand(draws.t.shape, generator=rng, device=self.device, dtype=draws.t.dtype)
             draws = draws._replace(u=u)
+        if self.guidance is not None:
+            scale = drawn_scale(self.guidance, draws.t, rng)
+            null = unconditional(self.architecture, draws.y)
+            draws = draws._replace(guidance=scale, fake_guidance=scale if self.guide_fake else None, null=null)
         return draws
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -385,8 +407,7 @@ class RealUIDModule(MatchingModule):
 
     def _sampler(self, generator: nn.Module) -> Sampler:
         def sample(batch: Batch) -> Tensor:
-            later = [self.noise(batch, step) for step in range(1, self.sampling_steps)]
-            renoise = torch.stack(later, 1) if later else None
+            renoise = later_noise(partial(self.noise, batch), self.sampling_steps)
             samples: Tensor = generator(batch.z, batch.y, self.source(batch), renoise)
             return samples
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -11,16 +11,19 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.data import Batch, Draws
 from realuid_lightning.errors import Faults
+from realuid_lightning.guidance import dropped, null_faults, scale_faults
 from realuid_lightning.losses import matching_loss
-from realuid_lightning.modules.base import MatchingModule, Sampler
-from realuid_lightning.networks import trainable
+from realuid_lightning.modules.base import MatchingModule
+from realuid_lightning.modules.generation import Sampler
+from realuid_lightning.networks import trainable, unconditional
 from realuid_lightning.networks.ema import EMA
 from realuid_lightning.optimizers import Warmup, gradient_norm, optimizer_faults
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.sharding import share_buffers
-from realuid_lightning.solvers import Euler, Solver
+from realuid_lightning.solvers import Euler, ManySteps, Solver
 
 
 class TeacherModule(MatchingModule):
@@ -32,6 +35,11 @@ class TeacherModule(MatchingModule):
         optimizer: Makes the optimizer of the network's parameters.
         schedule: Makes its learning-rate schedule, stepped once an update; constant by default.
         solver: Multi-step sampler of validation and prediction; Euler when None.
+        label_dropout: Share of the samples whose condition is left out in training, in [0, 1), so that the network also
+            learns to do without, as guidance needs it (arXiv 2207.12598; 0.1 is usual). Above 0, the network must know
+            what stands for none: ``null_label`` of ``UNet`` and ``MLP``.
+        guidance: Scale of the classifier-free guidance that samples are made with; None for none. Of two samples that
+            the network is then called for, it leans away from the one without a condition.
         sampling_steps: Numbers of solver steps that validation measures; 1 is the one-step generator's start.
         ema: Decays of the averages that are kept, each in [0, 1).
         evaluate: As in ``MatchingModule``, like all that follow.
@@ -63,6 +71,8 @@ class TeacherModule(MatchingModule):
         optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4, fused=True),
         schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=0),
         solver: Solver | None = None,
+        label_dropout: float = 0.0,
+        guidance: float | None = None,
         sampling_steps: list[int] = [1, 50],  # noqa: B006 - the default is shown by --help; never mutated
         ema: list[float] = [0.999],  # noqa: B006 - likewise
         evaluate: list[str] | None = None,
@@ -80,10 +90,16 @@ class TeacherModule(MatchingModule):
         faults.unless(bool(sampling_steps), "sampling_steps must name at least one number of steps, got none")
         for steps in sampling_steps:
             faults.unless(steps >= 1, f"sampling_steps must be at least 1, got {steps}")
+        faults.unless(0 <= label_dropout < 1, f"label_dropout must be in [0, 1), got {label_dropout}")
+        faults.extend(scale_faults(guidance))
+        if label_dropout > 0 or guidance is not None:
+            asks = "label_dropout" if label_dropout > 0 else "guidance"
+            faults.extend(f"{asks}: {fault}" for fault in null_faults(network))
         self.network = network = trainable(network)
         self.optimizer = optimizer
         self.schedule = schedule
         self.solver = solver or Euler()
+        self.label_dropout, self.guidance = label_dropout, guidance
         self.sampling_steps = list(sampling_steps)
         faults.extend(optimizer_faults(network, optimizer, schedule, closure=True))
         faults.raise_any()
@@ -102,6 +118,15 @@ class TeacherModule(MatchingModule):
     def _check_sampling(self, faults: Faults) -> None:
         fault = self.solver.fault(self.path) if max(self.sampling_steps) > 1 else None
         faults.unless(fault is None, f"solver: {fault}")
+
+    def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Draws:
+        """Make every draw, and of each sample whether it is told its condition."""
+        draws = super().draw(batch, rng, sample_t)
+        if self.label_dropout == 0:
+            return draws
+        null = unconditional(self.network, draws.y)
+        chance = torch.rand(draws.t.shape, generator=rng, device=self.device, dtype=draws.t.dtype)
+        return draws._replace(y=dropped(cast(Condition, draws.y), null, chance < self.label_dropout))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the matching loss of one batch."""
@@ -146,17 +171,20 @@ class TeacherModule(MatchingModule):
 
     def samplers(self) -> dict[str, Sampler]:
         """Return a multi-step sampler for the raw weights and every average, at every number of steps."""
+        suffix = "" if self.guidance is None else f"_guidance_{self.guidance:g}"
         return {
-            f"{name}_steps_{steps}": self._sampler(network, steps)
+            f"{name}_steps_{steps}{suffix}": self._sampler(network, steps)
             for name, network in {"raw": self.network, **self.ema.named()}.items()
             for steps in self.sampling_steps
         }
 
     def _sampler(self, network: nn.Module, steps: int) -> Sampler:
+        many_steps = ManySteps(network, self.path, steps, self.solver, self.guidance)
+
         def sample(batch: Batch) -> Tensor:
             assert isinstance(batch.z, torch.Tensor)
-            return self.solver.sample(
-                self.path, network, batch.z, batch.y, steps, self.source(batch), partial(self.noise, batch)
-            )
+            noise = partial(self.noise, batch)
+            samples: Tensor = many_steps(batch.z, batch.y, self.source(batch), noise)
+            return samples
 
         return sample

@@ -9,6 +9,7 @@ from realuid_lightning.networks.generator import Generator
 from realuid_lightning.networks.headed import HeadedNetwork, MiddleHead, bare, logit_layers
 from realuid_lightning.networks.mlp import MLP
 from realuid_lightning.networks.preconditioned import VENetwork, VPNetwork
+from realuid_lightning.networks.unconditional import unconditional
 from realuid_lightning.networks.unet import UNet
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "frozen_weights",
     "logit_layers",
     "trainable",
+    "unconditional",
 ]

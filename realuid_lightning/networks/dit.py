@@ -11,12 +11,13 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import Encoding, time_features, zeroed
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.networks.recomputation import run
+from realuid_lightning.networks.unconditional import TakesLabels
 from realuid_lightning.recorded import Recorded
 
 _TIME_FEATURES = 256
 
 
-class DiT(Recorded, nn.Module):
+class DiT(TakesLabels, Recorded, nn.Module):
     """Transformer whose norms are moved by time and class, with the original's state-dict keys; starts at zero.
 
     It hands its time to sinusoids as it comes. What time and output mean is the checkpoint's to say:
@@ -27,8 +28,8 @@ class DiT(Recorded, nn.Module):
     - A **DiT** takes steps of DDPM, 0 to 999, and returns noise: it is a teacher of
       ``DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps()))``.
 
-    The original drops labels in training, this does not. The middle, on which a GAN head can be put, is a map of the
-    tokens after half of the blocks.
+    The original drops labels in training, here ``TeacherModule`` does (``label_dropout``). The middle, on which a GAN
+    head can be put, is a map of the tokens after half of the blocks.
 
     Args:
         image_size: Height and width of a latent, in its pixels (the original's ``input_size``).
@@ -95,7 +96,8 @@ class DiT(Recorded, nn.Module):
         faults.raise_any()
 
         self.shape = (in_channels, image_size, image_size)
-        self.num_classes, self.condition_channels = num_classes, condition_channels
+        self.num_classes, self.null_label = num_classes, null_label
+        self.condition_channels = condition_channels
         self.checkpoint, self.patch_size = checkpoint, patch_size
         side = image_size // patch_size
         self.middle_channels, self.middle_shape = hidden_size, (hidden_size, side, side)

@@ -25,7 +25,7 @@ class SongUNet(NamedUNet):
 
     An EDM checkpoint (``EDMPrecond``, of which this is ``model``) is a teacher of ``DiffusionPath``, which holds the
     preconditioning; those with VP or VE preconditioning go into ``VPNetwork`` or ``VENetwork``. The original's output
-    starts near zero, ours at zero. It drops labels in training, this does not.
+    starts near zero, ours at zero. It drops labels in training, here ``TeacherModule`` does (``label_dropout``).
 
     DDPM++ is the default; NCSN++ has ``embedding_type: fourier``, ``encoder_type: residual``,
     ``channel_mult_noise: 2`` and ``resample_filter: [1, 3, 3, 1]``.

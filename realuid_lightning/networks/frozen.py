@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from realuid_lightning.conditions import Condition
+from realuid_lightning.networks.unconditional import unconditional
+
 
 class Frozen(nn.Module):
     """Wraps a network that never trains: always in evaluation mode, no parameter asks for gradients.
@@ -33,6 +36,10 @@ class Frozen(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network."""
         return self.network(*args, **kwargs)
+
+    def unconditional(self, y: Condition) -> Condition:
+        """Return what stands for no condition, as the network has it."""
+        return unconditional(self.network, y)
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import Encoding, time_features, zeroed
 from realuid_lightning.networks.inputs import check_inputs
+from realuid_lightning.networks.unconditional import TakesLabels
 from realuid_lightning.recorded import Recorded
 
 _TIME_FEATURES = 64
 _TIME_SCALE = 30.0
 
 
-class MLP(Recorded, nn.Module):
+class MLP(TakesLabels, Recorded, nn.Module):
     """Residual multilayer perceptron with time and class embeddings; its output starts at zero.
 
     Samples are flattened, hence it suits 2-D toys, vectors and images of a few hundred values, not more.
@@ -29,6 +30,7 @@ class MLP(Recorded, nn.Module):
         dropout: Probability of dropping a hidden activation, in [0, 1).
         condition_channels: Further channels of the input, behind those of the sample along its first dimension; of a
             vector, further values.
+        null_label: Whether there is a further label, ``num_classes``, that stands for none, as guidance needs it.
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
@@ -47,6 +49,7 @@ class MLP(Recorded, nn.Module):
         num_classes: int | None = None,
         dropout: float = 0.0,
         condition_channels: int = 0,
+        null_label: bool = False,
     ) -> None:
         super().__init__()
         faults = Faults("MLP")
@@ -63,7 +66,7 @@ class MLP(Recorded, nn.Module):
         faults.raise_any()
 
         self.shape = tuple(shape)
-        self.num_classes = num_classes
+        self.num_classes, self.null_label = num_classes, null_label
         self.condition_channels = condition_channels
         self.middle_channels = width
         self.middle_shape = (width,)
@@ -73,7 +76,7 @@ class MLP(Recorded, nn.Module):
             nn.Linear(_TIME_FEATURES, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)
         )
         if num_classes is not None:
-            self.label_emb = nn.Embedding(num_classes, embedding_width)
+            self.label_emb = nn.Embedding(num_classes + null_label, embedding_width)
         self.input = nn.Linear(size + condition_size, width)
         self.blocks = nn.ModuleList(_Block(width, embedding_width, dropout) for _ in range(depth))
         self._half = (depth + 1) // 2  # at least one block below the middle, lest the features there know no time
@@ -88,7 +91,8 @@ class MLP(Recorded, nn.Module):
             t: Time of each sample, in [0, 1].
             x: Points on the path, ``(B, *shape)``; with the condition behind, if the network has one,
                 ``(B, shape[0] + condition_channels, *shape[1:])``.
-            y: Class labels in [0, num_classes), exactly when the network has classes.
+            y: Class labels in [0, num_classes), exactly when the network has classes; ``num_classes`` stands for no
+                label, if there is ``null_label``.
 
         Returns:
             The prediction, ``(B, *shape)``, of the type of ``x``.

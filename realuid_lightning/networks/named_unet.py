@@ -14,6 +14,7 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import Encoding
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.networks.recomputation import run
+from realuid_lightning.networks.unconditional import TakesLabels
 from realuid_lightning.recorded import Recorded
 
 Way = Literal["down", "up"] | None
@@ -33,7 +34,7 @@ class Place(NamedTuple):
     attends: bool = False
 
 
-class NamedUNet(Recorded, nn.Module, ABC):
+class NamedUNet(TakesLabels, Recorded, nn.Module, ABC):
     """A UNet whose stages are ``enc.16x16_block0`` and the like.
 
     A subclass calls ``_check`` and ``_build`` in its ``__init__``, and says how time and label are embedded and what

@@ -12,8 +12,10 @@ from typing import Any
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import Faults
 from realuid_lightning.networks.blocks import Encoding
+from realuid_lightning.networks.unconditional import unconditional
 from realuid_lightning.paths.time_inputs import VPSteps
 from realuid_lightning.recorded import Recorded
 
@@ -50,6 +52,10 @@ class PreconditionedNetwork(Recorded, nn.Module, ABC):
         self.num_classes: int | None = self.model.num_classes
         self.condition_channels: int = self.model.condition_channels
         self.middle_shape: tuple[int, ...] = tuple(self.model.middle_shape)
+
+    def unconditional(self, y: Condition) -> Condition:
+        """Return what stands for no condition, as the bare network has it."""
+        return unconditional(self.model, y)
 
     @abstractmethod
     def time(self, sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

@@ -22,10 +22,11 @@ from realuid_lightning.networks.blocks import (
 from realuid_lightning.networks.convolution import Convolution
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.networks.recomputation import run
+from realuid_lightning.networks.unconditional import TakesLabels
 from realuid_lightning.recorded import Recorded
 
 
-class UNet(Recorded, nn.Module):
+class UNet(TakesLabels, Recorded, nn.Module):
     """UNet with time embedding, attention and optional classes; its output starts at zero.
 
     State-dict keys and shapes are those of the official RealUID checkpoints (see ``load_official``). Runs in float32,
@@ -46,6 +47,7 @@ class UNet(Recorded, nn.Module):
             keeps what convolutions and matrix products return, and recomputes the rest; True recomputes all but the
             inputs of stages, for about a third more time.
         condition_channels: Further channels of the input, behind those of the image.
+        null_label: Whether there is a further label, ``num_classes``, that stands for none, as guidance needs it.
 
     Raises:
         UserError: If arguments do not fit, listing all of them.
@@ -72,6 +74,7 @@ class UNet(Recorded, nn.Module):
         dropout: float = 0.0,
         checkpoint: bool | Literal["cheap"] = False,
         condition_channels: int = 0,
+        null_label: bool = False,
     ) -> None:
         super().__init__()
         faults = Faults("UNet")
@@ -92,7 +95,7 @@ class UNet(Recorded, nn.Module):
         faults.raise_any()
 
         self.shape = (in_channels, image_size, image_size)
-        self.num_classes = num_classes
+        self.num_classes, self.null_label = num_classes, null_label
         self.condition_channels = condition_channels
         self.checkpoint, self.dropout = checkpoint, dropout
         self.model_channels = model_channels
@@ -102,7 +105,7 @@ class UNet(Recorded, nn.Module):
             nn.Linear(model_channels, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width)
         )
         if num_classes is not None:
-            self.label_emb = nn.Embedding(num_classes, embedding_width)
+            self.label_emb = nn.Embedding(num_classes + null_label, embedding_width)
 
         def attention(channels: int) -> AttentionBlock:
             return AttentionBlock(channels, num_head_channels)
@@ -152,7 +155,8 @@ class UNet(Recorded, nn.Module):
             t: Time of each sample, in [0, 1].
             x: Points on the path, ``(B, *shape)``; with the condition behind, if the network has one,
                 ``(B, shape[0] + condition_channels, *shape[1:])``.
-            y: Class labels in [0, num_classes), exactly when the network has classes.
+            y: Class labels in [0, num_classes), exactly when the network has classes; ``num_classes`` stands for no
+                label, if there is ``null_label``.
 
         Returns:
             The prediction, ``(B, *shape)``, of the type of ``x``.

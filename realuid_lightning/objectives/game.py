@@ -9,6 +9,7 @@ from torch import Tensor
 
 from realuid_lightning.conditions import Condition, joined
 from realuid_lightning.data import Draws
+from realuid_lightning.guidance import guided
 from realuid_lightning.paths import MatchingPath, Network
 
 Part = tuple[float, float]
@@ -47,6 +48,9 @@ class Game:
     wanted: those of one network are then given by one forward, predictions and logits of a point by one encoding. An
     objective that expects nothing gets the same answers, by more forwards.
 
+    Predictions are guided as the draws say, teacher and fake model each by its own scale: everywhere, so that a guided
+    fake model also learns through its guidance (SiD-LSG, arXiv 2406.01561, where all scales are one). Logits are not.
+
     Whether an answer carries a graph is torch's to say, as everywhere: under ``torch.no_grad()`` it does not.
 
     Args:
@@ -71,7 +75,8 @@ class Game:
         self, path: MatchingPath, teacher: Network, fake: Judge, draws: Draws, x1: Tensor, step: int = 0
     ) -> None:
         self.path, self.draws, self.x1, self.step = path, draws, x1, step
-        self._teacher, self._fake = teacher, fake
+        self._teacher = guided(teacher, draws.guidance, draws.null)
+        self._fake = guided(fake, draws.fake_guidance, draws.null)
         self._apart: list[Point] = []
         # What is wanted at each point and what is known there, with a graph (True) and without one.
         self._wanted: dict[bool, dict[Point, set[Kind]]] = {True: {}, False: {}}

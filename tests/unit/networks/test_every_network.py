@@ -7,7 +7,7 @@ import torch
 from small_networks import MAKERS, UNETS, WITH_NULL_LABEL, Maker, dit, each, gradients, inputs, ncsnpp, small
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.networks import HeadedNetwork
+from realuid_lightning.networks import HeadedNetwork, unconditional
 from realuid_lightning.recorded import rebuild
 
 
@@ -45,6 +45,20 @@ def test_no_label_is_a_label_of_its_own(make: Maker) -> None:
     t, x, y = inputs(network)
     without = network(t, x, torch.full_like(y, network.num_classes))
     assert all(not torch.allclose(network(t, x, y + i), without) for i in range(2))
+
+
+@each(MAKERS)
+def test_the_label_for_none_is_told(make: Maker) -> None:
+    options = {} if make in WITH_NULL_LABEL else {"null_label": True}
+    network, (t, x, y) = small(make, **options).eval(), inputs(make())
+    without = unconditional(network, y)
+    assert (without == network.num_classes).all()
+    assert not torch.allclose(network(t, x, y), network(t, x, without))
+    if options:
+        with pytest.raises(UserError, match="set its null_label: true"):
+            unconditional(make(), y)
+    with pytest.raises(UserError, match="has no classes"):
+        unconditional(make(num_classes=None), y)
 
 
 @each([make for make in MAKERS if make is not dit])
