@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 from realuid_lightning.registration import register_strategies
 
 if TYPE_CHECKING:
-    from realuid_lightning.checkpoints import load_generator
+    from realuid_lightning.checkpoints import load_generator, load_teacher
     from realuid_lightning.data import MatchingDataModule
     from realuid_lightning.modules import RealUIDModule, TeacherModule
     from realuid_lightning.running import default_callbacks
 
 __version__ = "0.1.0"
-__all__ = ["MatchingDataModule", "RealUIDModule", "TeacherModule", "default_callbacks", "load_generator"]
+__all__ = [
+    "MatchingDataModule",
+    "RealUIDModule",
+    "TeacherModule",
+    "default_callbacks",
+    "load_generator",
+    "load_teacher",
+]
 
 _HOMES = {
     "MatchingDataModule": "data",
@@ -20,6 +27,7 @@ _HOMES = {
     "TeacherModule": "modules",
     "default_callbacks": "running",
     "load_generator": "checkpoints",
+    "load_teacher": "checkpoints",
 }
 
 register_strategies()

@@ -1,6 +1,6 @@
 """Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
 
-from realuid_lightning.checkpoints.export import export_generator, load_generator
+from realuid_lightning.checkpoints.export import export_generator, load_generator, load_teacher
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
@@ -21,6 +21,7 @@ __all__ = [
     "load_generator",
     "load_official",
     "load_strictly",
+    "load_teacher",
     "load_weights",
     "read_checkpoint",
     "record_of",

@@ -1,4 +1,4 @@
-"""One-step generators outside training: exporting and loading them."""
+"""Generators and teachers outside training: loading and exporting them."""
 
 import json
 import threading
@@ -16,11 +16,12 @@ from realuid_lightning.atomic import write_tensors
 from realuid_lightning.checkpoints.files import RECORD, read_checkpoint
 from realuid_lightning.checkpoints.records import record_of
 from realuid_lightning.checkpoints.strict import load_strictly
-from realuid_lightning.checkpoints.weights import network_weights
+from realuid_lightning.checkpoints.weights import Role, network_weights
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import Generator
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.recorded import rebuild
+from realuid_lightning.solvers import ManySteps, Solver
 
 
 def load_generator(
@@ -55,21 +56,80 @@ def load_generator(
         Traceback (most recent call last):
         realuid_lightning.errors.UserError: ...
     """
-    return _generator(path, read_checkpoint(path), ema, network, on, trust)
+    return generator_of(path, read_checkpoint(path), ema, network, on, trust)
 
 
-def _generator(
+def load_teacher(
+    path: str | Path,
+    ema: float | None = None,
+    *,
+    steps: int = 50,
+    solver: Solver | None = None,
+    guidance: float | None = None,
+    network: nn.Module | None = None,
+    on: MatchingPath | None = None,
+    trust: Sequence[str] = (),
+) -> ManySteps:
+    """Load a teacher to be sampled in many steps: ``samples = teacher(z, y)``.
+
+    Args:
+        path: Checkpoint of ``TeacherModule``, or a ``.safetensors`` file of a teacher.
+        ema: As in ``load_generator``, like ``network``, ``on`` and ``trust``.
+        steps: Number of solver steps, at least 1.
+        solver: The solver; ``Euler`` when None.
+        guidance: Scale of classifier-free guidance, at least 0; None for none.
+        network: As there.
+        on: As there.
+        trust: As there.
+
+    Returns:
+        The teacher and its solver, in evaluation mode, on the CPU, without gradients.
+
+    Raises:
+        UserError: As there, or if steps, solver and guidance do not go with the teacher.
+
+    Example:
+        >>> load_teacher("runs/gone.ckpt", ema=0.999, steps=18)
+        Traceback (most recent call last):
+        realuid_lightning.errors.UserError: ...
+    """
+    content = read_checkpoint(path)
+    network, on, _ = _opened(path, content, "teacher", ema, network, on, trust)
+    return ManySteps(network, on, steps, solver, guidance).eval().requires_grad_(False)
+
+
+def generator_of(
     path: str | Path,
     content: dict[str, Any],
+    ema: float | None = None,
+    network: nn.Module | None = None,
+    on: MatchingPath | None = None,
+    trust: Sequence[str] = (),
+) -> Generator:
+    """Return what ``load_generator`` returns, of a file's ``content``, which has been read."""
+    network, on, record = _opened(path, content, "generator", ema, network, on, trust)
+    return Generator(network, on, record["sampling_steps"]).eval().requires_grad_(False)
+
+
+_NOT: dict[Role, str] = {
+    "generator": "not a one-step generator; distil it first (realuid fit), or load_teacher it",
+    "teacher": "not a teacher; load_generator it",
+}
+
+
+def _opened(
+    path: str | Path,
+    content: dict[str, Any],
+    role: Role,
     ema: float | None,
     network: nn.Module | None,
     on: MatchingPath | None,
     trust: Sequence[str],
-) -> Generator:
-    """Build the generator of a file's ``content``."""
+) -> tuple[nn.Module, MatchingPath, dict[str, Any]]:
+    """Return the filled network, the path and the record of a file's ``content``."""
     record = record_of(content, path)
-    if record["role"] != "generator":
-        raise UserError(f"{path}: holds a {record['role']}, not a one-step generator; distil it first (realuid fit)")
+    if record["role"] != role:
+        raise UserError(f"{path}: holds a {record['role']}, {_NOT[role]}")
     if isinstance(trust, str):
         raise UserError(f"trust must be a list of names, got the text {trust!r}; say trust=[{trust!r}]")
     weights = network_weights(content, ema, path)
@@ -83,8 +143,7 @@ def _generator(
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     load_strictly(network, weights, str(path))
-    generator = Generator(network, on, record["sampling_steps"])
-    return generator.eval().requires_grad_(False)
+    return network, on, record
 
 
 @contextmanager
@@ -135,7 +194,7 @@ def export_generator(
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: an export is a .safetensors file; choose a name that ends so")
     content = read_checkpoint(checkpoint)
-    generator = _generator(checkpoint, content, ema, None, None, trust)
+    generator = generator_of(checkpoint, content, ema, trust=trust)
     record = {**record_of(content, checkpoint), "ema": [] if ema is None else [ema]}
     state = generator.network.state_dict()
     strange = [name for name, value in state.items() if not _is_dense(value)]

@@ -20,6 +20,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   validate   generate from a checkpoint and measure; --seeds 5 gives standard errors
   test       the same, by the name that Lightning gives it
   predict    generate samples and write them to files
+  sample     generate from a checkpoint or an export, and draw it
   export     write a generator to a .safetensors file
   sweep      fit a grid of configs and seeds, and print a table of it
   report     show what runs have measured: tables here, curves and pictures in an HTML page
@@ -37,7 +38,7 @@ realuid COMMAND --help lists the options of a command, realuid --version tells t
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "plan", "export", "sweep", "report", "gaussian", "classifier")
+COMMANDS = (*TRAINING, "plan", "sample", "export", "sweep", "report", "gaussian", "classifier")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -71,8 +71,7 @@ class RealUIDModule(MatchingModule):
             gradients are those of the whole. At least 1.
         guidance: Scale of the teacher's classifier-free guidance, which the generator learns for good: a number, or the
             ends of a range from which every sample of a batch draws its own. The teacher is then called for two samples
-            in place of one, and must know no condition (``label_dropout``). None is no guidance, as is 1, which costs as
-            much as any.
+            in place of one, and must know no condition (``label_dropout``). None guides nothing, and saves that.
         guide_fake: Guide the fake model as the teacher, in its own training too (long and short guidance, SiD-LSG,
             arXiv 2406.01561); else the teacher alone.
         sampling_steps: Network calls that a sample takes, and that the generator trains for; at least 1. Evaluation may
