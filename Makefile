@@ -74,19 +74,21 @@ types: .venv/developing  ## Check types
 hooks: .venv/developing  ## Let git check style and format before each commit
 	git config core.hooksPath .githooks
 
-# As a user has it: an empty folder and environment, the configs, one example, and nothing else of this folder. WORDS are
-# added to the demo's commands, such as --trainer.max_steps=40.
+# As a user has it: an empty folder and environment, one example, and nothing else of this folder. WORDS are added to the
+# demo's commands, such as --trainer.max_steps=40.
 wheel:  ## Build the wheel into dist, install it on its own, and run an example and the demo from it (minutes)
 	rm -rf dist build
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 	rm -rf build
-	mkdir -p build/wheel && cp -R configs examples/python_first.py build/wheel
+	mkdir -p build/wheel && cp examples/python_first.py build/wheel
 	$(PYTHON) -m venv build/wheel/.venv
 	build/wheel/.venv/bin/pip install --quiet dist/*.whl
 	cd build/wheel && .venv/bin/realuid --version
 	cd build/wheel && .venv/bin/python python_first.py
+	cd build/wheel && .venv/bin/realuid init demo/distil
 	cd build/wheel && .venv/bin/realuid fit --config configs/demo/teacher.yaml $(WORDS)
 	cd build/wheel && .venv/bin/realuid fit --config configs/demo/distil.yaml $(WORDS)
+	cd build/wheel && .venv/bin/realuid sample runs/demo/distil/checkpoints/last.ckpt
 	cd build/wheel && .venv/bin/realuid report runs
 
 clean:  ## Remove what make has created, except runs

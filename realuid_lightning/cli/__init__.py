@@ -15,6 +15,7 @@ realuid: distil a matching model into a one-step generator (RealUID, arXiv 2509.
 
 usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
 
+  init       copy a config to be edited, or list them
   plan       print memory, disk and work of a fit with the same words, without training
   fit        train a teacher, or distil one
   validate   generate from a checkpoint and measure; --seeds 5 gives standard errors
@@ -38,7 +39,7 @@ realuid COMMAND --help lists the options of a command, realuid --version tells t
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "plan", "sample", "export", "sweep", "report", "gaussian", "classifier")
+COMMANDS = (*TRAINING, "init", "plan", "sample", "export", "sweep", "report", "gaussian", "classifier")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
