@@ -1,6 +1,7 @@
 """Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
 
 from realuid_lightning.checkpoints.export import export_generator, load_generator, load_teacher
+from realuid_lightning.checkpoints.export_program import export_onnx, export_program
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
@@ -17,6 +18,8 @@ __all__ = [
     "check_run",
     "check_state",
     "export_generator",
+    "export_onnx",
+    "export_program",
     "find_checkpoint",
     "load_generator",
     "load_official",

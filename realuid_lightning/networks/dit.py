@@ -145,7 +145,7 @@ class DiT(TakesLabels, Recorded, nn.Module):
         h = h + self.pos_embed.to(h.dtype)
         for block in list(self.blocks)[: self._half]:
             h = run(block, h, embedding, keep_less=self.checkpoint, random=False)
-        return Encoding(h.transpose(1, 2).reshape(len(h), *self.middle_shape), (), embedding)
+        return Encoding(h.transpose(1, 2).reshape(h.shape[0], *self.middle_shape), (), embedding)
 
     def decode(self, encoding: Encoding) -> Float[Tensor, "b c h w"]:
         """Run the upper half on what ``encode`` returned."""
@@ -154,8 +154,8 @@ class DiT(TakesLabels, Recorded, nn.Module):
             h = run(block, h, encoding.embedding, keep_less=self.checkpoint, random=False)
         patches: Tensor = self.final_layer(h, encoding.embedding)
         side, patch = self.middle_shape[1], self.patch_size
-        image = patches.view(len(h), side, side, patch, patch, -1).permute(0, 5, 1, 3, 2, 4)
-        return image.reshape(len(h), -1, *self.shape[1:])[:, : self.shape[0]]
+        image = patches.view(h.shape[0], side, side, patch, patch, -1).permute(0, 5, 1, 3, 2, 4)
+        return image.reshape(h.shape[0], -1, *self.shape[1:])[:, : self.shape[0]]
 
 
 class _Patches(nn.Module):

@@ -125,7 +125,7 @@ class MLP(TakesLabels, Recorded, nn.Module):
         for block in list(self.blocks)[self._half :]:
             h = block(h, encoding.embedding)
         prediction: Tensor = self.out(h)
-        return prediction.view(len(h), *self.shape)
+        return prediction.view(h.shape[0], *self.shape)
 
 
 class _Block(nn.Module):
