@@ -27,6 +27,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   report     show what runs have measured: tables here, curves and pictures in an HTML page
   gaussian   draw what the objective does between Gaussians, exact and trained
   classifier train a classifier whose features tell samples apart
+  completion print a script by which bash completes these words
 
 Later configs and options override earlier ones, field by field. To begin:
 
@@ -39,7 +40,7 @@ realuid COMMAND --help lists the options of a command, realuid --version tells t
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "init", "plan", "sample", "export", "sweep", "report", "gaussian", "classifier")
+COMMANDS = (*TRAINING, "init", "plan", "sample", "export", "sweep", "report", "gaussian", "classifier", "completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ def export(words: Sequence[str]) -> None:
     Raises:
         UserError: If the checkpoint, the target or an option is at fault.
     """
-    options = at_home(_parser().parse_args(list(words)))
+    options = at_home(parser_of().parse_args(list(words)))
     target = Path(options.target)
     kind = options.format or _format_of(target)
     if options.card:
@@ -59,7 +59,8 @@ def export(words: Sequence[str]) -> None:
         print(f"{write_card(made, Licences(options.license, options.teacher_license))}: written")
 
 
-def _parser() -> Clear:
+def parser_of() -> Clear:
+    """Return the parser of the command."""
     parser = Clear(prog="realuid export", description="Write a generator to a file that others open.")
     add = parser.add_argument
     add("checkpoint", type=str, help="checkpoint of a distillation")

@@ -22,9 +22,7 @@ def init(words: Sequence[str]) -> None:
     Raises:
         UserError: If there is no such config, or a file of another content is there already.
     """
-    parser = Clear(prog="realuid init", description="Copy a config of this package into configs, to be edited.")
-    parser.add_argument("name", type=str, nargs="?", help="such as cifar_uncond or demo/distil; without it, a list")
-    name = parser.parse_args(list(words)).name
+    name = parser_of().parse_args(list(words)).name
     if name is None:
         found = {each: _title(_file(each)) for each in names()}
         width = max(map(len, found))
@@ -41,6 +39,13 @@ def init(words: Sequence[str]) -> None:
             file.write_text(text)
         print(f"{target}: written")
     print("\n".join(line for text in texts.values() for line in _commands(text)))
+
+
+def parser_of() -> Clear:
+    """Return the parser of the command."""
+    parser = Clear(prog="realuid init", description="Copy a config of this package into configs, to be edited.")
+    parser.add_argument("name", type=str, nargs="?", help="such as cifar_uncond or demo/distil; without it, a list")
+    return parser
 
 
 def names() -> list[str]:

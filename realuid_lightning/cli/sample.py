@@ -37,7 +37,7 @@ def sample(words: Sequence[str]) -> None:
     Raises:
         UserError: If the file or an option is at fault.
     """
-    options = at_home(_parser().parse_args(list(words)))
+    options = at_home(parser_of().parse_args(list(words)))
     _check(options)
     if options.trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -61,7 +61,8 @@ def sample(words: Sequence[str]) -> None:
     print("\n".join(f"{target}: written" for target in (options.out, options.grid) if target is not None))
 
 
-def _parser() -> Clear:
+def parser_of() -> Clear:
+    """Return the parser of the command."""
     parser = Clear(prog="realuid sample", description="Generate samples from a checkpoint or an export.")
     add = partial(parser.add_argument)
     add("file", type=str, help="checkpoint of a teacher or a distillation, or an export")
