@@ -22,7 +22,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   test       the same, by the name that Lightning gives it
   predict    generate samples and write them to files
   sample     generate from a checkpoint or an export, and draw it
-  export     write a generator to a .safetensors file
+  export     write a generator to a file that others open: safetensors, torch.export, ONNX
   sweep      fit a grid of configs and seeds, and print a table of it
   report     show what runs have measured: tables here, curves and pictures in an HTML page
   gaussian   draw what the objective does between Gaussians, exact and trained

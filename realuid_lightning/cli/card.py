@@ -62,7 +62,7 @@ class Licences(NamedTuple):
 
 
 def write_card(export: Export, licences: Licences) -> Path:
-    """Write ``README.md`` beside an export, or into it if it is a folder.
+    """Write ``README.md`` beside an export, or into one that is a folder, whose name has no suffix.
 
     Raises:
         UserError: If another text is there under this name.
@@ -79,7 +79,7 @@ def card_place(export: Path) -> Path:
     Raises:
         UserError: If there is a README.md that is no card of ours.
     """
-    target = (export if export.is_dir() else export.parent) / "README.md"
+    target = (export.parent if export.suffix else export) / "README.md"
     if target.is_file() and f"\nlibrary_name: {LIBRARY}\n" not in target.read_text(errors="replace"):
         raise UserError(f"{target}: there already, and no card of ours; export into another folder")
     return target

@@ -17,7 +17,7 @@ from realuid_lightning.recorded import rebuild
 
 
 class Format(NamedTuple):
-    """A format: how names of its files end, and what writes them."""
+    """A format: how names of its files end (not at all, if it is a folder), and what writes them."""
 
     suffix: str
     write: Callable[..., None]
@@ -84,7 +84,7 @@ def parser_of() -> Clear:
 
 
 def _formats() -> str:
-    return ", ".join(f"{name} ({each.suffix})" for name, each in FORMATS.items())
+    return ", ".join(f"{name} ({each.suffix or 'a folder'})" for name, each in FORMATS.items())
 
 
 def _format_of(target: Path) -> str:
