@@ -1,6 +1,6 @@
 """Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
 
-from realuid_lightning.checkpoints.export import export_generator, load_generator, load_teacher
+from realuid_lightning.checkpoints.export import export_generator, load_generator, load_teacher, write_generator
 from realuid_lightning.checkpoints.export_program import export_onnx, export_program
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
@@ -29,4 +29,5 @@ __all__ = [
     "read_checkpoint",
     "record_of",
     "ties",
+    "write_generator",
 ]

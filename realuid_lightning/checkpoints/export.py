@@ -14,13 +14,13 @@ from torch.nn.parameter import is_lazy
 
 from realuid_lightning.atomic import write_tensors
 from realuid_lightning.checkpoints.files import RECORD, read_checkpoint
-from realuid_lightning.checkpoints.records import record_of
+from realuid_lightning.checkpoints.records import FORMAT, record_of
 from realuid_lightning.checkpoints.strict import load_strictly
 from realuid_lightning.checkpoints.weights import Role, network_weights
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import Generator
 from realuid_lightning.paths import MatchingPath
-from realuid_lightning.recorded import rebuild
+from realuid_lightning.recorded import Recorded, rebuild
 from realuid_lightning.solvers import ManySteps, Solver
 
 
@@ -198,13 +198,39 @@ def export_generator(
         UserError: If the checkpoint does not fit (see ``load_generator``), ``target`` has another suffix, or the
             network's state is more than dense tensors.
     """
-    if Path(target).suffix != ".safetensors":
-        raise UserError(f"{target}: an export is a .safetensors file; choose a name that ends so")
-    content = read_checkpoint(checkpoint)
-    generator = generator_of(checkpoint, content, ema, trust=trust)
-    record = {**record_of(content, checkpoint), "ema": [] if ema is None else [ema]}
-    state = generator.network.to(dtype).state_dict()
+    _require_suffix(target)
+    generator = generator_of(checkpoint, read_checkpoint(checkpoint), ema, trust=trust)
+    generator.network.to(dtype)
+    write_generator(generator, target, ema)
+
+
+def write_generator(generator: Generator, target: str | Path, ema: float | None = None) -> None:
+    """Write a generator, with what rebuilds it, to a safetensors file.
+
+    Args:
+        generator: The generator. Without a network that is ``Recorded``, ``load_generator`` asks for one.
+        target: The ``.safetensors`` file to create or replace.
+        ema: Decay of the average that its weights are; None for raw ones.
+
+    Raises:
+        UserError: If ``target`` has another suffix, or the network's state is more than dense tensors.
+    """
+    _require_suffix(target)
+    network, state = generator.network, generator.network.state_dict()
     strange = [name for name, value in state.items() if not _is_dense(value)]
     if strange:
         raise UserError(f"{target}: a .safetensors file holds dense tensors only, got {', '.join(strange)[:200]}")
+    record = {
+        "format": FORMAT,
+        "role": "generator",
+        "network": network.recorded() if isinstance(network, Recorded) else None,
+        "path": generator.path.recorded(),
+        "ema": [] if ema is None else [ema],
+        "sampling_steps": generator.steps,
+    }
     write_tensors(state, target, {RECORD: json.dumps(record)})
+
+
+def _require_suffix(target: str | Path) -> None:
+    if Path(target).suffix != ".safetensors":
+        raise UserError(f"{target}: such an export is a .safetensors file; choose a name that ends so")
