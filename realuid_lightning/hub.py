@@ -25,7 +25,7 @@ ABOUT: Any = {"library_name": "realuid_lightning", "tags": ["one-step-generation
 """What its cards say of every generator."""
 
 
-class HubGenerator(nn.Module, ModelHubMixin, **ABOUT):  # type: ignore[misc, unused-ignore] - it may not be installed
+class HubGenerator(nn.Module, ModelHubMixin, **ABOUT):  # type: ignore[misc, unused-ignore]  # it may not be installed
     """A generator with ``push_to_hub`` and ``from_pretrained``, as huggingface_hub gives them.
 
     ``HubGenerator(load_generator("last.ckpt", ema=0.999)).push_to_hub("me/digits")`` takes it there, and

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import checkpoint, mlp
+from helpers import checkpoint, figure, mlp
 from safetensors import safe_open
 
 from realuid_lightning import load_generator
@@ -94,33 +94,53 @@ def front(text):
     return yaml.safe_load(re.match(r"---\n(.*?)---\n", text, flags=re.DOTALL)[1])
 
 
-def test_a_card_tells_where_it_comes_from_and_how_good_it_is(demo, realuid, tmp_path, monkeypatch):
-    monkeypatch.chdir(demo)
-    words = ["--ema=0.99", "--card", "--license=mit", "--teacher_license=cc-by-nc-4.0"]
-    exported(realuid, "runs/demo/distil/checkpoints/last.ckpt", tmp_path / "digits.safetensors", *words)
+CONFIG = """
+model:
+  class_path: realuid_lightning.modules.RealUIDModule
+  init_args: {alpha: 0.98, beta: 0.96, guidance: null, teacher_ckpt: runs/teacher/checkpoints/last.ckpt}
+trainer: {max_steps: 4, logger: {init_args: {api_key: abc}}}
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run that has measured its weights at two steps."""
+    folder = tmp_path / "runs" / "digits"
+    (folder / "checkpoints").mkdir(parents=True)
+    module = RealUIDModule(mlp(), None, ema=[0.99])
+    module.start()
+    content = {**checkpoint(module), "global_step": 4}
+    AtomicCheckpointIO().save_checkpoint(content, folder / "checkpoints" / "last.ckpt")
+    (folder / "config.yaml").write_text(CONFIG)
+    rows = [figure(step, name, fid=step + len(name) / 8) for step in (2, 4) for name in ("raw", "ema_0.99")]
+    rows[-1] |= {"floor": {"fid": 0.2}, "gaussian": {"fid": 9.5}}
+    (folder / "figures.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+def test_a_card_tells_where_it_comes_from_and_how_good_it_is(run, realuid, tmp_path, monkeypatch):
+    words = ["--card", "--license=mit", "--teacher_license=cc-by-nc-4.0"]
+    exported(realuid, run / "checkpoints/last.ckpt", tmp_path / "digits.safetensors", "--ema=0.99", *words)
     text = (tmp_path / "README.md").read_text()
     head = front(text)
     assert (head["library_name"], head["license"]) == ("realuid_lightning", "mit")
-    weights = "runs/demo/teacher/checkpoints/last.ckpt"
-    assert head["teacher"] == {"weights": weights, "license": "cc-by-nc-4.0"}
-    lines = [json.loads(line) for line in Path("runs/demo/distil/figures.jsonl").read_text().splitlines()]
-    (own,) = (line for line in lines if (line["step"], line["sampler"]) == (4, "ema_0.99"))
-    (row,) = (line for line in text.splitlines() if line.startswith("| fid |"))
-    numbers = [own[part]["fid"] for part in ("figures", "floor", "gaussian")]
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == [f"{number:.4g}" for number in numbers]
-    assert f"features {own['protocol']['features']}" in text
+    assert head["teacher"] == {"weights": "runs/teacher/checkpoints/last.ckpt", "license": "cc-by-nc-4.0"}
+    assert [line for line in text.splitlines() if line.startswith("| fid |")] == ["| fid | 5 | 0.2 | 9.5 |"]
+    assert "Protocol: metrics m, features f," in text
     assert "| objective | alpha 0.98, beta 0.96 |" in text
     assert "| weights | ema_0.99, float32 |" in text
+    assert "| generator updates | 4 |" in text
     config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
-    assert config["trainer"]["max_steps"] == 4
+    assert config["trainer"] == {"max_steps": 4, "logger": {"init_args": {"api_key": "(hidden)"}}}
     (code,) = re.findall(r"```python\n(.*?)\n```", text, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     known = {"z": torch.randn(2, 1, 8, 8)}
     exec(code, known)
     assert known["samples"].shape == (2, 1, 8, 8)
-    exported(realuid, demo / "runs/demo/distil/checkpoints/last.ckpt", tmp_path / "digits.safetensors", "--card")
+    exported(realuid, run / "checkpoints/last.ckpt", tmp_path / "digits.safetensors", "--card")
     again = (tmp_path / "README.md").read_text()
     assert (front(again)["license"], "| weights | raw, float32 |" in again) == ("unknown", True)
+    assert "| fid | 4.375 |  |  |" in again
 
 
 def test_a_card_without_a_run_says_what_it_does_not_know(realuid, generator, tmp_path):

@@ -1,11 +1,9 @@
 """``realuid sample`` makes of a file alone what ``realuid predict`` makes of a config and that file."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from helpers import checkpoint, mlp
+from helpers import checkpoint, mlp, trainer
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -13,13 +11,14 @@ from torch import nn
 from realuid_lightning import load_generator, load_teacher
 from realuid_lightning.checkpoints import export_generator
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
-from realuid_lightning.data import LatentDataset
+from realuid_lightning.data import LatentDataset, MatchingDataModule, MemorySource
+from realuid_lightning.evaluation import PredictionWriter
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.paths import BridgePath
 from realuid_lightning.recorded import Recorded
-from realuid_lightning.solvers import Heun
+from realuid_lightning.solvers import Ancestral, Heun
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
+TEACHER, GUIDED = (["--ema=0.5", "--steps=6", word] for word in ("--solver=Ancestral", "--guidance=1.5"))
 
 
 def saved(module, file):
@@ -55,17 +54,36 @@ def sampled(realuid, tmp_path):
     return call
 
 
-@pytest.mark.parametrize(("name", "words"), [("distil", ["--ema=0.99"]), ("teacher", ["--ema=0.999", "--steps=50"])])
-def test_it_makes_what_predict_makes(demo, realuid, sampled, tmp_path, monkeypatch, name, words):
-    monkeypatch.chdir(demo)
-    predict = ["predict", "--config", CONFIGS / f"{name}.yaml", "--model.network.width=32", "--ckpt_path=last"]
-    predict += ["--writer.format=npz", f"--writer.folder={tmp_path}", "--data.predict_seeds=0-9", "--data.eval_seed=3"]
-    assert realuid(*predict)[0] == 0
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RealUIDModule(labelled(), None, sampling_steps=2, ema=[0.5]), ["--ema=0.5"]),
+        (lambda: TeacherModule(labelled(), ema=[0.5], sampling_steps=[6], solver=Ancestral()), TEACHER),
+        (
+            lambda: TeacherModule(labelled(), ema=[0.5], sampling_steps=[6], guidance=1.5),
+            [*TEACHER[:2], "--guidance=1.5"],
+        ),
+    ],
+    ids=["generator", "stochastic teacher", "guided teacher"],
+)
+def test_it_makes_what_predict_makes(sampled, tmp_path, make, words):
+    module = make()
+    file = saved(module, tmp_path / "last.ckpt")
+    data = MatchingDataModule(Quarters(), 8, labels=True, predict_seeds="0-9", eval_seed=3)
+    trainer(tmp_path, callbacks=[PredictionWriter(str(tmp_path), "npz")]).predict(module, data)
     expected = np.load(tmp_path / "samples.npz")
-    found = sampled(f"runs/demo/{name}/checkpoints/last.ckpt", *words, "--count=10", "--seed=3", "--batch=256")
-    assert found.keys() == {"index", "samples"}
-    assert (found["samples"] == expected["samples"]).all()
-    assert (found["index"] == expected["index"]).all()
+    found = sampled(file, *words, "--count=10", "--seed=3", "--batch=256")
+    assert found.keys() == {"index", "samples", "labels"}
+    assert all((found[name] == expected[name]).all() for name in found)
+
+
+class Quarters(MemorySource):
+    """Images of four classes."""
+
+    shape, num_classes = (1, 8, 8), 4
+
+    def load(self):
+        return torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.arange(8) % 4
 
 
 def test_pictures_are_those_of_the_archive(realuid, sampled, generator, tmp_path):
