@@ -64,7 +64,7 @@ def sample(words: Sequence[str]) -> None:
 def parser_of() -> Clear:
     """Return the parser of the command."""
     parser = Clear(prog="realuid sample", description="Generate samples from a checkpoint or an export.")
-    add = partial(parser.add_argument)
+    add = parser.add_argument
     add("file", type=str, help="checkpoint of a teacher or a distillation, or an export")
     add("--count", type=int, default=64, help="number of samples")
     add("--labels", type=str | None, default=None, help="classes in turn, such as 0-9 or 3,3,7; all if left out")
