@@ -1,4 +1,5 @@
-"""Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
+"""Checkpoints: reading files safely, official ones included, loading weights strictly, exporting
+generators, writing teachers."""
 
 from realuid_lightning.checkpoints.export import export_generator, load_generator
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
@@ -7,22 +8,27 @@ from realuid_lightning.checkpoints.official import load_official
 from realuid_lightning.checkpoints.records import check_path_record, check_run, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly, ties
+from realuid_lightning.checkpoints.teachers import Teacher, describe_teacher, load_teacher, write_teacher
 from realuid_lightning.checkpoints.weights import load_weights
 
 __all__ = [
     "RECORD",
     "AtomicCheckpointIO",
     "DamagedCheckpointError",
+    "Teacher",
     "check_path_record",
     "check_run",
     "check_state",
+    "describe_teacher",
     "export_generator",
     "find_checkpoint",
     "load_generator",
     "load_official",
     "load_strictly",
+    "load_teacher",
     "load_weights",
     "read_checkpoint",
     "record_of",
     "ties",
+    "write_teacher",
 ]

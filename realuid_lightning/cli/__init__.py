@@ -20,6 +20,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   validate   generate from a checkpoint and measure; --seeds 5 gives standard errors
   test       the same, by the name that Lightning gives it
   predict    generate samples and write them to files
+  import     make a teacher of ours from another project's file
   export     write a generator to a .safetensors file
   sweep      fit a grid of configs and seeds, and print a table of it
   report     show what runs have measured: tables here, curves and pictures in an HTML page
@@ -37,7 +38,7 @@ realuid COMMAND --help lists the options of a command, realuid --version tells t
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "plan", "export", "sweep", "report", "gaussian", "classifier")
+COMMANDS = (*TRAINING, "plan", "import", "export", "sweep", "report", "gaussian", "classifier")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if command in TRAINING:
             _imported("training").run(words)
+        elif command == "import":  # which Python would not take for the name of a function
+            _imported("importing").run(words[1:])
         else:
             getattr(_imported(command), command)(words[1:])
     except UserError as error:
