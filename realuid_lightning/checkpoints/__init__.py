@@ -1,5 +1,4 @@
-"""Checkpoints: reading files safely, official ones included, loading weights strictly, exporting
-generators, writing teachers."""
+"""Checkpoints: reading files safely, loading weights strictly, official files, exported generators, teachers."""
 
 from realuid_lightning.checkpoints.export import export_generator, load_generator
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint

@@ -122,5 +122,5 @@ def _without_weights(file: Path) -> tuple[dict[str, Any], int, int]:
         with safe_open(file, framework="pt") as opened:
             header, count = (opened.metadata() or {}).get(RECORD), len(opened.keys())
         return ({} if header is None else {RECORD: json.loads(header)}), count, file.stat().st_size
-    except Exception:  # noqa: BLE001 - whatever it is, the whole file is refused for it, in clear words
+    except Exception:
         return read_checkpoint(file), 0, 0

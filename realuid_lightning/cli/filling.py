@@ -98,7 +98,9 @@ def _follow_teacher(model: Namespace) -> None:
         teacher = describe_teacher(file)
     except UserError as error:
         if "network" in missing:
-            raise UserError(f"{error}\nmodel: network is left out, so teacher_ckpt must describe it; or set network") from error
+            raise UserError(
+                f"{error}\nmodel: network is left out, so teacher_ckpt must describe it; or set network"
+            ) from error
         return  # it is read, and refused if that is due, when the run begins
     for name in missing:
         kind = nn.Module if name == "network" else MatchingPath

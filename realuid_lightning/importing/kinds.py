@@ -101,8 +101,10 @@ class Told:
         if len(names) > 1:
             names = [name for name in names if "ema" in name.lower()]
         if len(names) != 1 or names[0] not in sets:
-            what = f"there is no {names[0]!r}" if "weights" in self.given else "which one is meant, the file leaves open"
-            raise UserError(f"the file has the weights {', '.join(sets)}, and {what}: say --weights NAME")
+            what = (
+                f"there is no {names[0]!r}" if "weights" in self.given else "which one is meant, the file leaves open"
+            )
+            raise UserError(f"the file has the weights {', '.join(sets)[:300]}, and {what}: say --weights NAME")
         return names[0], sets[names[0]]
 
 
@@ -133,7 +135,7 @@ class Origin:
     @cached_property
     def sets(self) -> dict[str, dict[str, Any]]:
         """Every set of weights in the file by its name there (``file`` for the file itself), by key, none made."""
-        return {name: dict(_unwrapped(part)) for name, part in _sets(self.tree, "", _DEPTH)}
+        return {name: dict(_unwrapped(part)) for name, part in _sets(self.tree, "", _DEPTH, set())}
 
     def sets_with(self, key: str) -> dict[str, dict[str, Any]]:
         """Return the sets of weights that have a key; none of a folder."""
@@ -170,14 +172,17 @@ class Origin:
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _sets(node: Any, name: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the dictionaries of tensors in a tree, by the names under which they lie."""
+def _sets(node: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dictionaries of tensors in a tree, each once, by the names under which they lie."""
     entries = entries_of(node)
+    if id(entries) in seen:
+        return
+    seen.add(id(entries))
     if entries and all(isinstance(key, str) for key in entries) and any(map(is_tensor, entries.values())):
         yield name or "file", {key: value for key, value in entries.items() if is_tensor(value)}
     elif depth:
         for key, value in entries.items():
-            yield from _sets(value, f"{name}.{key}" if name else str(key), depth - 1)
+            yield from _sets(value, f"{name}.{key}" if name else str(key), depth - 1, seen)
 
 
 def _unwrapped(entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

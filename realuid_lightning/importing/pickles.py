@@ -6,16 +6,15 @@ calls them; the one here keeps their names and arguments (``Call``), so no file 
 
 import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple
 
 MOST_STEPS = 5_000_000
 """Most instructions of one pickle: a byte can ask for a container, so memory is bounded by their number."""
 
-Key: TypeAlias = str | bytes | int | float | bool | None
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING")
-_VALUES += ("SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE")
-_VALUES += ("BINUNICODE", "BINUNICODE8")
+_VALUES = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"})
+_VALUES |= {"STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+_VALUES |= {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 
 
 class Name(NamedTuple):

@@ -1,10 +1,11 @@
 """``import_teacher``: from another project's file to a teacher that describes itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from realuid_lightning.checkpoints import RECORD, load_strictly, write_teacher
 from realuid_lightning.checkpoints.bounds import no_larger_than
@@ -91,8 +92,7 @@ def import_teacher(
     told = Told({**given, "weights": weights})
     try:
         found = row.read(origin, told)
-        _look(found)
-        network = found.build()
+        network = _built(found)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(str(file)) else f"{file}: {text}") from error
@@ -104,10 +104,23 @@ def import_teacher(
     return Report(row.name, found.chosen, list(found.weights), dict(found.dropped), told.assumed, *described)
 
 
-def _look(found: Found) -> None:
-    """Build the network without memory, so that no file asks for more than it fills."""
-    with torch.device("meta"), no_larger_than(found.weights):
-        found.build()
+def _built(found: Found) -> nn.Module:
+    """Build the network, first without memory, so that no file asks for more than it fills.
+
+    Raises:
+        UserError: If it outgrows the weights, or cannot be built.
+    """
+    try:
+        with torch.device("meta"), no_larger_than(found.weights):
+            blank = found.build()
+        held = sum(value.nbytes for value in found.weights.values())
+        if sum(value.numel() for value in blank.state_dict().values()) > max(2 * held, 1_000_000):
+            raise UserError(f"its network outgrows the {len(found.weights)} weights of the file")
+        return found.build()
+    except UserError:
+        raise
+    except Exception as error:  # a stranger's arguments may be of any type
+        raise UserError(f"its network cannot be built from its arguments ({str(error)[:120]})") from error
 
 
 def _kind_of(origin: Origin, name: str | None) -> Kind:

@@ -46,9 +46,7 @@ def read_dit(origin: Origin, told: Told) -> Found:
         UserError: If it is not of the original's layout, or more must be told.
     """
     _take(origin, told, "num_classes")
-    path = DiffusionPath(
-        VPSchedule(), told.get("sigma_data", 0.5), parameterisation=Noise(time=DDPMSteps())
-    )
+    path = DiffusionPath(VPSchedule(), told.get("sigma_data", 0.5), parameterisation=Noise(time=DDPMSteps()))
     return _read(origin, told, path)
 
 
@@ -102,5 +100,7 @@ def _arguments(weights: Mapping[str, Tensor], told: Told) -> dict[str, Any]:
 
 
 _COMMON = frozenset({"num_heads", "num_classes"})
-DITS = Kind("dit", "a DiT (its ema, model, or its weights alone)", _COMMON | {"sigma_data"}, partial(_is, "DiT"), read_dit)
+DITS = Kind(
+    "dit", "a DiT (its ema, model, or its weights alone)", _COMMON | {"sigma_data"}, partial(_is, "DiT"), read_dit
+)
 SITS = Kind("sit", "a SiT (its ema, model, or its weights alone)", _COMMON | OPTIONS, partial(_is, "SiT"), read_sit)

@@ -48,13 +48,17 @@ def _arguments(weights: Mapping[str, Tensor], told: Told) -> dict[str, Any]:
         else:
             width = shape_of(weights, f"{stage}.0.in_layers.2.weight", 4)[0]
             if shape_of(weights, f"{stage}.0.emb_layers.1.weight", 2)[0] != width:
-                raise UserError("its blocks scale their norms by the embedding (use_scale_shift_norm), which UNet does not")
+                raise UserError(
+                    "its blocks scale their norms by the embedding (use_scale_shift_norm), which UNet does not"
+                )
             levels[-1].append((width, f"{stage}.1.qkv.weight" in weights))
         index += 1
     blocks = {len(level) for level in levels}
     alike = all(len(set(level)) == 1 for level in levels)
     if len(blocks) != 1 or not alike or any(level[0][0] % channels for level in levels):
-        raise UserError("its blocks are not those of UNet: as many and as wide at each resolution, from the first width on")
+        raise UserError(
+            "its blocks are not those of UNet: as many and as wide at each resolution, from the first width on"
+        )
     size = told.need("image_size", "the file does not tell how large its images are")
     labels = "label_emb.weight"
     return {
