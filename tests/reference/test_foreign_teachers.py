@@ -1,0 +1,88 @@
+"""Imported teachers predict what the originals do: denoised samples and velocities, through the file and back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from foreign_files import EDM, values, write_edm, write_torchcfm, write_transformer
+from safetensors.torch import save_file
+from test_foreign_networks import check
+
+from realuid_lightning.checkpoints import Teacher, load_teacher
+from realuid_lightning.importing import import_teacher
+from realuid_lightning.paths import DDPMSteps, DiffusionPath, FlowMatchingPath, Noise, VPSchedule
+
+
+def imported(file: Path, **options: Any) -> Teacher:
+    import_teacher(file, file.with_suffix(".safetensors"), **options)
+    return load_teacher(file.with_suffix(".safetensors"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", EDM)
+def test_pickles_of_edm_denoise_as_the_originals(name: str, tmp_path: Path) -> None:
+    network, path = imported(write_edm(name, tmp_path / "network.pkl"))
+    _, expected = values(f"foreign/{name}")
+    assert isinstance(path, DiffusionPath)
+    y = expected["labels"].argmax(1) if "labels" in expected else None
+    check(path.predict(network, path.schedule.time(expected["sigma"]), expected["x"], y), expected["denoised"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_torchcfm_gives_the_original_velocity(prefix: str, tmp_path: Path) -> None:
+    file = write_torchcfm(tmp_path / "cfm.pt", prefix)
+    network, path = imported(file, image_size=8, num_head_channels=32)
+    _, expected = values("unet_uncond")
+    velocity = path.predict(network.double(), expected["t"].double(), expected["x"].double())
+    check(velocity, expected["out"].double())
+
+
+@torch.no_grad()
+def test_official_realuid_gives_the_original_velocity(tmp_path: Path) -> None:
+    from foreign_files import VALUES
+    from safetensors.torch import load_file
+
+    target = tmp_path / "teacher.safetensors"
+    options: dict[str, Any] = {"image_size": 8, "num_head_channels": 32, "weights": "ema_models.0.999"}
+    import_teacher(VALUES / "official_teacher.pt", target, **options)
+    network, path = load_teacher(target)
+    expected = load_file(VALUES / "official_teacher.pt.expected.safetensors")
+    velocity = path.predict(network.double(), expected["t"].double(), expected["x"].double())
+    check(velocity, expected["velocity_ema0999"].double())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sit", "sit_velocity_only"])
+def test_sit_gives_the_original_velocity(name: str, tmp_path: Path) -> None:
+    weights, expected = values(f"foreign/{name}")
+    save_file(weights, tmp_path / "bare.safetensors")
+    target = tmp_path / "teacher.safetensors"
+    import_teacher(tmp_path / "bare.safetensors", target, kind="sit", num_heads=4)
+    network, path = load_teacher(target)
+    check(path.predict(network, expected["t"], expected["x"], expected["y"]), expected["velocity"])
+
+
+@torch.no_grad()
+def test_a_dit_is_told_steps_and_predicts_noise(tmp_path: Path) -> None:
+    """The same network, whose output is read as the noise of DDPM's steps: ``xt - b e`` over ``a`` is denoised."""
+    network, path = imported(write_transformer(tmp_path / "dit.pt", "DiT"), num_heads=4)
+    _, expected = values("foreign/sit")
+    assert path.recorded() == DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps())).recorded()
+    t, x, y = torch.full((4,), 0.5), expected["x"][:4], expected["y"][:4]
+    a, b, *_ = path.schedule(t[:, None, None, None])
+    step = DDPMSteps().of(path.schedule.sigma(t))
+    torch.testing.assert_close(path.predict(network, t, x, y), (x - b * network(step, x, y)) / a)
+
+
+@torch.no_grad()
+def test_paths_of_sit_are_told_by_the_file(tmp_path: Path) -> None:
+    network, path = imported(write_transformer(tmp_path / "sit.pt", path_type="GVP", prediction="noise"), num_heads=4)
+    assert isinstance(path, FlowMatchingPath)
+    _, expected = values("foreign/sit")
+    t, x, y = torch.full((4,), 0.25), expected["x"][:4], expected["y"][:4]
+    a, b = torch.sin(torch.pi / 2 * t), torch.cos(torch.pi / 2 * t)
+    da, db = (torch.pi / 2 * each[:, None, None, None] for each in (b, -a))
+    a, b, noise = a[:, None, None, None], b[:, None, None, None], network(t, x, y)
+    torch.testing.assert_close(path.predict(network, t, x, y), da * (x - b * noise) / a + db * noise)
