@@ -24,8 +24,34 @@ def read(program: bytes) -> Any:
 # --------------------------------------------------------------------------------------------------- what is plain
 
 PLAIN = [
-    *(None, True, False, 0, 255, 65_535, -1, 2**31, 2**200, 1.5, float("inf"), "text", "\u00e9\ud83d\ude00" * 200, b"bytes" * 100),
-    *((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], [1, [2]], {}, {"a": {1: None}}, {True: 0, None: 1, b"x": 2, 1.5: 3}),
+    *(
+        None,
+        True,
+        False,
+        0,
+        255,
+        65_535,
+        -1,
+        2**31,
+        2**200,
+        1.5,
+        float("inf"),
+        "text",
+        "\u00e9\ud83d\ude00" * 200,
+        b"bytes" * 100,
+    ),
+    *(
+        (),
+        (1,),
+        (1, 2),
+        (1, 2, 3),
+        (1, 2, 3, 4),
+        [],
+        [1, [2]],
+        {},
+        {"a": {1: None}},
+        {True: 0, None: 1, b"x": 2, 1.5: 3},
+    ),
     [{"a": (1, "b"), "c": [b"d", 2.5]}] * 3,
     bytearray(b"xy"),
 ]
@@ -210,7 +236,7 @@ BOMBS = {
 def test_lengths_that_are_declared_are_not_allocated(bomb: str) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             read(BOMBS[bomb])
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
@@ -270,14 +296,14 @@ MALFORMED = {
 
 @pytest.mark.parametrize("fault", MALFORMED)
 def test_what_is_malformed_is_a_value_error(fault: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         read(MALFORMED[fault])
 
 
 def test_any_cut_is_a_value_error() -> None:
     whole = pickle.dumps({"a": [1, (2.5, "text"), fractions.Fraction(1, 3)], "b": OrderedDict(c=b"bytes")})
     for length in range(len(whole)):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             read(whole[:length])
 
 
