@@ -149,3 +149,15 @@ def write_transformer(file: Path, kind: str = "SiT", **options: Any) -> Path:
     args = argparse.Namespace(model=f"{kind}-XL/2", num_classes=10, image_size=256, **options)
     torch.save({"model": raw, "ema": weights, "opt": {"state": {0: {"step": torch.ones(1)}}}, "args": args}, file)
     return file
+
+
+def write_flow_matching(file: Path, network: nn.Module, width: int) -> Path:
+    """Write a checkpoint of flow_matching's image example, whose average is ``network`` with heads of ``width``."""
+    state = network.state_dict()
+    for key, value in state.items():  # there, queries, keys and values of all heads come one after the other
+        if ".qkv." in key:
+            state[key] = value.unflatten(0, (-1, 3, width)).transpose(0, 1).flatten(0, 2)
+    model = {f"model.{key}": value + 1 for key, value in state.items()} | {"num_updates": torch.tensor(3)}
+    model |= {f"shadow_params.{index}": value for index, value in enumerate(state.values())}
+    torch.save({"model": model, "optimizer": {}, "epoch": 3, "args": argparse.Namespace(dataset="cifar10")}, file)
+    return file

@@ -15,9 +15,9 @@ from realuid_lightning.importing.edm import EDMS
 from realuid_lightning.importing.kinds import Found, Kind, Origin, Told
 from realuid_lightning.importing.stored import entries_of
 from realuid_lightning.importing.transformers import DITS, SITS
-from realuid_lightning.importing.unets import UNETS
+from realuid_lightning.importing.unets import FLOW_MATCHING, UNETS
 
-KINDS: Sequence[Kind] = (EDMS, UNETS, DITS, SITS)
+KINDS: Sequence[Kind] = (EDMS, UNETS, FLOW_MATCHING, DITS, SITS)
 """Every kind of teacher that is read. Each says which files or folders are its own; one more is a row more."""
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from foreign_files import VALUES, values, write_edm, write_torchcfm
+from foreign_files import VALUES, values, write_edm, write_flow_matching, write_torchcfm
+from helpers import acting
 from PIL import Image
 
 from realuid_lightning import load_generator
 from realuid_lightning.cli.importing import OPTIONS
 from realuid_lightning.importing import KINDS
+from realuid_lightning.networks import UNet
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
@@ -26,11 +28,17 @@ def write_sit(file):
     torch.save(values("foreign/sit")[0], file)
 
 
+def write_fm(file):
+    network = acting(UNet(8, 3, 32, 1, [2], [8], 32, first_channels=64, scales=True))
+    write_flow_matching(file, network, 32)
+
+
 SMALL = {  # the file, what it needs at this size beside the words of the page, and the shape of its samples
     "EDM": (lambda file: write_edm("edm_ddpmpp_cond", file), [], (3, 16, 16)),
     "EDM2": (lambda file: write_edm("edm2_cond", file), [], (4, 16, 16)),
     "torchcfm": (write_torchcfm, ["--num_head_channels=32"], (3, 8, 8)),
     "RealUID": (lambda file: shutil.copy(VALUES / "official_teacher.pt", file), ["--num_head_channels=32"], (3, 8, 8)),
+    "flow_matching": (write_fm, ["--num_head_channels=32"], (3, 8, 8)),
     "SiT": (write_sit, ["--num_heads=4"], (4, 8, 8)),
     "DiT": (write_sit, ["--num_heads=4"], (4, 8, 8)),
 }
@@ -75,7 +83,7 @@ def test_from_the_foreign_file_to_the_exported_generator(name, here, realuid):
     for words, added in zip(lines, ([*more, *size, *average], TINY.split(), []), strict=True):
         code, written = realuid(*words, *added)
         assert code == 0, written
-    conditional = name not in ("torchcfm", "RealUID")
+    conditional = name not in ("torchcfm", "RealUID", "flow_matching")
     generator = load_generator("generator.safetensors")
     y = torch.tensor([1, 2]) if conditional else None
     assert generator(torch.randn(2, *shape), y).isfinite().all()

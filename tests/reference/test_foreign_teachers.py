@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_files import EDM, values, write_edm, write_torchcfm, write_transformer
-from safetensors.torch import save_file
+from foreign_files import EDM, VALUES, values, write_edm, write_flow_matching, write_torchcfm, write_transformer
+from helpers import acting
+from safetensors.torch import load_file, save_file
 from test_foreign_networks import check
 
 from realuid_lightning.checkpoints import Teacher, load_teacher
 from realuid_lightning.importing import import_teacher
+from realuid_lightning.networks import UNet
 from realuid_lightning.paths import DDPMSteps, DiffusionPath, FlowMatchingPath, Noise, VPSchedule
 
 
@@ -41,9 +43,6 @@ def test_torchcfm_gives_the_original_velocity(prefix: str, tmp_path: Path) -> No
 
 @torch.no_grad()
 def test_official_realuid_gives_the_original_velocity(tmp_path: Path) -> None:
-    from foreign_files import VALUES
-    from safetensors.torch import load_file
-
     target = tmp_path / "teacher.safetensors"
     options: dict[str, Any] = {"image_size": 8, "num_head_channels": 32, "weights": "ema_models.0.999"}
     import_teacher(VALUES / "official_teacher.pt", target, **options)
@@ -51,6 +50,31 @@ def test_official_realuid_gives_the_original_velocity(tmp_path: Path) -> None:
     expected = load_file(VALUES / "official_teacher.pt.expected.safetensors")
     velocity = path.predict(network.double(), expected["t"].double(), expected["x"].double())
     check(velocity, expected["velocity_ema0999"].double())
+
+
+FLOW_MATCHING: dict[str, dict[str, Any]] = {
+    "cifar10": {"channel_mult": [2, 2], "resample": "pooling", "first_channels": 64, "attention_resolutions": [4]},
+    "imagenet": {"channel_mult": [1, 2, 3], "resample": "block", "num_classes": 10, "null_label": True},
+    "no attention": {"channel_mult": [1, 2], "resample": "block"},
+    "one level": {"channel_mult": [1]},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FLOW_MATCHING)
+def test_flow_matching_is_the_unet_with_other_heads(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"attention_resolutions": [8] if name == "imagenet" else [], **FLOW_MATCHING[name]}
+    original = acting(UNet(8, 3, 32, 1, num_head_channels=32, scales=True, **options)).eval()
+    file = write_flow_matching(tmp_path / "checkpoint.pth", original, 32)
+    network, path = imported(file, image_size=8, num_head_channels=32)
+    assert network.recorded() == original.recorded()  # type: ignore[operator]
+    t, x = torch.rand(3), torch.randn(3, 3, 8, 8)
+    y = torch.tensor([0, 9, 10]) if original.num_classes else None
+    assert torch.equal(path.predict(network, t, x, y), original(t, x, y))
+    import_teacher(file, tmp_path / "raw.safetensors", image_size=8, num_head_channels=32, weights="model")
+    raw = load_teacher(tmp_path / "raw.safetensors").network.state_dict()
+    assert all(torch.equal(value, original.state_dict()[key] + 1) for key, value in raw.items())
 
 
 @torch.no_grad()

@@ -198,9 +198,9 @@ WEIGHTS = {
         lambda state: [state.pop(key) for key in list(state) if key.startswith("input_blocks.1")],
         "its blocks are not those of UNet",
     ),
-    "scaled norms": (
+    "half of its blocks scaled": (
         lambda state: state.update({"input_blocks.1.0.emb_layers.1.weight": torch.ones(64, 128)}),
-        "use_scale_shift_norm",
+        "of another shape",
     ),
 }
 
