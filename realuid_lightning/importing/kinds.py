@@ -20,7 +20,7 @@ T = TypeVar("T")
 _DEPTH = 3
 """How deep in dictionaries weights are looked for: RealUID keeps averages in one by decay."""
 
-WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = ("module.", "_orig_mod.")
 """What data-parallel wrappers and torch.compile put before the names of weights."""
 
 
@@ -186,7 +186,7 @@ def _sets(node: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[st
 
 
 def _unwrapped(entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    pattern = re.compile(f"({'|'.join(map(re.escape, WRAPPERS))})+")
+    pattern = re.compile(f"({'|'.join(map(re.escape, _WRAPPERS))})+")
     for key, value in entries.items():
         found = pattern.match(key)
         yield key[found.end() :] if found else key, value

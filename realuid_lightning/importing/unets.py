@@ -83,7 +83,8 @@ def _by_heads(weight: Tensor, width: int) -> Tensor:
     """Bring queries, keys and values of each head together."""
     if width < 1 or len(weight) % (3 * width):
         raise UserError(f"num_head_channels must divide the {len(weight) // 3} channels under attention, got {width}")
-    return weight.unflatten(0, (3, -1, width)).transpose(0, 1).flatten(0, 2)
+    parts = weight.reshape(3, -1, width, *weight.shape[1:])
+    return parts.transpose(0, 1).reshape(weight.shape)
 
 
 # -------------------------------------------------------------------------------------------------------- architecture
