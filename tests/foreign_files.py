@@ -5,8 +5,9 @@ import pickle
 import sys
 import types
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file
@@ -109,7 +110,7 @@ def edm_module(name: str, **changes: Any) -> Persistent:
     return outer
 
 
-def write_pickle(content: Any, file: Path) -> Path:
+def write_pickle(content: Any, file: Path, dump: Callable[[Any, BinaryIO], object] = pickle.dump) -> Path:
     """Write a pickle as EDM does: with the library there by which modules are found."""
     library = types.ModuleType("torch_utils.persistence")
 
@@ -121,7 +122,8 @@ def write_pickle(content: Any, file: Path) -> Path:
     names = {"torch_utils": types.ModuleType("torch_utils"), library.__name__: library}
     sys.modules.update(names)
     try:
-        file.write_bytes(pickle.dumps(content))
+        with file.open("wb") as stream:
+            dump(content, stream)
     finally:
         for each in names:
             del sys.modules[each]

@@ -102,9 +102,6 @@ def _imported(name: str) -> Any:
 
 
 def _plain(error: UserError) -> str:
-    """Return the message alone, also of an error that a loader process passed on with its traceback.
-
-    Names that it quotes may be a stranger's: nothing of them steers the terminal.
-    """
+    """Return the message alone, also of an error that a loader process passed on with its traceback."""
     lines = str(error).rpartition("UserError: ")[2].strip().splitlines()
     return "\n".join(f"error: {printable(line)}" for line in lines)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from realuid_lightning.cli.parsing import Clear, at_home
+from realuid_lightning.errors import printable
 from realuid_lightning.importing import KINDS, import_teacher
 
 OPTIONS: dict[str, tuple[type, str]] = {
@@ -32,4 +33,4 @@ def run(words: Sequence[str]) -> None:
         parser.add_argument(f"--{name}", type=kind | None, default=None, help=what)
     given: dict[str, Any] = vars(at_home(parser.parse_args(list(words))))
     report = import_teacher(given["file"], given["target"], **{name: given[name] for name in OPTIONS})
-    print("\n".join([*report.lines(), f"{given['target']}: written"]))
+    print("\n".join(map(printable, [*report.lines(), f"{given['target']}: written"])))

@@ -151,8 +151,8 @@ class Origin:
         for key, node in nodes.items():
             try:
                 made[key] = tensor_of(node, self.stored)
-            except (ValueError, TypeError, KeyError, OverflowError, RuntimeError, OSError) as error:
-                line = f"{error}".splitlines()[0][:120] if f"{error}" else type(error).__name__
+            except Exception as error:  # whatever a broken or evil file makes a reader raise
+                line = next(iter(str(error).splitlines()), type(error).__name__)[:120]
                 raise DamagedCheckpointError(f"{self.path}: {key[:200]} cannot be read: {line}") from error
         strange = [key for key, value in made.items() if not (value.is_floating_point() and value.isfinite().all())]
         if strange:

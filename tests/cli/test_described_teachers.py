@@ -101,3 +101,11 @@ def test_import_tells_what_became_of_the_weights(tmp_path, realuid):
     code, written = realuid("import", "--help")
     assert code == 0
     assert "--path_type" in written
+
+
+def test_names_in_a_file_do_not_steer_the_terminal(tmp_path, realuid):
+    torch.save({"ema\x1b[2J": torch.load(write_torchcfm(tmp_path / "cfm.pt"))["ema_model"]}, "evil.pt")
+    code, written = realuid("import", "evil.pt", "teacher.safetensors", "--image_size=8", "--num_head_channels=32")
+    assert code == 0
+    assert "weights  ema?[2J: 88 of 88 mapped" in written
+    assert "\x1b" not in written

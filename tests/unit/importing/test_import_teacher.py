@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from realuid_lightning import RealUIDModule, TeacherModule
 from realuid_lightning.checkpoints import RECORD, describe_teacher, load_teacher, load_weights, write_teacher
 from realuid_lightning.errors import UserError
-from realuid_lightning.importing import import_teacher
+from realuid_lightning.importing import Found, Kind, Origin, Told, import_teacher, teacher
 from realuid_lightning.networks import MLP, UNet
 from realuid_lightning.paths import DiffusionPath, FlowMatchingPath
 
@@ -110,6 +110,25 @@ def test_only_networks_that_describe_themselves_are_written(here: Path) -> None:
         write_teacher(torch.nn.Linear(1, 1), FlowMatchingPath(), "teacher.safetensors", {})
     with pytest.raises(UserError, match=r"teacher.pt: a teacher is a .safetensors file"):
         write_teacher(MLP([2]), FlowMatchingPath(), "teacher.pt", {})
+
+
+def test_a_folder_may_be_a_kind(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MLP([2], width=8, depth=1)
+
+    def read(origin: Origin, told: Told) -> Found:
+        assert told.need("num_heads", "a number that the folder does not tell") == 3
+        return Found(lambda: MLP([2], width=8, depth=1), FlowMatchingPath(), network.state_dict(), origin.path.name)
+
+    kind = Kind("folder", "a folder", frozenset({"num_heads"}), lambda origin: origin.path.is_dir(), read)
+    monkeypatch.setattr(teacher, "KINDS", (*teacher.KINDS, kind))
+    (here / "net" / "deep").mkdir(parents=True)
+    (here / "net" / "deep" / "config.json").write_text("{}")
+    refused("that the folder does not tell: say --num_heads", "net")
+    import_teacher("net", "teacher.safetensors", num_heads=3)
+    first = Origin(here / "net").sha256()
+    (here / "net" / "deep" / "config.json").write_text("{ }")
+    assert Origin(here / "net").sha256() != first
+    assert load_teacher("teacher.safetensors").network.recorded() == network.recorded()  # type: ignore[operator]
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -252,6 +271,14 @@ def test_pickles_that_are_not_quite_edm(here: Path) -> None:
     )
     refused("but the file has none", written(lambda it: it.state[inner]["model"].state.pop("_init_kwargs")))
     refused("but the file has none", written(lambda it: it.state[inner]["model"].state.update(_init_args=(16,))))
+
+
+def test_states_of_edms_training_hold_the_raw_network(here: Path) -> None:
+    write_pickle({"net": edm_module("edm_ddpmpp_cond")}, here / "state.pt", torch.save)
+    import_teacher("state.pt", "raw.safetensors")
+    import_teacher(write_edm("edm_ddpmpp_cond", here / "edm.pkl"), "teacher.safetensors")
+    one, other = (load_teacher(f"{name}.safetensors").network.state_dict() for name in ("raw", "teacher"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def test_modules_that_hold_themselves_are_refused(here: Path) -> None:

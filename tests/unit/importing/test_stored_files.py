@@ -135,6 +135,16 @@ def test_cut_files_are_refused(write: Any, tmp_path: Path) -> None:
             open_stored(tmp_path / "cut")
 
 
+def test_storages_that_were_changed_are_refused(tmp_path: Path) -> None:
+    archive({"weight": torch.zeros(50)}, tmp_path / "file.pt")
+    content = (tmp_path / "file.pt").read_bytes()
+    at = content.index(b"\0" * 200)
+    (tmp_path / "file.pt").write_bytes(content[:at] + b"\1" + content[at + 1 :])
+    origin = Origin(tmp_path / "file.pt")
+    with pytest.raises(DamagedCheckpointError, match=r"weight cannot be read: Bad CRC"):
+        origin.made(origin.sets["file"])
+
+
 def test_a_legacy_file_whose_storages_are_others_is_refused(tmp_path: Path) -> None:
     file = io.BytesIO()
     for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, ["7"]):

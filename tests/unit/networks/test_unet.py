@@ -163,9 +163,7 @@ def test_all_faulty_arguments_are_told_at_once() -> None:
         "num_head_channels must divide the channels under attention [96], got 20",
     ):
         assert f"UNet: {part}" in message
-    with pytest.raises(
-        UserError, match=r"first_channels must be a positive multiple of 32(.|\n)*resample must be"
-    ):
+    with pytest.raises(UserError, match=r"first_channels must be a positive multiple of 32(.|\n)*resample must be"):
         UNet(32, 3, first_channels=48, resample="x")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="channel_mult must hold positive integers"):
         UNet(32, 3, 128, 2, [], [], 64)
