@@ -50,16 +50,23 @@ def weights_of(module: Module) -> dict[str, Any]:
             raise UserError(
                 f"it has more than {_MOST_MODULES} modules, or {_DEEPEST} within each other; is it an EDM pickle?"
             )
-        passing = entries_of(each.attributes).get("_non_persistent_buffers_set")
+        passing = _members(each.attributes.get("_non_persistent_buffers_set"))
         for kind in ("_parameters", "_buffers"):
             for key, node in entries_of(each.attributes.get(kind)).items():
-                if is_tensor(node) and not (isinstance(passing, list) and key in passing):
+                if is_tensor(node) and key not in passing:
                     found[f"{prefix}{key}"] = node
         for key, node in entries_of(each.attributes.get("_modules")).items():
             inner = module_of(node)
             if inner is not None:
                 waiting.append((f"{prefix}{key}.", depth + 1, inner))
     return found
+
+
+def _members(node: Any) -> list[Any]:
+    """Return the members of a set, which older pickles make by a call; none of all else."""
+    if isinstance(node, Call) and isinstance(node.arguments, tuple) and len(node.arguments) == 1:
+        node = node.arguments[0]
+    return node if isinstance(node, list) else []
 
 
 def arguments_of(module: Module, names: Mapping[str, str], fixed: Mapping[str, Any]) -> dict[str, Any]:
