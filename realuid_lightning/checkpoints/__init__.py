@@ -1,4 +1,4 @@
-"""Checkpoints: reading files safely, official ones included, loading weights strictly, exporting generators."""
+"""Checkpoints: reading files safely, loading weights strictly, official files, exported generators, teachers."""
 
 from realuid_lightning.checkpoints.export import export_generator, load_generator, load_teacher, write_generator
 from realuid_lightning.checkpoints.export_program import export_onnx, export_program
@@ -8,15 +8,18 @@ from realuid_lightning.checkpoints.official import load_official
 from realuid_lightning.checkpoints.records import check_path_record, check_run, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly, ties
+from realuid_lightning.checkpoints.teachers import Teacher, describe_teacher, read_teacher, write_teacher
 from realuid_lightning.checkpoints.weights import load_weights
 
 __all__ = [
     "RECORD",
     "AtomicCheckpointIO",
     "DamagedCheckpointError",
+    "Teacher",
     "check_path_record",
     "check_run",
     "check_state",
+    "describe_teacher",
     "export_generator",
     "export_onnx",
     "export_program",
@@ -27,7 +30,9 @@ __all__ = [
     "load_teacher",
     "load_weights",
     "read_checkpoint",
+    "read_teacher",
     "record_of",
     "ties",
     "write_generator",
+    "write_teacher",
 ]

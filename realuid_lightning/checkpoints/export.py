@@ -1,18 +1,15 @@
 """Generators and teachers outside training: loading and exporting them."""
 
 import json
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.nn.parameter import is_lazy
+from torch import nn
 
 from realuid_lightning.atomic import write_tensors
+from realuid_lightning.checkpoints.bounds import is_dense, no_larger_than
 from realuid_lightning.checkpoints.files import RECORD, read_checkpoint
 from realuid_lightning.checkpoints.records import FORMAT, record_of
 from realuid_lightning.checkpoints.strict import load_strictly
@@ -137,43 +134,13 @@ def _opened(
         raise UserError(f"{path}: its network class does not record its arguments; pass network=, built as in training")
     try:
         if network is None:
-            with _no_larger_than(weights):
+            with no_larger_than(weights):
                 network = rebuild(record["network"], nn.Module, trust)
         on = on or rebuild(record["path"], MatchingPath, trust)  # type: ignore[type-abstract]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     load_strictly(network, weights, str(path))
     return network, on, record
-
-
-@contextmanager
-def _no_larger_than(weights: Mapping[str, Any]) -> Iterator[None]:
-    """Stop building a network that outgrows the weights which are to fill it.
-
-    So a small file cannot ask for terabytes, nor for millions of layers. The bounds leave room for what constructors
-    make in vain, and for weights of few bits; what tensors claim to hold, by strides of 0, does not count.
-    """
-    storages = [value.untyped_storage() for value in weights.values() if _is_dense(value)]
-    size = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-    most, largest = max(4 * len(weights), 1_000), max(2 * size, 1_000_000)
-    builder, count, elements = threading.get_ident(), 0, 0
-
-    def tally(_: nn.Module, __: str, weight: nn.Parameter) -> None:
-        nonlocal count, elements
-        if threading.get_ident() == builder and isinstance(weight, nn.Parameter) and not is_lazy(weight):
-            count, elements = count + 1, elements + weight.numel()
-            if count > most or elements > largest:
-                raise UserError(f"its network outgrows the {len(weights)} weights of the file")
-
-    hook = register_module_parameter_registration_hook(tally)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def export_generator(
@@ -217,7 +184,7 @@ def write_generator(generator: Generator, target: str | Path, ema: float | None 
     """
     _require_suffix(target)
     network, state = generator.network, generator.network.state_dict()
-    strange = [name for name, value in state.items() if not _is_dense(value)]
+    strange = [name for name, value in state.items() if not is_dense(value)]
     if strange:
         raise UserError(f"{target}: a .safetensors file holds dense tensors only, got {', '.join(strange)[:200]}")
     record = {

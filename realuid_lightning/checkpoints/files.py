@@ -80,7 +80,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _load_torch(path: Path, mmap: bool) -> Any:
     try:
-        _refuse_packed(path)
+        refuse_packed(path)
         with warnings.catch_warnings():  # foreign pickles draw a warning about their protocol before they are refused
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -96,7 +96,7 @@ def _load_torch(path: Path, mmap: bool) -> Any:
         raise DamagedCheckpointError(_damaged(path, error)) from error
 
 
-def _refuse_packed(path: Path) -> None:
+def refuse_packed(path: Path) -> None:
     """Refuse an archive that would grow when it is read, from megabytes to terabytes: torch packs nothing.
 
     Raises:

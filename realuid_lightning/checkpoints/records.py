@@ -203,7 +203,8 @@ def check_path_record(
     """
     if _without(record["path"], but) != _without(path.recorded(), but):
         raise UserError(
-            f"{source}: made on the path {_short(record['path'])}, but this run's is {_short(path.recorded())}; "
+            f"{source}: made on the path {describe(record['path'])[:400]}, but this run's is "
+            f"{describe(path.recorded())[:400]}; "
             "set model.path to that of the checkpoint"
         )
 
@@ -220,10 +221,11 @@ def _listed(tree: Any) -> Any:
     return [_listed(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
 
 
-def _short(record: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={_value(value)}" for name, value in record["init_args"].items())[:300]
+def describe(record: Mapping[str, Any]) -> str:
+    """Return a record in one line, such as ``MLP(shape=[2], width=8)``."""
+    arguments = ", ".join(f"{name}={_value(value)}" for name, value in record["init_args"].items())
     return f"{record['class_path'].rpartition('.')[2]}({arguments})"
 
 
 def _value(value: Any) -> str:
-    return _short(value) if is_record(value) else repr(value)
+    return describe(value) if is_record(value) else repr(value)

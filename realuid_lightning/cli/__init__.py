@@ -22,6 +22,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   test       the same, by the name that Lightning gives it
   predict    generate samples and write them to files
   sample     generate from a checkpoint or an export, and draw it
+  import     make a teacher of ours from another project's file
   export     write a generator to a file that others open: safetensors, torch.export, ONNX
   sweep      fit a grid of configs and seeds, and print a table of it
   report     show what runs have measured: tables here, curves and pictures in an HTML page
@@ -40,7 +41,10 @@ realuid COMMAND --help lists the options of a command, realuid --version tells t
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "init", "plan", "sample", "export", "sweep", "report", "gaussian", "classifier", "completion")
+COMMANDS = (
+    *TRAINING,
+    *("init", "plan", "sample", "import", "export", "sweep", "report", "gaussian", "classifier", "completion"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if command in TRAINING:
             _imported("training").run(words)
+        elif command == "import":  # which Python would not take for the name of a function
+            _imported("importing").run(words[1:])
         else:
             getattr(_imported(command), command)(words[1:])
     except UserError as error:
@@ -102,9 +108,6 @@ def _imported(name: str) -> Any:
 
 
 def _plain(error: UserError) -> str:
-    """Return the message alone, also of an error that a loader process passed on with its traceback.
-
-    Names that it quotes may be a stranger's: nothing of them steers the terminal.
-    """
+    """Return the message alone, also of an error that a loader process passed on with its traceback."""
     lines = str(error).rpartition("UserError: ")[2].strip().splitlines()
     return "\n".join(f"error: {printable(line)}" for line in lines)

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningModule
 from torch import nn
 
+from realuid_lightning.checkpoints import describe_teacher
 from realuid_lightning.cli.building import build, in_one_line
 from realuid_lightning.data import Source
 from realuid_lightning.data.checks import as_user_errors, shape_of
@@ -22,9 +23,14 @@ T = TypeVar("T")
 OPEN = ("shape", "image_size", "in_channels", "num_classes", "condition_channels")
 """Arguments of networks that follow from data and path."""
 
+DESCRIBED = ("network", "path")
+"""Arguments of modules that follow from the file of a teacher."""
+
 
 def leave_open(parser: ArgumentParser, class_type: type) -> None:
     """Let None stand for what data and path will say, in the arguments of a network: nothing requires or presets it.
+
+    And for the network of a module that has a teacher, for the teacher's file may say it.
 
     Args:
         parser: Parser of the arguments of ``class_type``.
@@ -32,12 +38,15 @@ def leave_open(parser: ArgumentParser, class_type: type) -> None:
     """
     if _is_open(class_type):
         make_optional(parser, OPEN)
+    elif "teacher_ckpt" in inspect.signature(class_type).parameters:
+        make_optional(parser, ("network",))
 
 
 def fill(config: Namespace) -> None:
     """Fill in, in place, what the options of a command leave open.
 
     - ``trainer.default_root_dir``: ``runs``, and there the name of the first config file, from ``configs`` on.
+    - ``model.network`` and ``model.path``: those of the file ``model.teacher_ckpt``, where it describes itself.
     - ``data.labels``: whether the network has classes.
     - ``model.network`` and further networks: the shape of samples, the number of classes, and the channels that the
       path shows beside ``xt``.
@@ -46,11 +55,12 @@ def fill(config: Namespace) -> None:
     What is given stays; whether it agrees is checked where module and data meet.
 
     Raises:
-        UserError: If a network lacks what the data do not tell.
+        UserError: If a network lacks what the data do not tell, or there is none.
     """
     trainer, model, data = config["trainer"], _arguments(config["model"]), _arguments(config["data"])
     if trainer["default_root_dir"] is None:
         trainer["default_root_dir"] = run_folder(config.get("config"))
+    _follow_teacher(model)
     networks, features = list(_networks(model)), config["features"]
     if "labels" in data and data["labels"] is None:
         data["labels"] = any(_arguments(network).get("num_classes") is not None for network in networks)
@@ -74,6 +84,35 @@ def run_folder(configs: list[Any] | None) -> str:
         return "runs/run"
     parts = Path(str(configs[0])).with_suffix("").parts
     return str(Path("runs", *parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts[-1:]))
+
+
+def _follow_teacher(model: Namespace) -> None:
+    """Fill in what the teacher's file says of its network and path."""
+    file = model.get("teacher_ckpt")
+    missing = [name for name in DESCRIBED if name in model and model[name] is None]
+    if not missing or "teacher_ckpt" not in model:
+        return
+    try:
+        if not file:
+            raise UserError("model: network is left out, and no teacher_ckpt describes one: set one of them")
+        teacher = describe_teacher(file)
+    except UserError as error:
+        if "network" in missing:
+            raise UserError(
+                f"{error}\nmodel: network is left out, so teacher_ckpt must describe it; or set network"
+            ) from error
+        return  # it is read, and refused if that is due, when the run begins
+    for name in missing:
+        kind = nn.Module if name == "network" else MatchingPath
+        model[name] = _parsed(kind, getattr(teacher, name).recorded())
+
+
+def _parsed(kind: type, record: dict[str, Any]) -> Namespace:
+    """Return a record as the parser of a config would."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    spec: Namespace = parser.parse_object({"it": record})["it"]
+    return spec
 
 
 def _known(model: Namespace, data: Namespace, faults: Faults) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Building blocks of the networks; state-dict keys of those of the UNet are the keys of the official checkpoints."""
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -69,31 +69,52 @@ class Norm(nn.GroupNorm):
 
 
 class ResBlock(nn.Module):
-    """Two normalised convolutions around an added embedding, beside a skip connection; starts as the skip alone.
+    """Two normalised convolutions under an embedding, beside a skip connection; starts as the skip alone.
 
     Args:
         in_channels: Channels of the input, divisible by 32.
         out_channels: Channels of the output, divisible by 32.
         embedding_width: Width of the time (and label) embedding.
         dropout: Probability of dropping an activation before the second convolution.
+        scales: Whether the embedding scales and shifts what the second norm returns, or is added before it.
+        way: Whether height and width are first halved (by means) or doubled (by repetition).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_width: int, dropout: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_width: int,
+        dropout: float,
+        scales: bool = False,
+        way: Literal["down", "up"] | None = None,
+    ) -> None:
         super().__init__()
+        self.scales, self.way = scales, way
         self.in_layers = nn.Sequential(
             Norm(in_channels), nn.SiLU(), Convolution(in_channels, out_channels, 3, padding=1)
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_width, out_channels))
+        width = 2 * out_channels if scales else out_channels
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_width, width))
         last = zeroed(Convolution(out_channels, out_channels, 3, padding=1))
         self.out_layers = nn.Sequential(Norm(out_channels), nn.SiLU(), nn.Dropout(dropout), last)
         same = in_channels == out_channels
         self.skip_connection = nn.Identity() if same else Convolution(in_channels, out_channels, 1)
 
-    def forward(self, h: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b k h w"]:
+    def forward(self, h: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b k i j"]:
         """Transform ``h`` under ``embedding``."""
+        norm, activation, convolution = self.in_layers
+        update: Tensor = convolution(resampled(activation(norm(h)), self.way))
         shift: Tensor = self.emb_layers(embedding)[:, :, None, None]
-        update: Tensor = self.out_layers(self.in_layers(h) + shift)
-        skip: Tensor = self.skip_connection(h)
+        if self.scales:
+            norm, *others = self.out_layers
+            scale, shift = shift.chunk(2, dim=1)
+            update = norm(update) * (1 + scale) + shift
+            for layer in others:
+                update = layer(update)
+        else:
+            update = self.out_layers(update + shift)
+        skip: Tensor = self.skip_connection(resampled(h, self.way))
         return skip + update
 
 
@@ -127,11 +148,11 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width by a strided convolution."""
+    """Halve height and width by a strided convolution, or by means."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, learned: bool = True) -> None:
         super().__init__()
-        self.op = Convolution(channels, channels, 3, stride=2, padding=1)
+        self.op = Convolution(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
 
     def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
         """Reduce (B, C, H, W) to (B, C, H/2, W/2)."""
@@ -140,16 +161,23 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width by repetition, then a convolution."""
+    """Double height and width by repetition, then a convolution if it is ``learned``."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, learned: bool = True) -> None:
         super().__init__()
-        self.conv = Convolution(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels, 3, padding=1) if learned else nn.Identity()
 
     def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
         """Enlarge (B, C, H, W) to (B, C, 2H, 2W)."""
-        enlarged: Tensor = self.conv(functional.interpolate(h, scale_factor=2, mode="nearest"))
+        enlarged: Tensor = self.conv(resampled(h, "up"))
         return enlarged
+
+
+def resampled(h: Tensor, way: Literal["down", "up"] | None) -> Tensor:
+    """Return a map of half the height and width (means), of twice as much (repetition), or as it is."""
+    if way == "down":
+        return functional.avg_pool2d(h, 2)
+    return functional.interpolate(h, scale_factor=2, mode="nearest") if way == "up" else h
 
 
 class Stage(nn.ModuleList):

@@ -1,5 +1,6 @@
-"""The UNet of the published experiments (Dhariwal and Nichol 2021, arXiv 2105.05233, without its scale-shift norm)."""
+"""The UNet of Dhariwal and Nichol (2021, arXiv 2105.05233): by default as in the published experiments."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -29,8 +30,9 @@ from realuid_lightning.recorded import Recorded
 class UNet(TakesLabels, Recorded, nn.Module):
     """UNet with time embedding, attention and optional classes; its output starts at zero.
 
-    State-dict keys and shapes are those of the official RealUID checkpoints (see ``load_official``). Runs in float32,
-    in float64, and under bfloat16 autocast; prefers channels_last on GPUs.
+    State-dict keys and shapes are those of the official RealUID checkpoints (see ``load_official``), of torchcfm and,
+    with the last four arguments, of flow_matching. Runs in float32, in float64, and under bfloat16 autocast; prefers
+    channels_last on GPUs.
 
     Args:
         image_size: Height and width, in pixels; divisible by 2 for every further entry of ``channel_mult``.
@@ -47,6 +49,10 @@ class UNet(TakesLabels, Recorded, nn.Module):
             keeps what convolutions and matrix products return, and recomputes the rest; True recomputes all but the
             inputs of stages, for about a third more time.
         condition_channels: Further channels of the input, behind those of the image.
+        first_channels: Channels of the first convolution, divisible by 32; ``model_channels`` when None.
+        scales: Whether embeddings scale and shift norms, or are added before them.
+        resample: What halves and doubles the resolution: a ``convolution``, ``pooling`` (means and repetition, without
+            weights) or a residual ``block`` with pooling inside.
         null_label: Whether there is a further label, ``num_classes``, that stands for none, as guidance needs it.
 
     Raises:
@@ -74,6 +80,9 @@ class UNet(TakesLabels, Recorded, nn.Module):
         dropout: float = 0.0,
         checkpoint: bool | Literal["cheap"] = False,
         condition_channels: int = 0,
+        first_channels: int | None = None,
+        scales: bool = False,
+        resample: Literal["convolution", "pooling", "block"] = "convolution",
         null_label: bool = False,
     ) -> None:
         super().__init__()
@@ -91,6 +100,14 @@ class UNet(TakesLabels, Recorded, nn.Module):
         )
         faults.unless(0 <= dropout < 1, f"dropout must be in [0, 1), got {dropout}")
         faults.unless(condition_channels >= 0, f"condition_channels must be at least 0, got {condition_channels}")
+        faults.unless(
+            first_channels is None or (first_channels > 0 and first_channels % 32 == 0),
+            f"first_channels must be a positive multiple of 32, or None, got {first_channels}",
+        )
+        faults.unless(
+            resample in ("convolution", "pooling", "block"),
+            f"resample must be convolution, pooling or block, got {resample}",
+        )
         _check_levels(faults, image_size, model_channels, channel_mult, attention_resolutions, num_head_channels)
         faults.raise_any()
 
@@ -107,22 +124,29 @@ class UNet(TakesLabels, Recorded, nn.Module):
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes + null_label, embedding_width)
 
+        make = functools.partial(ResBlock, embedding_width=embedding_width, dropout=dropout, scales=scales)
+
         def attention(channels: int) -> AttentionBlock:
             return AttentionBlock(channels, num_head_channels)
 
         def layers(inputs: int, outputs: int, size: int) -> list[nn.Module]:
-            block = ResBlock(inputs, outputs, embedding_width, dropout)
+            block = make(inputs, outputs)
             return [block, attention(outputs)] if size in attention_resolutions else [block]
+
+        def resampling(channels: int, way: Literal["down", "up"]) -> nn.Module:
+            if resample == "block":
+                return make(channels, channels, way=way)
+            return (Downsample if way == "down" else Upsample)(channels, learned=resample == "convolution")
 
         # Down: remember the channels of every stage, for the way up joins each to its mirror image.
         widths = [model_channels * mult for mult in channel_mult]
-        channels, size = model_channels, image_size
+        channels, size = first_channels or model_channels, image_size
         skips = [channels]
         first_layer = Convolution(in_channels + condition_channels, channels, 3, padding=1)
         self.input_blocks = nn.ModuleList([Stage([first_layer])])
         for level, width in enumerate(widths):
             if level > 0:
-                self.input_blocks.append(Stage([Downsample(channels)]))
+                self.input_blocks.append(Stage([resampling(channels, "down")]))
                 skips.append(channels)
                 size //= 2
             for _ in range(num_res_blocks):
@@ -132,7 +156,7 @@ class UNet(TakesLabels, Recorded, nn.Module):
 
         self.middle_channels = channels
         self.middle_shape = (channels, size, size)
-        first, last = (ResBlock(channels, channels, embedding_width, dropout) for _ in range(2))
+        first, last = (make(channels, channels) for _ in range(2))
         self.middle_block = Stage([first, attention(channels), last])
 
         self.output_blocks = nn.ModuleList()
@@ -141,7 +165,7 @@ class UNet(TakesLabels, Recorded, nn.Module):
                 self.output_blocks.append(Stage(layers(channels + skips.pop(), width, size)))
                 channels = width
             if level > 0:
-                self.output_blocks[-1].append(Upsample(channels))  # type: ignore[operator]
+                self.output_blocks[-1].append(resampling(channels, "up"))  # type: ignore[operator]
                 size *= 2
 
         self.out = nn.Sequential(Norm(channels), nn.SiLU(), zeroed(Convolution(channels, in_channels, 3, padding=1)))

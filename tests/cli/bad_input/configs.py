@@ -94,7 +94,14 @@ CASES = {
     "no model": with_file("no_model", "model's options by their names in line 1"),
     "no data": with_file("no_data", "data's options by their names in line 1"),
     "no model, as a word": ((*FINE, "--model=null"), ["required", "model"]),
-    "no network": ((*FINE, "--model.network=null"), ["required", "network"]),
+    "no network": (
+        (*FINE, "--model.network=null", "--model.teacher_ckpt=null", "--model.teacher_ema=null"),
+        ["network is left out, and no teacher_ckpt describes one"],
+    ),
+    "no network that its file describes": (
+        (*FINE, "--model.network=null", "--model.teacher_ckpt=foreign.pt"),
+        ["foreign.pt", "network is left out, so teacher_ckpt must describe it"],
+    ),
     "no source": ((*FINE, "--data.source=null"), ["required", "source"]),
     "no trainer": ((*FINE, "--trainer=null"), ["trainer", "null"]),
     "no group of a callback": ((*FINE, "--grid=null"), ["grid", "null"]),

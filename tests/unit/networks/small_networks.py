@@ -46,6 +46,14 @@ def unet(**options: Any) -> UNet:
     return UNet(8, 3, 32, 1, **{"num_classes": 10, **sizes, **options})
 
 
+def unet_with_blocks(**options: Any) -> UNet:
+    return unet(**{"scales": True, "resample": "block", "null_label": True, **options})
+
+
+def unet_with_pooling(**options: Any) -> UNet:
+    return unet(**{"scales": True, "resample": "pooling", "first_channels": 64, "null_label": True, **options})
+
+
 def mlp(**options: Any) -> MLP:
     return MLP([1, 8, 8], **{"num_classes": 10, "width": 32, **options})
 
@@ -54,8 +62,8 @@ def mlp_of_vectors(**options: Any) -> MLP:
     return MLP([2], **{"num_classes": 10, "width": 16, **options})
 
 
-WITH_NULL_LABEL = [ddpmpp, ncsnpp, adm, edm2, dit]
-UNETS = [unet, ddpmpp, ncsnpp, adm, edm2]
+WITH_NULL_LABEL = [ddpmpp, ncsnpp, adm, edm2, dit, unet_with_blocks, unet_with_pooling]
+UNETS = [unet, unet_with_blocks, unet_with_pooling, ddpmpp, ncsnpp, adm, edm2]
 MAKERS = [mlp, mlp_of_vectors, unet, *WITH_NULL_LABEL]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import UNet
-from realuid_lightning.networks.blocks import AttentionBlock, time_features
+from realuid_lightning.networks.blocks import AttentionBlock, ResBlock, time_features
 
 
 def small(**options: Any) -> UNet:
@@ -72,6 +72,43 @@ def test_architecture_options_act() -> None:
     assert small(image_size=16, attention_resolutions=[8])(t, torch.randn(4, 3, 16, 16)).shape == (4, 3, 16, 16)
 
 
+@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("way", [None, "down", "up"])
+def test_a_block_resamples_and_scales_as_its_formula_says(scales: bool, way: Any) -> None:
+    torch.manual_seed(0)
+    block, h, embedding = ResBlock(32, 32, 8, 0.0, scales, way), torch.randn(2, 32, 4, 4), torch.randn(2, 8)
+    acting(block, 0.1)
+    for norm in (block.in_layers[0], block.out_layers[0]):
+        nn.init.normal_(norm.weight)
+
+    def resampled(x: Tensor) -> Tensor:
+        if way == "down":
+            return x.unflatten(3, (2, 2)).unflatten(2, (2, 2)).mean((3, 5))
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3) if way == "up" else x
+
+    update = block.in_layers[2](resampled(nn.functional.silu(block.in_layers[0](h))))
+    told = (embedding.sigmoid() * embedding) @ block.emb_layers[1].weight.T + block.emb_layers[1].bias
+    told = told[..., None, None]
+    if scales:
+        update = block.out_layers[0](update) * (1 + told[:, :32]) + told[:, 32:]
+    else:
+        update = block.out_layers[0](update + told)
+    expected = resampled(h) + block.out_layers[3](nn.functional.silu(update))
+    torch.testing.assert_close(block(h, embedding), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_resolutions_change_by_convolutions_pooling_or_blocks() -> None:
+    def keys(resample: Any) -> set[str]:
+        return {name for name in small(resample=resample).state_dict() if name.startswith(("input_blocks.2", "output"))}
+
+    assert "input_blocks.2.0.op.weight" in keys("convolution")
+    assert not any(name.startswith("input_blocks.2") or ".conv." in name for name in keys("pooling"))
+    assert {"input_blocks.2.0.in_layers.2.weight", "output_blocks.1.2.in_layers.2.weight"} <= keys("block")
+    network, (t, x) = small(resample="pooling", first_channels=64), inputs()
+    assert network.state_dict()["input_blocks.0.0.weight"].shape[0] == 64
+    assert network(t, x).shape == x.shape
+
+
 def test_attention_orders_channels_by_head_first() -> None:
     torch.manual_seed(0)
     block, h = AttentionBlock(64, 16), torch.randn(2, 64, 3, 3)
@@ -126,6 +163,8 @@ def test_all_faulty_arguments_are_told_at_once() -> None:
         "num_head_channels must divide the channels under attention [96], got 20",
     ):
         assert f"UNet: {part}" in message
+    with pytest.raises(UserError, match=r"first_channels must be a positive multiple of 32(.|\n)*resample must be"):
+        UNet(32, 3, first_channels=48, resample="x")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="channel_mult must hold positive integers"):
         UNet(32, 3, 128, 2, [], [], 64)
     with pytest.raises(UserError, match="num_head_channels must be positive, got 0"):
