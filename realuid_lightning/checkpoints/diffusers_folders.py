@@ -106,7 +106,9 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _folder(folder: str | Path) -> Path:
     if not Path(folder).is_dir():
-        raise UserError(f"{folder}: expected a folder of diffusers, but there is none; download it, and name the folder")
+        raise UserError(
+            f"{folder}: expected a folder of diffusers, but there is none; download it, and name the folder"
+        )
     return Path(folder)
 
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,9 +49,7 @@ class DiffusersNetwork(Recorded, nn.Module):
         (1, 8, 8)
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], shape: Sequence[int] | None = None, checkpoint: bool = False
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], shape: Sequence[int] | None = None, checkpoint: bool = False) -> None:
         super().__init__()
         self.model = _built(config)
         takes = inspect.signature(self.model.forward).parameters
@@ -99,6 +98,17 @@ class DiffusersNetwork(Recorded, nn.Module):
         check_inputs(self.shape, self.condition_channels, self.num_classes, t, x, labels)
         raw: Tensor = self.model(x, timestep=t, return_dict=False, **self._arguments_of(told))[0]
         return raw[:, : self.shape[0]].to(x.dtype)
+
+    def unconditional(self, y: Condition) -> Condition:
+        """Return the label that stands for none, as many times as there are labels ``y``, for a network that has one.
+
+        Raises:
+            UserError: If the config does not tell that there is one.
+        """
+        table = next((part for part in self.model.modules() if type(part).__name__ == "LabelEmbedding"), None)
+        if table is None or len(table.embedding_table.weight) == self.num_classes or isinstance(y, dict):
+            raise UserError(f"{type(self.model).__name__} does not tell what stands for no condition")
+        return torch.full_like(y, table.num_classes)
 
     def _arguments_of(self, told: dict[str, Tensor]) -> dict[str, Any]:
         """Return the condition as arguments of the network's own ``forward``."""

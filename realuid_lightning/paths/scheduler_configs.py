@@ -88,7 +88,7 @@ def _discrete(name: str, config: Mapping[str, Any], prediction: str) -> Diffusio
         schedule,
         generator_sigma=nearest,
         generator_share=min(SHARE, (_TOP - least) / (greatest - least)),
-        parameterisation=_PREDICTIONS[prediction](ReversedTime(schedule.steps - 1)),
+        parameterisation=_PREDICTIONS[prediction](ReversedTime(float(schedule.steps - 1))),
     )
 
 
@@ -101,9 +101,11 @@ def _flow(name: str, config: Mapping[str, Any], shift: str, time_scale: float) -
     )
     faults.unless(isinstance(steps, int) and steps > 0, f"num_train_timesteps must be positive, got {steps!r}")
     faults.unless(isinstance(moved, (int, float)), f"{shift} must be a number, got {moved!r}")
-    faults.unless(not config.get("invert_sigmas", False), "invert_sigmas is true, which means another direction of time")
+    faults.unless(
+        not config.get("invert_sigmas", False), "invert_sigmas is true, which means another direction of time"
+    )
     faults.raise_any()
-    told = ReversedVelocity(ReversedTime(steps * time_scale))
+    told = ReversedVelocity(ReversedTime(float(steps * time_scale)))
     return FlowMatchingPath(shift=1.0 if dynamic else float(moved), parameterisation=told)
 
 
