@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from realuid_lightning.checkpoints.export import load_generator
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.networks import DiffusersNetwork, Generator
+from realuid_lightning.networks.diffusers import library
 from realuid_lightning.paths import MatchingPath
 
 _CLOSE = 1e-5
@@ -34,8 +35,8 @@ def export_diffusers(
 
     It holds the network, a ``UNet2DModel``, and an ``EulerDiscreteScheduler`` whose only step is the generator's, in a
     ``ConsistencyModelPipeline``, the library's own pipeline of one step: it takes ``batch_size``, ``class_labels`` and
-    ``generator``, and is told nothing of steps. Where that scheduler scales noise or prediction otherwise than the path,
-    as for flows, the factors go into the weights of the first and the last layer.
+    ``generator``, and is told nothing of steps. Where that scheduler scales noise or prediction otherwise than the
+    path, as for flows, the factors go into the weights of the first and the last layer.
 
     Args:
         checkpoint: Checkpoint of ``RealUIDModule``, or an export of it.
@@ -45,9 +46,9 @@ def export_diffusers(
         trust: As in ``load_generator``.
 
     Raises:
-        UserError: If the checkpoint does not fit (see ``load_generator``), ``target`` exists, or no pipeline of diffusers
-            can express the generator: it must have one step and a network of diffusers, a ``UNet2DModel`` of square
-            images, told the time as a whole step.
+        UserError: If the checkpoint does not fit (see ``load_generator``), ``target`` exists, or no pipeline of
+            diffusers can express the generator: it must have one step and a network of diffusers, a ``UNet2DModel`` of
+            square images, told the time as a whole step.
     """
     target = Path(target)
     if target.exists():
@@ -70,22 +71,20 @@ def pipeline_of(generator: Generator) -> Any:
     network = generator.network
     if not isinstance(network, DiffusersNetwork):
         raise UserError(
-            f"a pipeline of diffusers needs a network of diffusers, got {type(network).__name__}, whose code would have "
-            "to go along and be trusted; export it to safetensors, torch or onnx"
+            f"a pipeline of diffusers needs a network of diffusers, got {type(network).__name__}, whose code would "
+            "have to go along and be trusted; export it to safetensors, torch or onnx"
         )
-    import diffusers  # which is there, for the network is of it
-
     step = step_of(generator.path)
     model = copy.deepcopy(network.model)
     _refuse(generator, network, step)
     _fold(model, network.shape, step)
-    scheduler = diffusers.EulerDiscreteScheduler(
+    scheduler = library().EulerDiscreteScheduler(
         num_train_timesteps=step.number + 1,
         trained_betas=_betas(step),
         prediction_type=step.prediction,
         timestep_spacing="trailing",
     )
-    return diffusers.ConsistencyModelPipeline(model.eval(), scheduler)
+    return library().ConsistencyModelPipeline(model.eval(), scheduler)
 
 
 class Step(NamedTuple):
@@ -113,7 +112,7 @@ class Step(NamedTuple):
     @property
     def gain(self) -> float:
         """By which the network's input must be multiplied, beside what the scheduler does."""
-        return self.scale * (self.sigma**2 + 1) ** 0.5 / self.sigma
+        return self.scale * math.hypot(self.sigma, 1) / self.sigma
 
 
 def step_of(path: MatchingPath) -> Step:
@@ -155,8 +154,8 @@ def _refuse(generator: Generator, network: DiffusersNetwork, step: Step) -> None
     faults.unless(not (path.translates or network.condition_channels), "the generator must begin at noise alone")
     faults.unless(
         abs(step.time - step.number) < _STEP and step.number >= 0,
-        f"the network must be told a whole step, got {step.time:.6g}: set the path's generator_sigma, or its levels, to "
-        "a step's",
+        f"the network must be told a whole step, got {step.time:.6g}: set generator_sigma or levels of the "
+        "path to a step's",
     )
     height, width = network.shape[-2:]
     faults.unless(height == width, f"images must be square, got {height} x {width}")

@@ -15,8 +15,8 @@ from realuid_lightning.networks.unet import UNet
 __all__ = [
     "MLP",
     "DhariwalUNet",
-    "DiffusersNetwork",
     "DiT",
+    "DiffusersNetwork",
     "EDM2UNet",
     "Encoding",
     "Frozen",

@@ -1,7 +1,6 @@
 """Networks of the library diffusers, called as ours are."""
 
 import contextlib
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -123,22 +122,31 @@ class DiffusersNetwork(Recorded, nn.Module):
         return {**kept, "added_cond_kwargs": added} if added else kept
 
 
+def library() -> Any:
+    """Return the module ``diffusers``.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise UserError(
+            f"a network of diffusers needs that library ({error}): pip install 'realuid-lightning[diffusers]'"
+        ) from error
+    return diffusers
+
+
 def model_class(name: Any) -> Any:
     """Return the UNet or transformer of diffusers that has this name.
 
     Raises:
         UserError: If there is none, or diffusers is not installed.
     """
-    try:
-        library = importlib.import_module("diffusers")
-    except ImportError as error:
-        raise UserError(
-            f"a network of diffusers needs that library ({error}): pip install 'realuid-lightning[diffusers]'"
-        ) from error
     found = None
-    if isinstance(name, str) and name in dir(library):  # which are its own: no name leads a stranger anywhere else
+    if isinstance(name, str) and name in dir(library()):  # which are its own: no name leads a stranger anywhere else
         with contextlib.suppress(Exception):  # what its own parts raise that lack a library of theirs
-            found = getattr(library, name)
+            found = getattr(library(), name)
     if not (inspect.isclass(found) and issubclass(found, nn.Module) and found.__module__.startswith(_HOMES)):
         raise UserError(f"_class_name must be a UNet or transformer of diffusers, such as UNet2DModel, got {name!r}")
     return found

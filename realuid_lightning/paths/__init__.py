@@ -16,6 +16,7 @@ from realuid_lightning.paths.parameterisations import (
     VPrediction,
 )
 from realuid_lightning.paths.sample import Network, PathSample, expand
+from realuid_lightning.paths.scheduler_configs import path_of_scheduler
 from realuid_lightning.paths.schedules import (
     Coefficients,
     CosineSchedule,
@@ -26,7 +27,6 @@ from realuid_lightning.paths.schedules import (
     Schedule,
     VPSchedule,
 )
-from realuid_lightning.paths.scheduler_configs import path_of_scheduler
 from realuid_lightning.paths.time_inputs import (
     DDPMSteps,
     LogSigma,

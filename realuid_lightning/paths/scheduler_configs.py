@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.paths.affine import AffinePath
 from realuid_lightning.paths.diffusion import SHARE, SIGMA, DiffusionPath

@@ -178,9 +178,9 @@ class DDPMSchedule(Schedule):
     ) -> None:
         faults = Faults("DDPMSchedule")
         known = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
-        named = isinstance(betas, str)
+        named, listed = isinstance(betas, str), [] if isinstance(betas, str) else list(betas)
         faults.unless(
-            betas in known if named else len(betas) > 1 and all(0 < beta < 1 for beta in betas),
+            betas in known if named else len(listed) > 1 and all(0 < beta < 1 for beta in listed),
             f"betas must be one of {', '.join(known)}, or two numbers in (0, 1) or more, got {str(betas)[:80]}",
         )
         faults.unless(
@@ -189,9 +189,9 @@ class DDPMSchedule(Schedule):
         )
         faults.unless(steps > 1, f"steps must be at least 2, got {steps}")
         faults.raise_any()
-        self.betas = betas if named else list(betas)
+        self.betas = betas
         self.beta_first, self.beta_last, self.zero_snr = beta_first, beta_last, zero_snr
-        self.steps = steps if named else len(betas)
+        self.steps = steps if named else len(listed)
 
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients at ``t``."""
@@ -224,7 +224,7 @@ class DDPMSchedule(Schedule):
 
     def _betas(self, device: torch.device) -> Tensor:
         if not isinstance(self.betas, str):
-            return torch.tensor(self.betas, dtype=torch.float64, device=device)
+            return torch.tensor(list(self.betas), dtype=torch.float64, device=device)
         grow = functools.partial(torch.linspace, steps=self.steps, dtype=torch.float64, device=device)
         if self.betas == "linear":
             return grow(self.beta_first, self.beta_last)

@@ -7,7 +7,7 @@ import torch
 from helpers import shaken
 
 from realuid_lightning.checkpoints import load_diffusers
-from realuid_lightning.paths import AffinePath, DDPMSchedule, DiffusionPath
+from realuid_lightning.paths import AffinePath, DiffusionPath
 from realuid_lightning.solvers import Dynamics, Euler
 
 diffusers = pytest.importorskip("diffusers")
@@ -123,17 +123,12 @@ DISCRETE = {
     "data": (labelled_unet, {"prediction_type": "sample"}),
     "text": (unet_of_text, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
     "dit": (dit, {}),
-    "cosine": (labelled_unet, {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}),
     "list": (unet, {"trained_betas": [0.01 + 0.001 * step for step in range(100)], "num_train_timesteps": 100}),
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    # Their Euler steps in xt / a, up to 20,000 on the cosine, where float32 loses what is compared.
-    [(name, kind) for name in ("DDIMScheduler", "EulerDiscreteScheduler") for kind in DISCRETE][:-2]
-    + [("EulerDiscreteScheduler", "list")],
-)
+@pytest.mark.parametrize("kind", DISCRETE)
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
 def test_ddim_and_euler_agree_with_our_solver(tmp_path, name, kind):
     make, options = DISCRETE[kind]
     model, y = made(make)
@@ -159,10 +154,13 @@ def test_flow_matching_agrees_with_our_solver(tmp_path, make):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_pipeline_of_ddim_agrees_with_our_solver(tmp_path):
+# Their Euler steps in xt / a, where float32 loses what is compared: noise of 20,000 on the cosine, of 4,096 in place of
+# the last step's at zero_snr, whose step before has 15,600.
+@pytest.mark.parametrize("options", [{"rescale_betas_zero_snr": True}, {"beta_schedule": "squaredcos_cap_v2"}])
+def test_the_pipeline_of_ddim_agrees_with_our_solver(tmp_path, options):
     model, _ = made(unet)
-    options = {"prediction_type": "v_prediction", "clip_sample": False, "rescale_betas_zero_snr": True}
-    scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing", **options)
+    fixed = {"prediction_type": "v_prediction", "clip_sample": False, "timestep_spacing": "trailing"}
+    scheduler = diffusers.DDIMScheduler(**fixed, **options)
     pipeline = diffusers.DDIMPipeline(model, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)

@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 HOME = Path(__file__).parents[2]
@@ -26,10 +27,10 @@ def normal(name):
 
 def test_every_import_is_declared():
     project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["features"]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
     distributions = packages_distributions()
     names = set(imported("realuid_lightning")) - set(sys.stdlib_module_names) - {"realuid_lightning"}
     assert {"torch", "yaml", "PIL", "scipy"} <= names
-    missing = {name for name in names if not declared & set(map(normal, distributions.get(name, [])))}
+    missing = {name for name in names if not declared & set(map(normal, distributions.get(name, [name])))}
     assert not missing
