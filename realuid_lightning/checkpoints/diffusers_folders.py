@@ -4,8 +4,6 @@ import json
 from pathlib import Path, PurePath
 from typing import Any
 
-import torch
-
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.diffusers import DiffusersNetwork, model_class
 from realuid_lightning.paths import AffinePath, path_of_scheduler
@@ -126,9 +124,7 @@ def _model(folder: Path) -> Any:
     made = model_class(config.get("_class_name"))
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     try:
-        model, report = made.from_pretrained(
-            str(folder), torch_dtype=torch.float32, output_loading_info=True, **options
-        )
+        model, report = made.from_pretrained(str(folder), output_loading_info=True, **options)
     except Exception as error:  # of its own, of safetensors, of the class
         raise UserError(
             f"{folder}: expected a config and diffusion_pytorch_model.safetensors that fit it, but "

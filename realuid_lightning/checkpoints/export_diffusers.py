@@ -55,36 +55,42 @@ def export_diffusers(
         raise UserError(f"{target}: expected the name of a folder to create, but it exists; choose another name")
     generator = load_generator(checkpoint, ema, trust=trust)
     try:
-        pipeline = pipeline_of(generator)
+        pipeline = pipeline_of(generator, dtype)
     except UserError as error:
         raise UserError(f"{checkpoint}: {error}") from error
     with _new_folder(target) as folder:
-        pipeline.to(dtype).save_pretrained(folder)
+        pipeline.save_pretrained(folder)
 
 
-def pipeline_of(generator: Generator) -> Any:
+def pipeline_of(generator: Generator, dtype: torch.dtype = torch.float32) -> Any:
     """Return the pipeline of diffusers that makes the generator's samples, from the same noise.
+
+    Args:
+        generator: The generator, which stays as it is.
+        dtype: Type of the pipeline's weights.
 
     Raises:
         UserError: If there is none, as for ``export_diffusers``.
     """
-    network = generator.network
+    network = copy.deepcopy(generator.network)
     if not isinstance(network, DiffusersNetwork):
         raise UserError(
             f"a pipeline of diffusers needs a network of diffusers, got {type(network).__name__}, whose code would "
             "have to go along and be trusted; export it to safetensors, torch or onnx"
         )
+    if generator.path.translates:
+        raise UserError("a pipeline of diffusers begins at noise, but the generator at samples of a source domain")
     step = step_of(generator.path)
-    model = copy.deepcopy(network.model)
     _refuse(generator, network, step)
-    _fold(model, network.shape, step)
+    _fold(network.model, network.shape, step)
+    network.to(dtype).eval()
     scheduler = library().EulerDiscreteScheduler(
         num_train_timesteps=step.number + 1,
         trained_betas=_betas(step),
         prediction_type=step.prediction,
         timestep_spacing="trailing",
     )
-    return library().ConsistencyModelPipeline(model.eval(), scheduler)
+    return library().ConsistencyModelPipeline(network.model, scheduler)
 
 
 class Step(NamedTuple):
@@ -142,7 +148,7 @@ def step_of(path: MatchingPath) -> Step:
 
 def _refuse(generator: Generator, network: DiffusersNetwork, step: Step) -> None:
     """Raise what keeps a generator from being a step of the pipeline."""
-    config, path = network.model.config, generator.path
+    config = network.model.config
     faults = Faults("a pipeline of diffusers")
     name = type(network.model).__name__
     faults.unless(
@@ -151,7 +157,7 @@ def _refuse(generator: Generator, network: DiffusersNetwork, step: Step) -> None
         "model.save_pretrained it, and put it into the pipeline of your teacher",
     )
     faults.unless(generator.steps == 1, f"the generator must have one step, got {generator.steps}")
-    faults.unless(not (path.translates or network.condition_channels), "the generator must begin at noise alone")
+    faults.unless(not network.condition_channels, "the network must be shown noise alone, got further channels")
     faults.unless(
         abs(step.time - step.number) < _STEP and step.number >= 0,
         f"the network must be told a whole step, got {step.time:.6g}: set generator_sigma or levels of the "
@@ -161,9 +167,9 @@ def _refuse(generator: Generator, network: DiffusersNetwork, step: Step) -> None
     faults.unless(height == width, f"images must be square, got {height} x {width}")
     faults.unless(config.get("class_embed_type") is None, "labels must be numbers of classes")
     folds = not (_is_one(step.factor) and _is_one(step.gain))
-    skips = any("Skip" in block for block in (*config.get("down_block_types", ()), *config.get("up_block_types", ())))
+    blocks = (*config.get("down_block_types", ()), *config.get("up_block_types", ()))
     faults.unless(
-        not folds or not (skips or config.get("center_input_sample")),
+        not folds or not (any("Skip" in block for block in blocks) or config.get("center_input_sample")),
         "the path's factors do not go into the weights of a network with skip blocks, or one that centres its input",
     )
     faults.raise_any()

@@ -19,6 +19,9 @@ from realuid_lightning.paths.schedules import DDPMSchedule, KarrasSchedule
 from realuid_lightning.paths.time_inputs import ReversedTime
 
 _PREDICTIONS: dict[str, type[Parameterisation]] = {"epsilon": Noise, "v_prediction": VPrediction, "sample": Data}
+_MOST = 1_000_000
+"""Most steps of a schedule: a small file asks for no more memory than that."""
+
 _TOP = 0.2 * 0.002 ** (1 / 7) + 0.8 * 80.0 ** (1 / 7)  # SiD's greatest noise level, to the power 1/7
 
 
@@ -30,7 +33,7 @@ def path_of_scheduler(config: Mapping[str, Any], time_scale: float = 1.0) -> Aff
 
     - Discrete steps (``DDPMScheduler``, ``DDIMScheduler``, ``EulerDiscreteScheduler`` and their kin): a
       ``DiffusionPath`` on ``DDPMSchedule``, whose network is told the step. Its generator calls the network at the step
-      whose noise level is nearest to SiD's 2.5, and trains up to SiD's greatest, 24.3.
+      whose noise level is nearest to SiD's 2.5, and trains up to SiD's greatest, 24.4.
     - ``FlowMatch...``: a ``FlowMatchingPath``, shifted as the scheduler is, whose network predicts the velocity towards
       the noise. A shift that depends on the size of an image is left out.
     - ``EDM...``: a ``DiffusionPath`` with EDM's preconditioning.
@@ -66,19 +69,25 @@ def path_of_scheduler(config: Mapping[str, Any], time_scale: float = 1.0) -> Aff
 
 def _discrete(name: str, config: Mapping[str, Any], prediction: str) -> DiffusionPath:
     faults = Faults(name)
-    needed = ["num_train_timesteps", *(("beta_start", "beta_end") if config.get("trained_betas") is None else ())]
-    for key in needed:
-        faults.unless(isinstance(config.get(key), (int, float)), f"{key} must be a number, got {config.get(key)!r}")
     faults.unless(
         prediction in _PREDICTIONS, f"prediction_type must be one of {', '.join(_PREDICTIONS)}, got {prediction!r}"
     )
-    faults.raise_any()
     trained, zero_snr = config.get("trained_betas"), bool(config.get("rescale_betas_zero_snr", False))
     if trained is not None:
-        schedule = DDPMSchedule(trained, zero_snr=zero_snr)
+        sound = isinstance(trained, (list, tuple)) and all(isinstance(beta, float) for beta in trained)
+        faults.unless(sound, f"trained_betas must be numbers, got {str(trained)[:80]}")
+        betas = {"betas": trained}
     else:
-        ends = config["beta_start"], config["beta_end"]
-        schedule = DDPMSchedule(config["beta_schedule"], *ends, config["num_train_timesteps"], zero_snr)
+        known = {"betas": "beta_schedule", "beta_first": "beta_start", "beta_last": "beta_end"}
+        betas = {ours: config.get(theirs) for ours, theirs in known.items()}
+        for key in ("beta_start", "beta_end"):
+            faults.unless(isinstance(config.get(key), float), f"{key} must be a number, got {config.get(key)!r}")
+        betas["steps"] = steps = config.get("num_train_timesteps")
+        sound = isinstance(steps, int) and 1 < steps <= _MOST
+        faults.unless(sound, f"num_train_timesteps must be a whole number, from 2 to {_MOST}, got {steps!r}")
+        faults.unless(isinstance(betas["betas"], str), f"beta_schedule must be a name, got {betas['betas']!r}")
+    faults.raise_any()
+    schedule = DDPMSchedule(**betas, zero_snr=zero_snr)
     levels = schedule.levels()
     nearest = levels[1:][(levels[1:] - SIGMA).abs().argmin()].item()
     least, greatest = (level ** (1 / 7) for level in schedule.sigma_range)

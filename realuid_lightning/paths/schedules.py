@@ -147,7 +147,7 @@ class DDPMSchedule(Schedule):
 
     Between two steps, ``sigma = b / a`` is a straight line, and ``a^2 + b^2 = 1``. So ``ReversedTime(steps - 1)`` tells
     a network the step, and at whole steps all is as in training. The slope jumps at each, so ``Heun``, which follows
-    slopes, is no better than a thousandth; ``Euler`` (DDIM) and losses do not look at it.
+    slopes, is no better than a thousandth; ``Euler`` on a ``DiffusionPath`` (DDIM) and its losses have no use for them.
 
     Args:
         betas: Variance added in each step, in (0, 1), two steps or more; or how it grows: ``linear``; ``scaled_linear``

@@ -106,7 +106,11 @@ def test_faults_of_vp_are_told_together():
 def test_faults_of_ddpm_are_told_together():
     with pytest.raises(UserError) as caught:
         DDPMSchedule("cubic", 0.02, 0.01, steps=1)
-    for part in ("betas must be one of linear, ", "beta_first and beta_last must be in (0, 1)", "steps must be at least"):
+    for part in (
+        "betas must be one of linear, ",
+        "beta_first and beta_last must be in (0, 1)",
+        "steps must be at least",
+    ):
         assert part in str(caught.value)
     for wrong in ([0.1], [0.1, 1.0], [0.0, 0.1], [0.1, math.nan]):
         with pytest.raises(UserError, match="two numbers in"):
