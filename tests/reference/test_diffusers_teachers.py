@@ -70,6 +70,16 @@ def test_ddim_and_euler_agree_with_our_solver(tmp_path, name, kind):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_equal_steps_are_those_of_linspace(tmp_path):
+    model, y = made(labelled_unet)
+    scheduler = diffusers.EulerDiscreteScheduler(timestep_spacing="linspace", prediction_type="v_prediction")
+    network, path = load_diffusers(saved(tmp_path, model, scheduler))
+    scheduler.set_timesteps(10)
+    z = noise(model)
+    expected = theirs(model, scheduler, path.noised(torch.zeros(3), z, torch.zeros_like(z)), y)
+    torch.testing.assert_close(Euler().sample(path, network.eval(), z, y, 10), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("make", [sd3, aura_flow, dit, labelled_unet, unet_of_text], ids=lambda make: make.__name__)
 def test_flow_matching_agrees_with_our_solver(tmp_path, make):
     model, y = made(make)
