@@ -67,7 +67,7 @@ class DiffusersNetwork(Recorded, nn.Module):
         )
         faults.raise_any()
         self.shape: tuple[int, ...] = tuple(shape or known or ())
-        self._takes = tuple(takes)[1:]
+        self._takes = [name for name in list(takes)[1:] if name not in ("timestep", "return_dict")]
         self.conditions = [name for name in self._takes if name in _NEEDED]
         self.num_classes = None if self.conditions else _classes(config, self._takes)
         labelled = self.num_classes is not None or config.get("class_embed_type") is not None

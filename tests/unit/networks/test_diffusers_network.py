@@ -124,6 +124,8 @@ def test_inputs_that_do_not_fit_are_refused():
         labelled(TIMES, x)
     with pytest.raises(UserError, match=r"y must be a dict of tensors .* got \['text'\]"):
         plain_one(TIMES, x, {"text": LABELS})
+    with pytest.raises(UserError, match=r"got \['timestep'\]"):
+        plain_one(TIMES, x, {"timestep": TIMES})
     with pytest.raises(UserError, match=r"with \['encoder_hidden_states'\] in it"):
         text(TIMES, torch.zeros(3, 4, 8, 8))
 
