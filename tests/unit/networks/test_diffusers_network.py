@@ -9,6 +9,7 @@ from helpers import checkpoint, fit, same, weights
 from small_diffusers import LABELS, UNET, aura_flow, dit, labelled_unet, made, noise, sd3, unet, unet_of_text
 
 from realuid_lightning import load_generator
+from realuid_lightning.checkpoints import RECORD
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule
@@ -183,3 +184,11 @@ def test_all_three_roles_train_and_the_generator_loads_without_a_folder(tmp_path
     assert torch.equal(generator(z), module.ema.named()["ema_0.5"].eval()(z))
     teacher = TeacherModule(wrapped(model), path=ddpm(), sampling_steps=[2])
     fit(teacher, MatchingDataModule(Digits(), 4), tmp_path)
+
+
+def test_a_small_file_cannot_ask_for_a_large_network(tmp_path):
+    content = checkpoint(RealUIDModule(wrapped(made(unet)[0]), None, path=ddpm()))
+    content[RECORD]["network"]["init_args"]["config"]["layers_per_block"] = 10**6
+    torch.save(content, tmp_path / "generator.ckpt")
+    with pytest.raises(UserError, match=r"its network outgrows the 1\d\d weights of the file"):
+        load_generator(tmp_path / "generator.ckpt")
