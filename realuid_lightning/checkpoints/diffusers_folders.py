@@ -6,7 +6,7 @@ from typing import Any
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.diffusers import DiffusersNetwork, model_class
-from realuid_lightning.paths import AffinePath, path_of_scheduler
+from realuid_lightning.paths import AffinePath, FlowMatchingPath, path_of_scheduler
 
 _NETWORKS = ("unet", "transformer")
 _INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -50,7 +50,7 @@ def load_diffusers(folder: str | Path) -> tuple[DiffusersNetwork, AffinePath]:
     network = load_diffusers_network(folder)
     name = type(network.model).__name__
     path = path_of_scheduler(scheduler, _TOLD.get(name, 1.0))
-    if not hasattr(path, "sigma") and name not in _TOLD:
+    if isinstance(path, FlowMatchingPath) and name not in _TOLD:
         raise UserError(
             f"{folder}: how a {name} is told the time of a flow is not known here; make the path yourself, "
             "FlowMatchingPath(parameterisation=ReversedVelocity(ReversedTime(...))), and the network by "
