@@ -73,4 +73,5 @@ def main(folder, teacher_steps=2000, student_steps=300, measured=1797):
 
 
 if __name__ == "__main__":
+    torch.manual_seed(0)
     main(sys.argv[1] if sys.argv[1:] else "runs/diffusers_digits")
