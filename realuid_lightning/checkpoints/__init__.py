@@ -1,6 +1,12 @@
 """Checkpoints: reading files safely, loading weights strictly, official files, exported generators, teachers."""
 
+from realuid_lightning.checkpoints.diffusers_folders import (
+    is_diffusers_folder,
+    load_diffusers,
+    load_diffusers_network,
+)
 from realuid_lightning.checkpoints.export import export_generator, load_generator, load_teacher, write_generator
+from realuid_lightning.checkpoints.export_diffusers import export_diffusers
 from realuid_lightning.checkpoints.export_program import export_onnx, export_program
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
@@ -20,10 +26,14 @@ __all__ = [
     "check_run",
     "check_state",
     "describe_teacher",
+    "export_diffusers",
     "export_generator",
     "export_onnx",
     "export_program",
     "find_checkpoint",
+    "is_diffusers_folder",
+    "load_diffusers",
+    "load_diffusers_network",
     "load_generator",
     "load_official",
     "load_strictly",

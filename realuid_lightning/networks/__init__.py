@@ -1,6 +1,7 @@
 """Networks: what predicts the matching target, and how it is kept from training."""
 
 from realuid_lightning.networks.blocks import Encoding
+from realuid_lightning.networks.diffusers import DiffusersNetwork
 from realuid_lightning.networks.dit import DiT
 from realuid_lightning.networks.edm import DhariwalUNet, SongUNet
 from realuid_lightning.networks.edm2 import EDM2UNet
@@ -16,6 +17,7 @@ __all__ = [
     "MLP",
     "DhariwalUNet",
     "DiT",
+    "DiffusersNetwork",
     "EDM2UNet",
     "Encoding",
     "Frozen",

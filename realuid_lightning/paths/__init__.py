@@ -16,9 +16,11 @@ from realuid_lightning.paths.parameterisations import (
     VPrediction,
 )
 from realuid_lightning.paths.sample import Network, PathSample, expand
+from realuid_lightning.paths.scheduler_configs import path_of_scheduler
 from realuid_lightning.paths.schedules import (
     Coefficients,
     CosineSchedule,
+    DDPMSchedule,
     EncoderDecoderSchedule,
     KarrasSchedule,
     LinearSchedule,
@@ -42,6 +44,7 @@ __all__ = [
     "BridgePath",
     "Coefficients",
     "CosineSchedule",
+    "DDPMSchedule",
     "DDPMSteps",
     "Data",
     "DiffusionPath",
@@ -72,4 +75,5 @@ __all__ = [
     "VPrediction",
     "Velocity",
     "expand",
+    "path_of_scheduler",
 ]

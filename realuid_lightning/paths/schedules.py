@@ -3,6 +3,7 @@
 import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,7 +57,7 @@ class Schedule(Recorded, ABC):
         del sigma
         raise UserError(
             f"{type(self).__name__} gives no time of a noise level, which DiffusionPath and laws of noise levels need: "
-            "choose LinearSchedule, CosineSchedule, KarrasSchedule, VPSchedule, or add a method time"
+            "choose LinearSchedule, CosineSchedule, DDPMSchedule, KarrasSchedule, VPSchedule, or add a method time"
         )
 
 
@@ -139,6 +140,102 @@ class VPSchedule(Schedule):
         # The root in its stable form: the textbook one loses all digits at small sigma.
         s = twice_rate / ((self.beta_min**2 + slope * twice_rate).sqrt() + self.beta_min)
         return 1 - s
+
+
+class DDPMSchedule(Schedule):
+    """A diffusion of discrete steps, as DDPM has it (arXiv 2006.11239, eq. 4): ``t`` is 1 at step 0, 0 at the last one.
+
+    Between two steps, ``sigma = b / a`` is a straight line, and ``a^2 + b^2 = 1``. So ``ReversedTime(steps - 1)`` tells
+    a network the step, and at whole steps all is as in training. The slope jumps at each, so ``Heun``, which follows
+    slopes, is no better than a thousandth; ``Euler`` on a ``DiffusionPath`` (DDIM) and its losses have no use for them.
+
+    Args:
+        betas: Variance added in each step, in (0, 1), two steps or more; or how it grows: ``linear``; ``scaled_linear``
+            in its root (Stable Diffusion); ``squaredcos_cap_v2``, a cosine (arXiv 2102.09672, eq. 17); ``sigmoid``.
+            These are diffusers' names.
+        beta_first: Variance of the first step, in (0, 1); the cosine has its own, as a list has.
+        beta_last: Variance of the last step, likewise.
+        steps: Number of steps, at least 2; of a list, its length counts.
+        zero_snr: Move the last step to pure noise (arXiv 2305.08891, alg. 1), but for a millionth of the data, so that
+            all is finite.
+
+    Raises:
+        UserError: If arguments are out of range, listing all of them.
+
+    Example:
+        The noise levels of DDPM's first and last step:
+
+        >>> DDPMSchedule().sigma(torch.tensor([1.0, 0.0]))
+        tensor([1.0000e-02, 1.5741e+02])
+    """
+
+    def __init__(
+        self,
+        betas: str | Sequence[float] = "linear",
+        beta_first: float = 1e-4,
+        beta_last: float = 0.02,
+        steps: int = 1000,
+        zero_snr: bool = False,
+    ) -> None:
+        faults = Faults("DDPMSchedule")
+        known = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+        named, listed = isinstance(betas, str), [] if isinstance(betas, str) else list(betas)
+        faults.unless(
+            betas in known if named else len(listed) > 1 and all(0 < beta < 1 for beta in listed),
+            f"betas must be one of {', '.join(known)}, or two numbers in (0, 1) or more, got {str(betas)[:80]}",
+        )
+        faults.unless(
+            0 < beta_first <= beta_last < 1,
+            f"beta_first and beta_last must be in (0, 1) in this order, got {beta_first} and {beta_last}",
+        )
+        faults.unless(steps > 1, f"steps must be at least 2, got {steps}")
+        faults.raise_any()
+        self.betas = betas
+        self.beta_first, self.beta_last, self.zero_snr = beta_first, beta_last, zero_snr
+        self.steps = steps if named else len(listed)
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        """Return the coefficients at ``t``."""
+        levels, step = self.levels(t.device), (1 - t.double()) * (self.steps - 1)
+        below = step.detach().floor().long().clamp(0, self.steps - 2)
+        slope = levels[below + 1] - levels[below]
+        sigma = levels[below] + (step - below) * slope
+        a = (1 + sigma**2).rsqrt()
+        rise = -(self.steps - 1) * slope  # of sigma, by time
+        values = (a, sigma * a, -sigma * a**3 * rise, a**3 * rise)
+        return Coefficients(*(value.to(t.dtype) for value in values))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Return where the straight lines reach ``sigma``; an end of them where they do not."""
+        levels = self.levels(sigma.device)
+        above = torch.searchsorted(levels, sigma.double()).clamp(1, self.steps - 1)
+        low, high = levels[above - 1], levels[above]
+        step = above - 1 + ((sigma - low) / (high - low)).clamp(0, 1)
+        return (1 - step / (self.steps - 1)).to(sigma.dtype)
+
+    def levels(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the noise level ``sigma`` of every step, ``(steps,)``, rising."""
+        # Made anew each time: a path is no module, whose tensors would follow it from device to device.
+        signal = (1 - self._betas(torch.device(device))).cumprod(0)  # a^2
+        if self.zero_snr:
+            root = signal.sqrt()
+            root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+            signal = (root**2).clamp(min=1e-12)
+        return ((1 - signal) / signal).sqrt()
+
+    def _betas(self, device: torch.device) -> Tensor:
+        if not isinstance(self.betas, str):
+            return torch.tensor(list(self.betas), dtype=torch.float64, device=device)
+        grow = functools.partial(torch.linspace, steps=self.steps, dtype=torch.float64, device=device)
+        if self.betas == "linear":
+            return grow(self.beta_first, self.beta_last)
+        if self.betas == "scaled_linear":
+            return grow(self.beta_first**0.5, self.beta_last**0.5) ** 2
+        if self.betas == "sigmoid":
+            return self.beta_first + grow(-6, 6).sigmoid() * (self.beta_last - self.beta_first)
+        ends = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64, device=device)
+        signal = ((ends + 0.008) / 1.008 * (math.pi / 2)).cos() ** 2
+        return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
 
 
 class KarrasSchedule(Schedule):

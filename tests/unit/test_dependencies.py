@@ -33,5 +33,5 @@ def test_every_import_is_declared():
     distributions = packages_distributions()
     names = set(imported("realuid_lightning")) - set(sys.stdlib_module_names) - {"realuid_lightning"}
     assert {"torch", "yaml", "PIL", "scipy"} <= names
-    missing = {name for name in names if not declared & set(map(normal, distributions.get(name, [])))}
+    missing = {name for name in names if not declared & set(map(normal, distributions.get(name, [name])))}
     assert not missing
