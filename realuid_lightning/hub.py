@@ -62,9 +62,9 @@ class HubGenerator(nn.Module, ModelHubMixin, **ABOUT):  # type: ignore[misc, unu
         trust: Sequence[str] = (),
     ) -> "HubGenerator":
         """Return the generator of a folder, or of a repository; ``trust`` as in ``load_generator``."""
-        where = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
+        where: Any = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
         folder = Path(model_id)
-        file = (
+        file: Any = (
             folder / FILE
             if folder.is_dir()
             else hf_hub_download(model_id, FILE, token=token, local_files_only=local_files_only, **where)

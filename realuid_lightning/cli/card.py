@@ -27,6 +27,10 @@ samples = torch.export.load("{name}").module()({named})""",
 import onnxruntime
 
 (samples,) = onnxruntime.InferenceSession("{name}").run(None, {{{arrays}}})""",
+    "diffusers": """\
+from diffusers import DiffusionPipeline
+
+images = DiffusionPipeline.from_pretrained("{name}")(num_inference_steps=1, batch_size=8).images""",
 }
 
 

@@ -8,7 +8,14 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from realuid_lightning.checkpoints import export_generator, export_onnx, export_program, read_checkpoint, record_of
+from realuid_lightning.checkpoints import (
+    export_diffusers,
+    export_generator,
+    export_onnx,
+    export_program,
+    read_checkpoint,
+    record_of,
+)
 from realuid_lightning.cli.card import Export, Licences, card_place, write_card
 from realuid_lightning.cli.parsing import Clear, at_home
 from realuid_lightning.errors import UserError
@@ -27,6 +34,7 @@ FORMATS = {
     "safetensors": Format(".safetensors", export_generator),
     "torch": Format(".pt2", export_program),
     "onnx": Format(".onnx", export_onnx),
+    "diffusers": Format("", export_diffusers),
 }
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -11,13 +11,14 @@ from realuid_lightning.checkpoints import RECORD, load_strictly, write_teacher
 from realuid_lightning.checkpoints.bounds import no_larger_than
 from realuid_lightning.checkpoints.records import describe
 from realuid_lightning.errors import UserError
+from realuid_lightning.importing.diffusers import DIFFUSERS
 from realuid_lightning.importing.edm import EDMS
 from realuid_lightning.importing.kinds import Found, Kind, Origin, Told
 from realuid_lightning.importing.stored import entries_of
 from realuid_lightning.importing.transformers import DITS, SITS
 from realuid_lightning.importing.unets import FLOW_MATCHING, UNETS
 
-KINDS: Sequence[Kind] = (EDMS, UNETS, FLOW_MATCHING, DITS, SITS)
+KINDS: Sequence[Kind] = (EDMS, UNETS, FLOW_MATCHING, DITS, SITS, DIFFUSERS)
 """Every kind of teacher that is read. Each says which files or folders are its own; one more is a row more."""
 
 
