@@ -46,7 +46,7 @@ def tiny(config, folder):
     }
     if config["model"]["init_args"]["network"]["class_path"].endswith("UNet"):
         small = {"model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [8], "num_head_channels": 32}
-        overlay["model"]["network"] = small
+        overlay["model"] = {"network": small, "eval_batch_size": 4}
         source = {"class_path": "ImageFolder", "init_args": {"root": str(images(folder / "images", 16)), "size": 16}}
         overlay["data"]["source"] = source
         if config["data"]["init_args"]["origin"] is not None:
