@@ -9,7 +9,6 @@ Usage: python benchmarks/frameworks.py runs/sweeps/frameworks [--figures coverag
 """
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from statistics import fmean, stdev
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.reporting import Comparison, Run, Series, comparisons, read_runs
-from realuid_lightning.sweeping.record import RECORD
+from realuid_lightning.sweeping import state_of
 
 TEACHER = "teacher"
 
@@ -29,19 +28,13 @@ def main() -> None:
     parser.add_argument("--figures", nargs="+", default=["fid", "coverage", "mmd_0.05"], help="a table each")
     options = parser.parse_args()
     try:
-        compared = comparisons(own(run) for run in read_runs([options.folder]) if done(run.folder))
+        compared = comparisons(own(run) for run in read_runs([options.folder]) if state_of(run.folder) != "begun")
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
     for figure in options.figures:
         for each in compared:
             if figure in each.figures:
                 print(f"{table(figure, each)}\n")
-
-
-def done(folder: Path) -> bool:
-    """Return whether a run is done, as far as a sweep tells."""
-    record = folder / RECORD
-    return not record.is_file() or json.loads(record.read_text())["state"] == "done"
 
 
 def own(run: Run) -> Run:

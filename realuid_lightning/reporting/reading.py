@@ -98,7 +98,7 @@ def read_runs(folders: Iterable[str | Path]) -> list[Run]:
     """
     found: dict[Path, str] = {}
     for folder in map(Path, folders):
-        files = [file for name in (FIGURES, FIDELITY) for file in folder.rglob(name) if file.is_file()]
+        files = measured_files(folder)
         if not files:
             raise UserError(
                 f"report: {folder} holds no {FIGURES} and no {FIDELITY}; give the folder of a run that validated"
@@ -109,6 +109,11 @@ def read_runs(folders: Iterable[str | Path]) -> list[Run]:
     names = list(found.values())
     told = [name if names.count(name) == 1 else folder.as_posix() for folder, name in found.items()]
     return [_read_run(printable(name), folder) for name, folder in zip(told, found, strict=True)]
+
+
+def measured_files(folder: Path) -> list[Path]:
+    """Return the files at or below a folder in which runs keep what they have measured."""
+    return [file for name in (FIGURES, FIDELITY) for file in folder.rglob(name) if file.is_file()]
 
 
 def _read_run(name: str, folder: Path) -> Run:

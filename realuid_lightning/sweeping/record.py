@@ -32,7 +32,12 @@ def write_state(folder: Path, task: Task, state: State) -> None:
 
 def read_state(folder: Path, task: Task) -> State:
     """Return the state of a task; what cannot be read is taken for begun, for there may be checkpoints."""
-    known = _read(folder / task.name / RECORD)
+    return state_of(folder / task.name)
+
+
+def state_of(place: Path) -> State:
+    """Return the state of the task whose folder this is; new where no sweep has written any."""
+    known = _read(place / RECORD)
     return "new" if known is None else "done" if known.get("state") == "done" else "begun"
 
 

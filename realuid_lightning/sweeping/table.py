@@ -9,7 +9,7 @@ import numpy as np
 from realuid_lightning.atomic import replacing
 from realuid_lightning.errors import UserError
 from realuid_lightning.reporting import Comparison, Value, comparisons, mean_of_seeds, read_runs
-from realuid_lightning.reporting.reading import FIDELITY, FIGURES
+from realuid_lightning.reporting.reading import measured_files
 from realuid_lightning.sweeping.grid import SEEDS, Task, short_names
 from realuid_lightning.sweeping.record import read_state
 
@@ -61,19 +61,16 @@ def tables(
         UserError: If no cell that is done has this figure of this sampler; it names those that there are.
     """
     cells = [task for task in tasks if task.factors and read_state(folder, task) == "done"]
-    places = [folder / task.name for task in cells]
-    measured = [place for place in places if any((place / name).is_file() for name in (FIGURES, FIDELITY))]
-    compared = comparisons(read_runs(measured))
+    compared = comparisons(read_runs(place for task in cells if measured_files(place := folder / task.name)))
     found = [_table(each, cells, figure or each.figures[0], sampler) for each in compared]
     if not cells:
         raise UserError(f"sweep: no run in {folder} is done")
     if not any(table.rows for table in found):
         figures = dict.fromkeys(name for each in compared for name in each.figures)
         samplers = dict.fromkeys(series.sampler for each in compared for series in each.series)
+        wanted = (f"the figure {figure!r}" if figure else "a figure") + (f" of {sampler!r}" if sampler else "")
         raise UserError(
-            f"sweep: no run that is done has {f'the figure {figure!r}' if figure else 'a figure'}"
-            + (f" of {sampler!r}" if sampler else "")
-            + ": "
+            f"sweep: no run that is done has {wanted}: "
             f"there are {', '.join(figures) or 'none'}, of {', '.join(samplers) or 'no sampler'}; see --figure"
         )
     return [table for table in found if table.rows]

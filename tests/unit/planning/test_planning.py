@@ -150,14 +150,14 @@ def test_passes_that_are_known_give_gradients_and_those_of_another_size_are_meas
 
 
 def test_half_precision_is_measured_too():
-    module, source = MODULES["teacher"](), data(24)
-    half = rehearsal(module, source, precision="bf16-mixed").passes["network"]
-    single = rehearsal(module, source).passes["network"]
-    saved, forward, _ = real_pass(module, "network", source, partial(torch.autocast, "cpu", torch.bfloat16))
+    module, source = RealUIDModule(unet(), None, fake_steps=1), data(24)
+    half = rehearsal(module, source, precision="bf16-mixed").passes["generator"]
+    single = rehearsal(module, source).passes["generator"]
+    saved, forward, _ = real_pass(module, "generator", source, partial(torch.autocast, "cpu", torch.bfloat16))
     assert half.forward == forward
     assert half.kept == pytest.approx(saved, rel=0.1)
     assert half.kept < 0.65 * single.kept
-    wide = rehearsal(module, source, gpu=True, precision="bf16-mixed").passes["network"]
+    wide = rehearsal(module, source, gpu=True, precision="bf16-mixed").passes["generator"]
     assert half.kept < wide.kept < single.kept  # norms in float32
 
 
