@@ -142,6 +142,15 @@ def make_optional(parser: ArgumentParser, names: Container[str]) -> None:
             action.required, action.default = False, None
 
 
+def options_of(parser: ArgumentParser) -> list[str]:
+    """Return the long options of a parser, in the order of the alphabet.
+
+    Relies on the list of a parser's actions. Defaults are public, but lack the options that are no values, such as
+    ``--config`` and ``--help``.
+    """
+    return sorted(word for action in parser._actions for word in action.option_strings if word.startswith("--"))
+
+
 @contextmanager
 def preferred_classes(prefers: Callable[[str], bool]) -> Iterator[None]:
     """Let a short name that several classes bear mean the one whose path is preferred.

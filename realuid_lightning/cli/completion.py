@@ -1,9 +1,9 @@
 """``realuid completion``: a script by which bash completes the words of the command."""
 
 import inspect
-from argparse import ArgumentParser
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
@@ -11,6 +11,7 @@ from realuid_lightning.cli import COMMANDS, TRAINING, export, init, sample
 from realuid_lightning.cli.parsing import Clear
 from realuid_lightning.cli.training import RealUIDCLI, ignore_notices
 from realuid_lightning.data import MatchingDataModule
+from realuid_lightning.lightning_internals import options_of
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 
 PARSERS = {"export": export.parser_of, "init": init.parser_of, "sample": sample.parser_of}
@@ -51,7 +52,7 @@ def all_options() -> dict[str, list[str]]:
     ignore_notices()
     training = FitOptions().options
     options = {name: training + FURTHER.get(name, []) for name in (*TRAINING, "plan")}
-    options |= {name: _options(make()) for name, make in PARSERS.items()}
+    options |= {name: options_of(make()) for name, make in PARSERS.items()}
     return {**options, "init": [*options["init"], *init.names()]}
 
 
@@ -77,16 +78,16 @@ class FitOptions(RealUIDCLI):
         with suppress(_NotedError):
             super().__init__("fit", [])
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Keep the parser that is made last: that of the command."""
+        self.made = super().init_parser(**kwargs)
+        return self.made
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Note the options, and leave."""
         del parser, args
-        self.options = _options(self._parser("fit")) + _of_classes()
+        self.options = options_of(self.made) + _of_classes()
         raise _NotedError
-
-
-def _options(parser: ArgumentParser) -> list[str]:
-    """Return the options of a parser, but for short ones."""
-    return sorted(name for name in parser._option_string_actions if name.startswith("--"))
 
 
 def _of_classes() -> list[str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import helpers
 import torch
-from helpers import Tied, mlp, points
+from helpers import Tied, mlp
 from lightning.pytorch import Callback
 from torch import nn
 
 import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
-from realuid_lightning.data import Batch
+from realuid_lightning.data import Batch, MatchingDataModule, MemorySource
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.objectives import GAN, R1GAN, Mixture, RealUID
@@ -29,13 +29,17 @@ class Together:
         return torch.Generator().manual_seed(mix(self.global_step, batch_idx % self.trainer.accumulate_grad_batches))
 
     def draw(self, batch, rng, sample_t=None):
-        processes, x1 = self.trainer.world_size, batch.x1
-        if processes == 1:  # the stream gives the rows of the first process, then those of the second, ...
-            x1 = x1.reshape(SHARES, ROWS, -1).transpose(0, 1).reshape(x1.shape)
-        drawn = super().draw(Batch(x1=torch.cat([x1] * processes)), rng, sample_t)
+        processes = self.trainer.world_size
+
+        def among_all(own):
+            if processes == 1:  # the stream gives the rows of the first process, then those of the second, ...
+                return own.reshape(SHARES, ROWS, -1).transpose(0, 1).reshape(own.shape)
+            return own.repeat_interleave(processes, 0)
+
+        x1, y = (field if field is None else among_all(field) for field in (batch.x1, batch.y))
+        drawn = super().draw(Batch(x1=x1, y=y), rng, sample_t)
         mine = torch.arange(self.global_rank, len(drawn.x1), processes)
-        fields = {name: field[mine] for name, field in drawn._asdict().items() if field is not None}
-        return drawn._replace(**fields | {"x1": x1.to(drawn.x1)})
+        return drawn._replace(**{name: field[mine] for name, field in drawn._asdict().items() if field is not None})
 
 
 class Teaching(Together, TeacherModule):
@@ -57,8 +61,21 @@ class Normed(nn.Module):
         return self.inner(t, self.norm(x), y)
 
 
+class Grouped(MemorySource):
+    """Normal points of three classes."""
+
+    shape, num_classes = (3,), 3
+
+    def load(self):
+        return torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+
+
 def plain():
     return mlp([3], width=8, depth=2)
+
+
+def labelled():
+    return mlp([3], width=8, depth=2, num_classes=3, null_label=True)
 
 
 def small():
@@ -125,6 +142,12 @@ CELLS = {
         ),
         {},
     ),
+    "labels left out": (functools.partial(teaching, labelled, label_dropout=0.5), {}),
+    "guidance": (functools.partial(distilling, labelled, guidance=(1.0, 3.0)), {}),
+    "guidance of both, and a discriminator": (
+        functools.partial(distilling, labelled, guidance=(1.0, 3.0), guide_fake=True, gan=GAN()),
+        {},
+    ),
     "a GAN alone": (functools.partial(distilling, alpha=1.0, beta=1.0, objective=GAN()), {}),
     "tied weights": (functools.partial(distilling, Tied, ema=[0.5]), {}),
     "tied weights of a teacher": (functools.partial(teaching, Tied, ema=[0.5]), {"accumulate_grad_batches": 2}),
@@ -145,7 +168,7 @@ class Count(Callback):
 def fit(model, folder, strategy, processes, steps=2, ckpt=None, **options):
     """Train with the sampler that Lightning would put in by default."""
     place = {"devices": processes, "strategy": strategy if processes > 1 else "auto"}
-    data = points(SHARES * ROWS // processes, eval_samples=24)
+    data = MatchingDataModule(Grouped(), SHARES * ROWS // processes, eval_samples=24)
     return helpers.fit(model, data, folder, steps, ckpt, **place | {"precision": "64-true"} | options)
 
 

@@ -38,6 +38,8 @@ ROW_OF = {
     **dict.fromkeys(("generator_network", "fake_network", "generator_init"), "networks of their own"),
     **dict.fromkeys(("generator_frozen", "fake_frozen"), "patterns of frozen weights"),
     "accumulate": "parts of a batch",
+    **{"label_dropout": "labels left out", "guidance": "guidance"},
+    "guide_fake": "guidance of both, and a discriminator",
 }
 # Those that change a formula, a start or an evaluation of one process, and send nothing.
 LOCAL = {"gamma", "divergence", "fake_init", "teacher_ema", "generator_ckpt", "generator_ema"}

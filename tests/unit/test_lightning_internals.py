@@ -198,6 +198,16 @@ def test_arguments_that_a_class_requires_may_be_left_open():
     assert parser.parse_args(["--base.size=2"]).base.size == 2
 
 
+def test_the_options_of_a_parser_are_known():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("-c", "--config", action="config")
+    parser.add_argument("place")
+    parser.add_class_arguments(Base, "base")
+    found = internals.options_of(parser)
+    assert {"--config", "--help", "--base.size", "--base.width"} <= set(found)
+    assert not [word for word in found if not word.startswith("--") or "place" in word]
+
+
 def test_a_short_name_of_several_classes_means_the_preferred_one(monkeypatch):
     monkeypatch.setitem(sys.modules, "other", types.SimpleNamespace(First=Other, __name__="other"))
     parser = ArgumentParser(exit_on_error=False)
