@@ -50,7 +50,7 @@ class HubGenerator(nn.Module, ModelHubMixin, **ABOUT):  # type: ignore[misc, unu
         write_generator(self.generator, save_directory / FILE)
 
     @classmethod
-    def _from_pretrained(
+    def _from_pretrained(  # type: ignore[override, unused-ignore]  # words that it does not know are refused
         cls,
         *,
         model_id: str,

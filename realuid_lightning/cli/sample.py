@@ -17,7 +17,7 @@ from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints import load_generator, load_teacher, read_checkpoint, record_of
 from realuid_lightning.checkpoints.files import EXPORTED
 from realuid_lightning.cli.parsing import Clear, at_home
-from realuid_lightning.conditions import Condition, rows, size
+from realuid_lightning.conditions import Condition, joined, rows, size
 from realuid_lightning.data import Batch, ImageFolder, LatentDataset, to_floats
 from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.errors import Faults, UserError
@@ -52,12 +52,8 @@ def sample(words: Sequence[str]) -> None:
                 write_png(image, Path(options.out) / f"{index:06d}.png")
         if options.grid is not None or _is_archive(options.out):
             kept.append((samples, batch.y))
-    if options.grid is not None:
-        picture = draw(torch.cat([samples for samples, _ in kept]))
-        assert picture is not None
-        write_png(picture, Path(options.grid))
-    if _is_archive(options.out):
-        _write_archive(kept, Path(options.out))
+    if kept:
+        _write_whole(options, torch.cat([samples for samples, _ in kept]), joined([y for _, y in kept]))
     print("\n".join(f"{target}: written" for target in (options.out, options.grid) if target is not None))
 
 
@@ -146,10 +142,7 @@ def _moved(made: Made, name: str) -> torch.device:
     try:
         device = (there or torch.device("cpu")) if name == "auto" else torch.device(name)
         made.to(device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # of names and devices that are not there
+    except (RuntimeError, AssertionError) as error:  # of names and devices that are not there
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
 
@@ -229,13 +222,21 @@ def _is_archive(out: str | None) -> bool:
     return out is not None and out.endswith(".npz")
 
 
-def _write_archive(kept: list[tuple[Tensor, Condition | None]], target: Path) -> None:
+def _write_whole(options: Namespace, samples: Tensor, y: Condition | None) -> None:
+    """Write what holds all samples: one picture, an archive, or both."""
+    if options.grid is not None:
+        picture = draw(samples)
+        assert picture is not None
+        write_png(picture, Path(options.grid))
+    if _is_archive(options.out):
+        _write_archive(samples, y, Path(options.out))
+
+
+def _write_archive(samples: Tensor, y: Condition | None, target: Path) -> None:
     """Write what ``realuid predict --writer.format npz`` writes: ``index``, ``samples``, and ``labels`` if any."""
-    samples = torch.cat([part for part, _ in kept])
     samples = to_bytes(samples).permute(0, 2, 3, 1) if samples.ndim == 4 and samples.shape[1] in (1, 3) else samples
     arrays = {"index": np.arange(len(samples)), "samples": samples.numpy()}
-    labels = [y for _, y in kept if isinstance(y, Tensor) and y.dtype == torch.int64]
-    if labels:
-        arrays["labels"] = torch.cat(labels).numpy()
+    if isinstance(y, Tensor) and y.dtype == torch.int64:
+        arrays["labels"] = y.numpy()
     with replacing(target) as file, file.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]

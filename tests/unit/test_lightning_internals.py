@@ -305,8 +305,8 @@ def test_calls_take_another_route_that_hooks_and_compiling_stay_inside_of():
     assert seen == ["hook"]
 
 
-def test_as_many_variants_are_compiled_as_are_allowed(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_as_many_variants_are_compiled_as_are_allowed():
     internals.allow_recompilations(12)
     internals.allow_recompilations(3)  # which takes nothing back
     graphs = []
