@@ -23,7 +23,7 @@ usage: realuid COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]
   predict    generate samples and write them to files
   sample     generate from a checkpoint or an export, and draw it
   import     make a teacher of ours from another project's file
-  export     write a generator to a file that others open: safetensors, torch.export, ONNX
+  export     write a generator for others to open: safetensors, torch.export, ONNX, diffusers
   sweep      fit a grid of configs and seeds, and print a table of it
   report     show what runs have measured: tables here, curves and pictures in an HTML page
   gaussian   draw what the objective does between Gaussians, exact and trained

@@ -145,7 +145,8 @@ def test_a_teacher_is_solved_and_guided_as_asked(sampled, teacher):
     assert_near(found, load_teacher(teacher, steps=6, solver=Heun(), guidance=2.0)(z, y))
     plain = sampled(teacher, "--steps=6", "--solver=Heun", "--count=4", "--batch=4")["samples"]
     assert (plain != found).any()
-    ancestral = [sampled(teacher, "--steps=6", "--solver=Ancestral", f"--count={count}", "--batch=4")["samples"] for count in (4, 9)]
+    words = ["--steps=6", "--solver=Ancestral", "--batch=4"]
+    ancestral = [sampled(teacher, *words, f"--count={count}")["samples"] for count in (4, 9)]
     assert (ancestral[0] == ancestral[1][:4]).all()
 
 

@@ -35,3 +35,14 @@ def test_every_import_is_declared():
     assert {"torch", "yaml", "PIL", "scipy"} <= names
     missing = {name for name in names if not declared & set(map(normal, distributions.get(name, [name])))}
     assert not missing
+
+
+def test_what_tests_skip_without_comes_with_the_extra_dev():
+    extras = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (ours,) = [re.fullmatch(r"realuid-lightning\[(.*)\]", line)[1] for line in extras["dev"] if "realuid" in line]
+    lines = extras["dev"] + [line for extra in ours.split(",") for line in extras[extra]]
+    brought = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    words = (file.read_text() for file in (HOME / "tests").rglob("*.py"))
+    skipped = {name for text in words for name in re.findall(r"importorskip\(\"(\w+)", text)}
+    assert {"diffusers", "onnxruntime", "huggingface_hub"} <= skipped
+    assert set(map(normal, skipped)) <= brought
