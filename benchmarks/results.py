@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 from frameworks import TEACHER, line, own, spread
-from torchvision.io import read_image
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
-from realuid_lightning.cli.plan import checked_fit
+from realuid_lightning.cli.plan import checked_fit, quiet
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation.writer import write_png
 from realuid_lightning.planning import Plan
@@ -66,7 +67,7 @@ def main() -> None:
     try:
         if options.keep is not None:
             keep(options.keep, options.folder)
-        for place in sorted(each for each in options.folder.iterdir() if each.is_dir()):
+        for place in sorted(each for each in options.folder.glob("*") if each.is_dir()):
             cells = list(cells_of(place))
             methods = methods_of(cells)
             replace(options.page, place.name, f"{table(cells, methods)}\n\n{faster(methods)}".strip())
@@ -116,8 +117,7 @@ def cells_of(place: Path) -> Iterator[Cell]:
         for each in run.measurements:
             samplers.setdefault(each.sampler, {})[each.step] = each.figures
         seconds = sum(float(fit.get("training_seconds", 0)) for fit in fits)
-        row = run.folder.relative_to(place).as_posix()
-        row = row.rpartition("/")[0] if seed_of(run) is not None else row
+        row = run.name.rpartition("/")[0] if seed_of(run) is not None else run.name
         yield Cell(row, run, max(map(max, samplers.values())), seconds, samplers)
 
 
@@ -155,7 +155,8 @@ def flops(run: Run) -> float:
     """Return the FLOPs of a training step, which `realuid plan` counts; NaN where it cannot."""
     try:
         cli = checked_fit(["--config", str(run.folder / "config.yaml"), "--trainer.accelerator=cpu"])
-        made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
+        with quiet():
+            made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
     except UserError:
         return math.nan
     return float(sum(each.times * each.flops for each in made.passes.values()))
@@ -308,7 +309,7 @@ def grids(cell: Cell) -> list[Path]:
 
 def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
     """Return the first images of a grid, ``(COLUMNS, C, H, W)``."""
-    picture = read_image(str(file))
+    picture = pil_to_tensor(Image.open(file))
     count = round(math.sqrt(cell.run.config.get("grid", {}).get("count", 64)))
     side = (picture.shape[1] - padding) // count
     cut = picture.unfold(1, side, side).unfold(2, side, side)[:, :count, :count, padding:, padding:]
