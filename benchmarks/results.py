@@ -10,6 +10,7 @@ Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/res
 """
 
 import argparse
+import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from realuid_lightning.reporting import Run, comparisons, read_fits, read_runs
 from realuid_lightning.reporting.pictures import find_pictures
 from realuid_lightning.sweeping import state_of
 
+FLOPS = "flops.json"
 SMALL = ("figures.jsonl", "fits.json", "config.yaml", "sweep.json")
 SHOWN = ("fid", "precision", "recall", "coverage")
 CURVES = ("uid", "realuid")
@@ -40,22 +42,22 @@ COLUMNS = 20
 
 
 class Cell(NamedTuple):
-    """What a run has reached: its row, its steps and seconds of training, and its figures by sampler and step."""
+    """What a run has reached: its row, steps, seconds and FLOPs of training, and its figures by sampler and step."""
 
     row: str
     run: Run
     steps: int
     seconds: float
+    flops: float
     samplers: dict[str, dict[int, dict[str, float]]]
 
 
 class Method(NamedTuple):
-    """A row of the table: its name, what its config says of the objective, its cells, and FLOPs of a step."""
+    """A row of the table: its name, what its config says of the objective, and its cells."""
 
     name: str
     options: str
     cells: list[Cell]
-    flops: float
 
 
 def main() -> None:
@@ -90,6 +92,8 @@ def keep(runs: Path, folder: Path) -> None:
         for name in SMALL:
             if (run.folder / name).is_file():
                 shutil.copyfile(run.folder / name, target / name)
+        with replacing(target / FLOPS) as file:  # counting them may need the data
+            file.write_text(f"{json.dumps({'step': flops(run)})}\n")
         for name, files in find_pictures(run.folder).items() if seed_of(run) in (None, "0") else ():
             shutil.rmtree(target / "samples" / name, ignore_errors=True)
             (target / "samples" / name).mkdir(parents=True)
@@ -118,7 +122,8 @@ def cells_of(place: Path) -> Iterator[Cell]:
             samplers.setdefault(each.sampler, {})[each.step] = each.figures
         seconds = sum(float(fit.get("training_seconds", 0)) for fit in fits)
         row = run.name.rpartition("/")[0] if seed_of(run) is not None else run.name
-        yield Cell(row, run, max(map(max, samplers.values())), seconds, samplers)
+        steps, each = max(map(max, samplers.values())), json.loads((run.folder / FLOPS).read_text())["step"]
+        yield Cell(row, run, steps, seconds, steps * each, samplers)
 
 
 def methods_of(cells: Sequence[Cell]) -> list[Method]:
@@ -128,7 +133,7 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
     for name in names:
         own_cells = [cell for cell in cells if cell.row == name]
         config = own_cells[0].run.config
-        found.append(Method(name, objective(config), own_cells, flops(own_cells[0].run)))
+        found.append(Method(name, objective(config), own_cells))
     return sorted(found, key=lambda each: fmean(last(cell)["fid"] for cell in each.cells))
 
 
@@ -152,13 +157,14 @@ def objective(config: dict[str, Any]) -> str:
 
 
 def flops(run: Run) -> float:
-    """Return the FLOPs of a training step, which `realuid plan` counts; NaN where it cannot."""
-    try:
+    """Return the FLOPs of a training step, which `realuid plan` counts of a run's config.
+
+    Raises:
+        UserError: If the config is refused, as where its data must be there and are not.
+    """
+    with quiet():
         cli = checked_fit(["--config", str(run.folder / "config.yaml"), "--trainer.accelerator=cpu"])
-        with quiet():
-            made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
-    except UserError:
-        return math.nan
+        made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
     return float(sum(each.times * each.flops for each in made.passes.values()))
 
 
@@ -177,7 +183,7 @@ def table(cells: Sequence[Cell], methods: Sequence[Method]) -> str:
     lines.append(bound("held-out real images: the floor", compared.floor))
     for cell in cells:
         if cell.row == TEACHER:
-            cost = [str(cell.steps), f"{cell.seconds / 3600:.2g}", f"{cell.steps * flops(cell.run):.2g}"]
+            cost = [str(cell.steps), f"{cell.seconds / 3600:.2g}", f"{cell.flops:.2g}"]
             for name in sorted(cell.samplers, key=lambda name: -int(name.rpartition("_")[2])):
                 steps = name.rpartition("_")[2]
                 figures = last(cell, name)
@@ -200,7 +206,7 @@ def table(cells: Sequence[Cell], methods: Sequence[Method]) -> str:
             line(
                 [
                     *(f"`{method.name}`", method.options, str(len(method.cells)), *map(spread, columns)),
-                    *(str(steps), f"{hours:.2g}", f"{steps * method.flops:.2g}"),
+                    *(str(steps), f"{hours:.2g}", f"{method.cells[0].flops:.2g}"),
                 ]
             )
         )
@@ -270,11 +276,11 @@ def draw_curves(methods: Sequence[Method], target: Path) -> None:
     """Draw distance against generator updates and against FLOPs, a line a seed."""
     from matplotlib.figure import Figure
 
-    figure, costs = Figure(figsize=(9, 3.2), layout="constrained"), {each.name: each.flops for each in methods}
+    figure, costs = Figure(figsize=(9, 3.2), layout="constrained"), {each.name: each.cells[0] for each in methods}
     axes = figure.subplots(1, 2, sharey=True)
     for colour, (name, seeds) in enumerate(curves(methods).items()):
         for seed, curve in enumerate(seeds):
-            for each, scale in zip(axes, (1.0, costs[name]), strict=True):
+            for each, scale in zip(axes, (1.0, costs[name].flops / costs[name].steps), strict=True):
                 label = name if seed == 0 else None
                 steps = sorted(curve)
                 each.plot(

@@ -115,6 +115,8 @@ def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch):
 @pytest.mark.parametrize("row", [*ROWS, *FINETUNED], ids=str)
 def test_rows_of_experiments_go_behind_every_base(row, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        images(tmp_path / "data" / "cifar10" / part, 16)  # whose classes are counted
     for base in [CONFIGS / row.with_name("distil.yaml")] if row in FINETUNED else BASES:
         checked = checked_fit(["--config", str(base), "--config", str(CONFIGS / row), "--trainer.accelerator=cpu"])
         assert checked.model.micro_batches == checked.model.fake_steps + 1
