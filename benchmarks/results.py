@@ -162,8 +162,8 @@ def flops(run: Run) -> float:
     Raises:
         UserError: If the config is refused, as where its data must be there and are not.
     """
+    cli = checked_fit(["--config", str(run.folder / "config.yaml"), "--trainer.accelerator=cpu"])
     with quiet():
-        cli = checked_fit(["--config", str(run.folder / "config.yaml"), "--trainer.accelerator=cpu"])
         made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
     return float(sum(each.times * each.flops for each in made.passes.values()))
 
@@ -201,12 +201,12 @@ def table(cells: Sequence[Cell], methods: Sequence[Method]) -> str:
     for method in methods:
         columns = [[last(cell)[name] for cell in method.cells] for name in SHOWN]
         hours = fmean(cell.seconds for cell in method.cells) / 3600
-        steps = method.cells[0].steps
+        first = method.cells[0]
         lines.append(
             line(
                 [
                     *(f"`{method.name}`", method.options, str(len(method.cells)), *map(spread, columns)),
-                    *(str(steps), f"{hours:.2g}", f"{method.cells[0].flops:.2g}"),
+                    *(str(first.steps), f"{hours:.2g}", f"{first.flops:.2g}"),
                 ]
             )
         )
@@ -315,7 +315,7 @@ def grids(cell: Cell) -> list[Path]:
 
 def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
     """Return the first images of a grid, ``(COLUMNS, C, H, W)``."""
-    picture = pil_to_tensor(Image.open(file))
+    picture: torch.Tensor = pil_to_tensor(Image.open(file))
     count = round(math.sqrt(cell.run.config.get("grid", {}).get("count", 64)))
     side = (picture.shape[1] - padding) // count
     cut = picture.unfold(1, side, side).unfold(2, side, side)[:, :count, :count, padding:, padding:]
