@@ -1,10 +1,10 @@
-.PHONY: help setup demo frameworks test check fast kernels lint types hooks bench kills wheel clean
+.PHONY: help setup demo frameworks experiments results test check fast kernels lint types hooks bench kills wheel clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,24 @@ frameworks: .venv/installed  ## Train and distil all frameworks over seeds, and 
 	$(call sweeps,$(MOONS),0-4)
 	$(call sweeps,$(DIGITS),0-2)
 	$(BIN)/python benchmarks/frameworks.py runs/sweeps
+
+# Rows of docs/results.md, the most important ones first; DATA=fashion_mnist for one data set alone, JOBS at a time.
+DATA ?= fashion_mnist cifar10_16
+JOBS ?= 2
+ROWS := uid realuid uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 realuid_098 realuid_100 finetune
+experiments: .venv/installed  ## Train and distil on images, a row a method (minutes on a GPU, days on a CPU)
+	set -e; for data in $(DATA); do \
+		place=configs/experiments/$$data; \
+		$(BIN)/realuid fit --config $$place/teacher.yaml --ckpt_path resume; \
+		for row in $(ROWS); do \
+			file=configs/experiments/rows/$$row.yaml; [ -f $$file ] || file=$$place/$$row.yaml; \
+			$(BIN)/realuid sweep --config $$place/distil.yaml --config $$file \
+				--folder runs/experiments/$$data/$$row --jobs $(JOBS) seeds=0-2; \
+		done; \
+	done
+
+results: .venv/installed  ## Make tables and pictures of docs/results.md of what is kept, and keep what runs have given
+	$(BIN)/python benchmarks/results.py $(if $(wildcard runs/experiments),--keep runs/experiments)
 
 # A file at a time on each of a few processes, in the order of their names: whole runs before units. Every process brings
 # a whole torch; one more of them than cores, for tests that wait. Their bytecode is kept even where Python is told to

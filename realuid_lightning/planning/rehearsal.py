@@ -94,6 +94,7 @@ class Rehearsal:
             devices=1,
             plugins=[trainer.precision_plugin],
             max_steps=1,
+            max_epochs=1,  # a module that steps optimizers of its own behind the trainer's back never gets to a step
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             limit_val_batches=1,
             callbacks=[Begun(self._ledger)],
@@ -110,7 +111,7 @@ class Rehearsal:
     def _run(self, call: Callable[..., Any], batch: Callable[[], Batch]) -> None:
         with warnings.catch_warnings(), self._mode, self._ledger, GPUNorms() if self._gpu else nullcontext():
             warnings.simplefilter("ignore")
-            call(self.module, repeat(batch()))
+            call(self.module, repeat(batch(), self._trainer.accumulate_grad_batches))
 
     def _train(self) -> None:
         """Make a training step whose losses begin a pass each; a pass like one that ended an update costs the same."""

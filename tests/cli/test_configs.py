@@ -10,13 +10,18 @@ from helpers import checkpoint
 from PIL import Image
 from torch._dynamo.utils import counters
 
+from realuid_lightning.cli.plan import checked_fit
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import UNet
 from realuid_lightning.paths import MatchingPath
 from realuid_lightning.recorded import rebuild
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-OVERLAYS = [Path("fast.yaml")]
+EXPERIMENTS = Path("experiments")
+BASES = sorted((CONFIGS / EXPERIMENTS).glob("*/distil.yaml"))
+ROWS = sorted(file.relative_to(CONFIGS) for file in (CONFIGS / EXPERIMENTS / "rows").iterdir())
+FINETUNED = sorted(file.relative_to(CONFIGS) for file in (CONFIGS / EXPERIMENTS).glob("*/finetune.yaml"))
+OVERLAYS = [Path("fast.yaml"), *ROWS, *FINETUNED]
 CLASSIFIERS = sorted(file.relative_to(CONFIGS) for file in (CONFIGS / "features").iterdir())
 FILES = sorted({file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml")} - {*OVERLAYS, *CLASSIFIERS})
 
@@ -47,8 +52,13 @@ def tiny(config, folder):
     if config["model"]["init_args"]["network"]["class_path"].endswith("UNet"):
         small = {"model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [8], "num_head_channels": 32}
         overlay["model"] = {"network": small, "eval_batch_size": 4}
-        source = {"class_path": "ImageFolder", "init_args": {"root": str(images(folder / "images", 16)), "size": 16}}
+        options = {"root": str(images(folder / "images", 16)), "size": 16}
+        options["in_memory"] = config["data"]["init_args"]["on_device"]
+        source = {"class_path": "ImageFolder", "init_args": options}
         overlay["data"]["source"] = source
+        for part in ("reference", "held_out"):
+            if config["data"]["init_args"][part] is not None:
+                overlay["data"][part] = source
         if config["data"]["init_args"]["origin"] is not None:
             overlay["data"]["origin"] = {"source": source}
         overlay["features"] = "RawFeatures"
@@ -100,6 +110,16 @@ def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch):
     assert counters["stats"]["unique_graphs"] >= 5
     assert not counters["graph_break"]
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("row", [*ROWS, *FINETUNED], ids=str)
+def test_rows_of_experiments_go_behind_every_base(row, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        images(tmp_path / "data" / "cifar10" / part, 16)  # whose classes are counted
+    for base in [CONFIGS / row.with_name("distil.yaml")] if row in FINETUNED else BASES:
+        checked = checked_fit(["--config", str(base), "--config", str(CONFIGS / row), "--trainer.accelerator=cpu"])
+        assert checked.model.micro_batches == checked.model.fake_steps + 1
 
 
 def built(record, kind):

@@ -311,6 +311,17 @@ def test_a_strange_module_is_refused():
         rehearsal(Strange(mlp((3, 8, 8))), data())
 
 
+def test_a_module_that_steps_optimizers_unseen_is_rehearsed_once():
+    class Unseen(TeacherModule):
+        def training_step(self, batch, batch_idx):
+            self.matching_loss(self.draw(batch, self.rng(batch_idx))).backward()
+            torch.optim.SGD(self.parameters(), lr=0.1).step()  # of which the trainer counts nothing
+
+    module = Unseen(mlp((3, 8, 8)))
+    module.automatic_optimization = False
+    assert rehearsal(module, data()).passes["network"].times == 1
+
+
 def test_conditions_that_only_data_tell_are_refused():
     class Described(Untouched):
         num_classes = None

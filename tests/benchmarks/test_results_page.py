@@ -1,0 +1,133 @@
+"""The page of results: what is kept of runs, its table and its pictures."""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torchvision.utils import make_grid
+
+from realuid_lightning.evaluation.writer import write_png
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """Both by their files: on the path, that folder's modules would stand in for those of the tests of their names."""
+    for name in ("frameworks", "results"):
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "flops", lambda run: 1e9)
+    return module
+
+
+def ran(folder, fids, sampler="ema_0.99", model=(), state="done", colour=0):
+    """Leave what a run leaves: figures by step, times, config and pictures."""
+    (folder / "samples" / sampler).mkdir(parents=True, exist_ok=True)
+    ends = {name: dict.fromkeys(("fid", "precision", "recall", "coverage"), 0.5) for name in ("floor", "gaussian")}
+    with (folder / "figures.jsonl").open("a") as file:
+        for step, fid in fids.items():
+            figures = {"fid": fid, "precision": 0.9, "recall": 0.8, "coverage": 0.7}
+            row = {"step": step, "sampler": sampler, "figures": figures, **ends, "protocol": {"features": "f"}}
+            file.write(json.dumps(row) + "\n")
+            images = torch.full((64, 3, 32, 32), colour, dtype=torch.uint8)
+            write_png(make_grid(images, nrow=8, padding=2), folder / "samples" / sampler / f"step_{step:08d}.png")
+    (folder / "fits.json").write_text(json.dumps([{"from_step": 0, "to_step": max(fids), "training_seconds": 36}]))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": dict(model)}}))
+    if folder.name.startswith("seed="):
+        (folder / "sweep.json").write_text(json.dumps({"state": state}))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A teacher, UID with one seed, RealUID with two seeds and a third that is not done."""
+    place = tmp_path / "runs" / "images"
+    ran(place / "teacher", {3: 0.2}, "ema_0.9_steps_50", colour=250)
+    ran(place / "teacher", {3: 9.0}, "ema_0.9_steps_1", colour=20)
+    ran(place / "uid" / "seed=0", {2: 4.0, 4: 2.0}, model={"alpha": 1.0, "beta": 1.0}, colour=100)
+    real = {"alpha": 0.9, "beta": 1, "gan": {"class_path": "a.GAN", "init_args": {"weight": 0.3}}}
+    ran(place / "realuid" / "seed=0", {2: 2.0, 4: 1.0}, model=real, colour=200)
+    ran(place / "realuid" / "seed=1", {2: 4.0, 4: 1.4}, model=real)
+    ran(place / "realuid" / "seed=2", {2: 4.0}, model=real, state="begun")
+    return tmp_path
+
+
+def made(results, runs, monkeypatch, *words):
+    (runs / "page.md").write_text(
+        "Before\n\n<!-- images: made by make results -->\nold\n<!-- images: end -->\n\nAfter\n"
+    )
+    monkeypatch.setattr(
+        sys, "argv", ["results.py", "--folder", str(runs / "kept"), "--page", str(runs / "page.md"), *words]
+    )
+    results.main()
+    return (runs / "page.md").read_text()
+
+
+def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, monkeypatch):
+    page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    assert page.startswith("Before\n\n<!-- images: made")
+    assert page.endswith("<!-- images: end -->\n\nAfter\n")
+    assert "old" not in page
+    assert [line for line in page.splitlines() if line.startswith("| ")][2:] == [
+        "| held-out real images: the floor |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
+        "| teacher, 50 steps |  | 1 | 0.2 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
+        "| teacher, 1 step |  | 1 | 9 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
+        "| `realuid` | alpha 0.9, beta 1, GAN(0.3) | 2 | 1.2 ± 0.28 | 0.9 ± 0 | 0.8 ± 0 | 0.7 ± 0 | 4 | 0.01 | 4e+09 |",
+        "| `uid` | alpha 1, beta 1 | 1 | 2 | 0.9 | 0.8 | 0.7 | 4 | 0.01 | 4e+09 |",
+        "| a Gaussian with the data's moments |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
+    ]
+    # 2 after step 2 of 4, and on the way from 4 to 1.4.
+    share = math.log(4 / 2) / math.log(4 / 1.4)
+    mean = (2 + 4 / (2 + 2 * share)) / 2
+    assert f"`realuid` reaches the distance at which `uid` ends, 2, in 1 / ({mean:.3g} ± " in page
+
+
+def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):
+    first = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    kept = [str(file.relative_to(runs / "kept" / "images")) for file in (runs / "kept" / "images").rglob("*.png")]
+    assert sorted(kept) == [
+        "realuid/seed=0/samples/ema_0.99/step_00000004.png",
+        "teacher/samples/ema_0.9_steps_1/step_00000003.png",
+        "teacher/samples/ema_0.9_steps_50/step_00000003.png",
+        "uid/seed=0/samples/ema_0.99/step_00000004.png",
+    ]
+    assert not (runs / "kept" / "images" / "realuid" / "seed=2").exists()
+    (runs / "runs").rename(runs / "gone")
+    assert made(results, runs, monkeypatch) == first
+
+
+def test_the_picture_shows_the_teacher_and_the_best_generator(results, runs, monkeypatch):
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    picture = results.pil_to_tensor(results.Image.open(runs / "kept" / "images_samples.png"))
+    assert picture.shape == (1, 3 * 34 + 2, 20 * 34 + 2)
+    assert [int(picture[0, 34 * row + 16, 16]) for row in range(3)] == [250, 20, 200]
+
+
+def test_protocols_are_not_mixed(results, runs, monkeypatch):
+    other = {"step": 4, "sampler": "raw", "figures": {"fid": 1.0}, "protocol": {"features": "g"}}
+    with (runs / "runs" / "images" / "uid" / "seed=0" / "figures.jsonl").open("a") as file:
+        file.write(json.dumps(other) + "\n")
+    with pytest.raises(SystemExit, match="mixes figures of 2 protocols"):
+        made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+
+
+def test_a_page_without_the_marks_is_told(results, runs, monkeypatch):
+    words = ["--keep", str(runs / "runs"), "--folder", str(runs / "kept"), "--page", str(runs / "none.md")]
+    monkeypatch.setattr(sys, "argv", ["results.py", *words])
+    with pytest.raises(SystemExit, match="must have the lines"):
+        results.main()
+
+
+@pytest.mark.parametrize(
+    ("curve", "goal", "step"),
+    [({1: 4.0, 3: 1.0}, 2.0, 2.0), ({1: 4.0}, 2.0, None), ({5: 1.0}, 2.0, 5.0), ({1: 4.0, 2: 2.0}, 2.0, 2.0)],
+)
+def test_a_goal_is_reached_between_steps(results, curve, goal, step):
+    assert results.reach(curve, goal) == (None if step is None else pytest.approx(step))
