@@ -9,6 +9,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.tensor import DTensor
 
 from realuid_lightning.errors import UserError
+from realuid_lightning.networks.lora import ADAPTER
 
 _LABELS = "label_emb.weight"
 _SHOWN, _LONGEST = 3, 200
@@ -111,6 +112,11 @@ def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[st
             return f"the checkpoint looks unconditional (it has no {_LABELS}): set num_classes: null and labels: false"
         classes = len(labels)
         return f"the checkpoint looks class-conditional ({_LABELS} has {classes} classes): set num_classes: {classes}"
+    if any(f".{ADAPTER}." in key for key in wrong):
+        return (
+            "adapters (LoRA) of another rank or target, or on one side alone: set model.fake_network and "
+            "model.generator_network as in the run that wrote the file"
+        )
     if _headed(own) != _headed(state):
         return "one of both has a discriminator (fake.head): set model.gan as in the run that wrote the file"
     if not any(key in own for key in state):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from realuid_lightning.checkpoints.adapters import merged
 from realuid_lightning.checkpoints.files import EXPORTED, RECORD, read_checkpoint
 from realuid_lightning.checkpoints.official import is_official, official_weights
 from realuid_lightning.checkpoints.records import check_path_record, record_of, state_of
@@ -56,6 +57,8 @@ def load_weights(
 def network_weights(content: dict[str, Any], ema: float | None, file: str | Path) -> dict[str, Any]:
     """Return the averaged or raw network of one of our checkpoints or exports, under the network's own key names.
 
+    Adapters of a LoRA generator are added to the weights that they adapt.
+
     Raises:
         UserError: If there is no such average, or the weights are missing.
     """
@@ -72,7 +75,7 @@ def network_weights(content: dict[str, Any], ema: float | None, file: str | Path
     else:
         available = ", ".join(map(str, record["ema"])) or "none"
         raise UserError(f"{file}: no average of decay {ema}; available: {available}, or null for the raw weights")
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return merged({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
 
 
 def _require_role(file: str | Path, found: str, wanted: str) -> None:

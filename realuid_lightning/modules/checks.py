@@ -1,7 +1,7 @@
 """Whether networks, path, data, options and trainer go together: told before any training."""
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import combinations, islice
 from typing import Any
 
 from lightning import Trainer
@@ -13,6 +13,7 @@ from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.data.stream import parse_indices
 from realuid_lightning.guidance import scale_faults
 from realuid_lightning.lightning_internals import ddp_options
+from realuid_lightning.networks import shares_weights
 from realuid_lightning.paths import MatchingPath
 
 
@@ -95,7 +96,7 @@ def divided_faults(networks: Mapping[str, nn.Module], **fast: bool) -> Iterator[
     """Yield what does not go with networks that are divided among devices.
 
     Args:
-        networks: The networks; tied weights could not be resumed.
+        networks: The networks; weights that are tied, or shared by two of them, could not be divided or resumed.
         fast: Options by their names, and whether they are set.
     """
     for option, wanted in fast.items():
@@ -107,6 +108,13 @@ def divided_faults(networks: Mapping[str, nn.Module], **fast: bool) -> Iterator[
                 f"trainer.strategy divides networks among devices, which tied weights do not survive: in {name}, "
                 f"{key} is {first}; use ddp_per_network, or let each have weights of its own"
             )
+    for (first, one), (second, other) in combinations(networks.items(), 2):
+        if shares_weights(other, one):
+            yield (
+                f"trainer.strategy divides networks among devices, which {second} cannot follow, for it shares the "
+                f"weights of {first} (LoRA); use ddp_per_network"
+            )
+            return
 
 
 def distillation_faults(module: Any) -> Iterator[str]:

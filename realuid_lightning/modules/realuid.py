@@ -19,8 +19,8 @@ from realuid_lightning.lightning_internals import trainer_of
 from realuid_lightning.modules.base import MatchingModule
 from realuid_lightning.modules.checks import disagreements, distillation_faults, part_faults, turn_faults
 from realuid_lightning.modules.generation import Sampler, later_noise
-from realuid_lightning.modules.roles import Role, alike, cast_roles, objective_of
-from realuid_lightning.networks import bare, frozen_weights, unconditional
+from realuid_lightning.modules.roles import Role, alike, begin_at, cast_roles, objective_of
+from realuid_lightning.networks import LoRA, bare, frozen_weights, own_weights, shares_weights, unconditional
 from realuid_lightning.networks.ema import EMA
 from realuid_lightning.objectives import GAN, Divergence, Game, Objective
 from realuid_lightning.optimizers import RecipeAdam, Warmup, clip_gradients, optimizer_faults
@@ -53,10 +53,11 @@ class RealUIDModule(MatchingModule):
         teacher_ema: Average of the teacher's checkpoint to take, such as 0.9999; the raw weights when None.
         path: The framework that the teacher was trained on; flow matching when None.
         fake_steps: Fake updates per generator update, at least 1.
-        fake_network: Architecture of the fake model; the teacher's when None.
+        fake_network: Architecture of the fake model; the teacher's when None; ``LoRA`` for adapters on the teacher's own
+            weights, at which it then begins.
         fake_init: Start of the fake model: the teacher's weights, or those that its network was built with.
         fake_frozen: Shell-style patterns of names of the fake model's weights that stay as they start.
-        generator_network: Architecture of the generator; the teacher's when None.
+        generator_network: Architecture of the generator, likewise.
         generator_init: Start of the generator: the teacher's weights, or those that its network was built with.
         generator_ckpt: Start of the generator (fine-tuning): a checkpoint of this class, or an official ``.pt``;
             ``generator_init`` says when None.
@@ -113,10 +114,10 @@ class RealUIDModule(MatchingModule):
         teacher_ema: float | None = None,
         path: MatchingPath | None = None,
         fake_steps: int = 5,
-        fake_network: nn.Module | None = None,
+        fake_network: nn.Module | LoRA | None = None,
         fake_init: Literal["teacher", "random"] = "teacher",
         fake_frozen: Sequence[str] = (),
-        generator_network: nn.Module | None = None,
+        generator_network: nn.Module | LoRA | None = None,
         generator_init: Literal["teacher", "random"] = "teacher",
         generator_ckpt: str | None = None,
         generator_ema: float | None = None,
@@ -172,7 +173,7 @@ class RealUIDModule(MatchingModule):
         )
         if guidance is not None:
             faults.extend(f"guidance: {fault}" for fault in null_faults(network))
-            fake_needs = null_faults(fake_network) if guide_fake and fake_network is not None else ()
+            fake_needs = null_faults(fake_network) if guide_fake and isinstance(fake_network, nn.Module) else ()
             faults.extend(f"guide_fake: {fault}" for fault in fake_needs)
         if roles is not None:
             self.teacher, self.fake, self.generator = roles
@@ -182,7 +183,7 @@ class RealUIDModule(MatchingModule):
         faults.raise_any()
         assert chosen is not None
         self.objective = chosen
-        self.ema = EMA(self.generator, self.ema_decays)
+        self.ema = EMA(self.generator, self.ema_decays, shared=self.teacher.parameters())
 
     @property
     def architecture(self) -> nn.Module:
@@ -321,8 +322,8 @@ class RealUIDModule(MatchingModule):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """Return optimizers and schedules of the fake model and the generator, in this order."""
-        fake = self.fake_optimizer(self.fake.parameters())
-        generator = self.generator_optimizer(self.generator.parameters())
+        fake = self.fake_optimizer(own_weights(self.fake, self.teacher))
+        generator = self.generator_optimizer(own_weights(self.generator, self.teacher))
         schedules: Any = [self.fake_schedule(fake), self.generator_schedule(generator)]
         return [fake, generator], schedules
 
@@ -339,7 +340,7 @@ class RealUIDModule(MatchingModule):
     def _check_data(self, data: MatchingDataModule, faults: Faults) -> None:
         super()._check_data(data, faults)
         for role, network in {"fake_network": bare(self.fake), "generator_network": self.generator.network}.items():
-            if not alike(network, self.teacher.network):
+            if not (shares_weights(network, self.teacher) or alike(network, self.teacher.network)):
                 faults.extend(f"{role}: {fault}" for fault in disagreements(network, self.path, data))
         if self.trainer.state.fn == "fit":
             faults.extend(part_faults(self, data))
@@ -354,13 +355,12 @@ class RealUIDModule(MatchingModule):
             return
         if self.teacher_ckpt is not None:
             self._load(self.teacher.network, self.teacher_ckpt, self.teacher_ema, "teacher")
-        weights = self.teacher.network.state_dict()
         if self.fake_init == "teacher":
-            bare(self.fake).load_state_dict(weights)
+            begin_at(self.teacher.network, bare(self.fake))
         if self.generator_ckpt is not None:
             self._load(self.generator.network, self.generator_ckpt, self.generator_ema, "generator")
         elif self.generator_init == "teacher":
-            self.generator.network.load_state_dict(weights)
+            begin_at(self.teacher.network, self.generator.network)
         self.ema.reset(self.generator)
         self._started = True
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.networks import Frozen, Generator, HeadedNetwork, freeze, trainable
+from realuid_lightning.networks import Frozen, Generator, HeadedNetwork, LoRA, freeze, shares_weights, trainable
 from realuid_lightning.objectives import Adversarial, Divergence, Objective, RealUID
 from realuid_lightning.paths import MatchingPath
 
@@ -17,13 +17,13 @@ class Role(NamedTuple):
 
     Attributes:
         name: ``fake`` or ``generator``.
-        network: Its architecture; the teacher's when None.
+        network: Its architecture; the teacher's when None, and the teacher itself under adapters when ``LoRA``.
         start: Where its weights come from: the teacher, its network as it was built, or a file.
         frozen: Patterns of names of weights that do not train.
     """
 
     name: str
-    network: nn.Module | None
+    network: nn.Module | LoRA | None
     start: Literal["teacher", "random", "file"]
     frozen: Sequence[str]
 
@@ -61,7 +61,9 @@ def cast_roles(
     steps: int,
     teacher_given: bool,
 ) -> tuple[Frozen, nn.Module, Generator]:
-    """Return teacher, fake model (with its discriminator's head, if there is one) and generator; all are copies.
+    """Return teacher, fake model (with its discriminator's head, if there is one) and generator.
+
+    All are copies of what is given; ``LoRA`` roles share the weights of the teacher's.
 
     Args:
         network: The teacher's network, and that of the others unless they have their own.
@@ -75,8 +77,8 @@ def cast_roles(
         UserError: If networks do not go with their starts, patterns or the objective, listing all of it.
     """
     faults = Faults("RealUIDModule")
-    made = trainable(copy.deepcopy(network))  # a teacher that has been evaluated may be frozen
-    fake, generator = (_played(role, made, teacher_given, faults) for role in roles)
+    teacher = Frozen(trainable(copy.deepcopy(network)))
+    fake, generator = (_played(role, network, teacher.network, teacher_given, faults) for role in roles)
     faults.extend(objective.faults(path))
     faults.unless(
         objective.gives_ratio or not objective.reads_ratio,
@@ -85,12 +87,15 @@ def cast_roles(
     )
     fake = faults.attempt(lambda: _headed(fake, objective)) or fake
     faults.raise_any()
-    return Frozen(made), fake, Generator(generator, path, max(steps, 1))
+    return teacher, fake, Generator(generator, path, max(steps, 1))
 
 
-def _played(role: Role, teacher: nn.Module, teacher_given: bool, faults: Faults) -> nn.Module:
-    """Return a role's network, and note what keeps it from its start."""
-    network = trainable(copy.deepcopy(teacher if role.network is None else role.network))
+def _played(role: Role, given: nn.Module, teacher: nn.Module, teacher_given: bool, faults: Faults) -> nn.Module:
+    """Return a role's network, and note what keeps it from its start; ``given`` is what the teacher is a copy of."""
+    if isinstance(role.network, LoRA):
+        return _adapted(role, role.network, teacher, faults)
+    # A network that has been evaluated may be frozen.
+    network = trainable(copy.deepcopy(given if role.network is None else role.network))
     faults.unless(
         role.start != "teacher" or alike(network, teacher),
         f"{role.name}_init: teacher needs a {role.name}_network with the teacher's weights, got another architecture: "
@@ -101,6 +106,19 @@ def _played(role: Role, teacher: nn.Module, teacher_given: bool, faults: Faults)
         f"{role.name}_init: random needs a teacher_ckpt or a {role.name}_network, since without them the network's own "
         "weights are the teacher's",
     )
+    faults.extend(f"{role.name}_frozen: {fault}" for fault in freeze(network, role.frozen))
+    return network
+
+
+def _adapted(role: Role, lora: LoRA, teacher: nn.Module, faults: Faults) -> nn.Module:
+    faults.unless(
+        role.start == "teacher",
+        f"{role.name}_network: LoRA begins as the teacher, whose weights it shares: leave "
+        + (f"{role.name}_init: random out" if role.start == "random" else "generator_ckpt out"),
+    )
+    network = faults.attempt(lambda: lora.adapt(teacher))
+    if network is None:
+        return teacher
     faults.extend(f"{role.name}_frozen: {fault}" for fault in freeze(network, role.frozen))
     return network
 
@@ -120,3 +138,12 @@ def alike(one: nn.Module, other: nn.Module) -> bool:
     """Tell whether two networks have weights of the same names and shapes."""
     shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (one, other)]
     return shapes[0] == shapes[1]
+
+
+def begin_at(teacher: nn.Module, network: nn.Module) -> None:
+    """Give a role the teacher's weights and buffers; weights that it shares with the teacher are there."""
+    if not shares_weights(network, teacher):
+        network.load_state_dict(teacher.state_dict())
+        return
+    for mine, theirs in zip(network.buffers(), teacher.buffers(), strict=True):
+        mine.copy_(theirs)

@@ -8,6 +8,7 @@ from realuid_lightning.networks.edm2 import EDM2UNet
 from realuid_lightning.networks.frozen import Frozen, freeze, frozen_weights, trainable
 from realuid_lightning.networks.generator import Generator
 from realuid_lightning.networks.headed import HeadedNetwork, MiddleHead, bare, logit_layers
+from realuid_lightning.networks.lora import LoRA, own_weights, shares_weights
 from realuid_lightning.networks.mlp import MLP
 from realuid_lightning.networks.preconditioned import VENetwork, VPNetwork
 from realuid_lightning.networks.unconditional import unconditional
@@ -23,6 +24,7 @@ __all__ = [
     "Frozen",
     "Generator",
     "HeadedNetwork",
+    "LoRA",
     "MiddleHead",
     "SongUNet",
     "UNet",
@@ -32,6 +34,8 @@ __all__ = [
     "freeze",
     "frozen_weights",
     "logit_layers",
+    "own_weights",
+    "shares_weights",
     "trainable",
     "unconditional",
 ]

@@ -118,6 +118,14 @@ class ResBlock(nn.Module):
         return skip + update
 
 
+class Pointwise(nn.Conv1d):
+    """A convolution of kernel size 1, computed as the linear layer that it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform the channels of ``x`` of shape (B, C, N), best a view of (B, N, C)."""
+        return functional.linear(x.transpose(1, 2), self.weight.squeeze(-1), self.bias).transpose(1, 2)
+
+
 class AttentionBlock(nn.Module):
     """Self-attention between all pixels, added to its input; starts as the identity.
 
@@ -130,8 +138,8 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.head_channels = head_channels
         self.norm = Norm(channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+        self.qkv = Pointwise(channels, 3 * channels, 1)
+        self.proj_out = zeroed(Pointwise(channels, channels, 1))
 
     def forward(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Let every pixel attend to all others."""
@@ -139,11 +147,11 @@ class AttentionBlock(nn.Module):
         heads = channels // self.head_channels
         # Pixels before channels: a view of a channels_last tensor, and what linear layers and attention run fastest on.
         pixels = self.norm(h).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        qkv = functional.linear(pixels, self.qkv.weight.squeeze(-1), self.qkv.bias)
+        qkv = self.qkv(pixels.transpose(1, 2)).transpose(1, 2)
         # Official order of the 3C channels: head, then q | k | v, then channel within the head.
         q, k, v = qkv.view(batch, -1, heads, 3, self.head_channels).transpose(1, 2).unbind(3)
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
-        update = functional.linear(mixed, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
+        update = self.proj_out(mixed.transpose(1, 2)).transpose(1, 2)
         return h + update.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 

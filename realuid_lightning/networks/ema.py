@@ -1,6 +1,7 @@
 """Exponential moving averages of a network's weights."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class EMA(nn.Module):
     Args:
         network: The network to follow; it is copied.
         decays: Weight of the old average at each update, each in [0, 1). No ramp at the start (as the official recipe).
+        shared: Weights that never train: where the network holds one, the copies hold it too, not a copy of it.
 
     Example:
         >>> network = nn.Linear(1, 1, bias=False).requires_grad_(False)
@@ -37,10 +39,12 @@ class EMA(nn.Module):
         tensor([[0.5000]])
     """
 
-    def __init__(self, network: nn.Module, decays: list[float]) -> None:
+    def __init__(self, network: nn.Module, decays: list[float], shared: Iterable[nn.Parameter] = ()) -> None:
         super().__init__()
         self.decays = list(decays)
-        self.copies = nn.ModuleDict({average_key(decay): Frozen(copy.deepcopy(network)) for decay in decays})
+        kept = {id(weight): weight for weight in shared}
+        copies = {average_key(decay): Frozen(copy.deepcopy(network, dict(kept))) for decay in decays}
+        self.copies = nn.ModuleDict(copies)
 
     def __getitem__(self, decay: float) -> Frozen:
         """Return the averaged network of ``decay``."""
@@ -53,11 +57,13 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move every average towards ``network``; buffers are copied."""
-        source = [to_local(parameter.detach()) for parameter in network.parameters()]
         for decay in self.decays:
             move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            move(self._parameters_of(decay), source, None)  # whatever the number of updates
-            for mine, theirs in zip(self[decay].network.buffers(), network.buffers(), strict=True):
+            average = self[decay].network
+            pairs = zip(average.parameters(), network.parameters(), strict=True)
+            apart = [(_values(mine), _values(theirs)) for mine, theirs in pairs if mine is not theirs]
+            move(*map(list, zip(*apart, strict=True)), None)  # whatever the number of updates
+            for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
                 mine.copy_(theirs)
 
     @torch.no_grad()
@@ -66,8 +72,9 @@ class EMA(nn.Module):
         for decay in self.decays:
             self[decay].network.load_state_dict(network.state_dict())
 
-    def _parameters_of(self, decay: float) -> list[Tensor]:
-        return [to_local(parameter.detach()) for parameter in self[decay].network.parameters()]
+
+def _values(weight: nn.Parameter) -> Tensor:
+    return to_local(weight.detach())
 
 
 def ema_faults(decays: list[float]) -> list[str]:

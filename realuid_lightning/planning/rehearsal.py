@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.errors import UserError
@@ -23,7 +23,7 @@ LOSSES = {"fake_loss": "fake", "generator_loss": "generator", "matching_loss": "
 
 
 class NetworkSize(NamedTuple):
-    """What one network takes on a device that holds all of it.
+    """What one network takes on a device that holds all of it; weights that one before it holds too count there.
 
     Attributes:
         name: Attribute of the module, or the name of an average.
@@ -208,8 +208,10 @@ class Rehearsal:
 
     def _sizes(self) -> Iterable[NetworkSize]:
         states = {weight: kept for optimizer in self._trainer.optimizers for weight, kept in optimizer.state.items()}
+        counted: dict[nn.Parameter, None] = {}
         for name, network in self.module.networks.items():
-            weights = list(network.parameters())
+            weights = [weight for weight in network.parameters() if weight not in counted]
+            counted |= dict.fromkeys(weights)
             trained = [weight for weight in weights if weight.requires_grad]
             parameters = sum(weight.numel() for weight in weights)
             kept = size_of([states.get(weight) for weight in trained])
