@@ -78,6 +78,7 @@ bench: .venv/installed  ## Time training, inference and evaluation, on a GPU whe
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/adapters.py --sizes cifar
 
 kills: .venv/installed  ## Kill a run 30 times, resume it each time, compare its end with that of an unharmed one
 	$(BIN)/python benchmarks/kills.py

@@ -22,8 +22,8 @@ def merged(state: Mapping[str, Any]) -> dict[str, Any]:
     plain = dict(state)
     for layer in [key.removesuffix(_A) for key in state if key.endswith(_A)]:
         keys = layer + _BASE + ".weight", layer + _B, layer + _A
-        weight, b, a = (state.get(key) for key in keys)
-        if _fit(weight, b, a):
+        if _fit(*map(state.get, keys)):
+            weight, b, a = (state[key] for key in keys)
             for key in (*keys, layer + _BASE + ".bias"):
                 plain.pop(key, None)
             plain[f"{layer}.weight"] = weight + (b.flatten(1) @ a.flatten(1)).view_as(weight)

@@ -53,8 +53,8 @@ class RealUIDModule(MatchingModule):
         teacher_ema: Average of the teacher's checkpoint to take, such as 0.9999; the raw weights when None.
         path: The framework that the teacher was trained on; flow matching when None.
         fake_steps: Fake updates per generator update, at least 1.
-        fake_network: Architecture of the fake model; the teacher's when None; ``LoRA`` for adapters on the teacher's own
-            weights, at which it then begins.
+        fake_network: Architecture of the fake model; the teacher's when None; ``LoRA`` for adapters on the weights of
+            the teacher, at which it then begins.
         fake_init: Start of the fake model: the teacher's weights, or those that its network was built with.
         fake_frozen: Shell-style patterns of names of the fake model's weights that stay as they start.
         generator_network: Architecture of the generator, likewise.

@@ -17,12 +17,12 @@ _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class LoRA:
-    """Makes a role of the teacher's network: ``W + B A`` in place of each chosen weight ``W``, of which ``W`` is frozen.
+    """Makes a role of the teacher's network: ``W + B A`` in place of each chosen weight ``W``, which is frozen.
 
-    In place of a ``fake_network`` or a ``generator_network``. All of the teacher's weights are shared, not copied, so
-    that a role costs the memory of its adapters and of what optimizer and averages keep for these. ``B`` starts at
+    Stands in place of a ``fake_network`` or a ``generator_network``. All weights of the teacher are shared, not copied,
+    so that a role costs the memory of its adapters, and of what optimizer and averages keep for these. ``B`` starts at
     zero: each role begins as the teacher, exactly. Layers are peft's (extra ``lora``), with an ``alpha`` of ``rank``,
-    which leaves the size of steps to the learning rate. Exports, and ``load_generator``, multiply out and add, so a
+    which leaves the size of steps to the learning rate. ``load_generator``, and so exports, multiply out and add: a
     generator leaves as a network like the teacher, without peft.
 
     Args:
@@ -51,7 +51,8 @@ class LoRA:
     def adapt(self, network: nn.Module) -> nn.Module:
         """Return a network that shares the weights of another one, which are frozen, and trains adapters of its own.
 
-        Buffers, such as running statistics, are copied. Adapters begin from torch's global generator.
+        It is in training mode. Buffers, such as running statistics, are copied. Adapters begin from torch's global
+        generator.
 
         Args:
             network: The network whose weights are shared; its layers stay as they are.
@@ -72,7 +73,7 @@ class LoRA:
         for layer in adapted.modules():
             if isinstance(layer, LoraLayer):
                 layer.cast_input_dtype_enabled = False  # autocast has chosen the type of activations
-        return adapted
+        return adapted.train()
 
     def _chosen(self, network: nn.Module) -> list[str]:
         there = list(_adaptable(network))

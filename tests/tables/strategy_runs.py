@@ -15,6 +15,7 @@ import realuid_lightning.strategies  # noqa: F401 - makes our strategies known
 from realuid_lightning.data import Batch, MatchingDataModule, MemorySource
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
+from realuid_lightning.networks import LoRA
 from realuid_lightning.objectives import GAN, R1GAN, Mixture, RealUID
 from realuid_lightning.seeding import mix
 
@@ -129,6 +130,10 @@ CELLS = {
         functools.partial(
             distilling, generator_network=small(), generator_init="random", fake_network=small(), fake_init="random"
         ),
+        {},
+    ),
+    "adapters on the teacher's weights": (
+        functools.partial(distilling, fake_network=LoRA(2), generator_network=LoRA(3, ["blocks.*"]), ema=[0.5]),
         {},
     ),
     "parts of a batch": (functools.partial(distilling, accumulate=2), {}),

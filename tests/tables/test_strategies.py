@@ -25,6 +25,10 @@ REFUSED = {
     ("fsdp_per_network", "channels_last"): "channels_last: true does not go with networks that are divided",
     ("fsdp_per_network", "gradient penalty"): "networks that are divided among devices cannot follow",
     ("fsdp_per_network", "tied weights"): "last.weight is first.weight; use ddp_per_network",
+    (
+        "fsdp_per_network",
+        "adapters on the teacher's weights",
+    ): "fake cannot follow, for it shares the weights of teacher",
     ("fsdp_per_network", "tied weights of a teacher"): "last.weight is first.weight; use ddp_per_network",
 }
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from realuid_lightning.data import Batch, Digits, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule, TeacherModule, Warmup
-from realuid_lightning.networks import UNet
+from realuid_lightning.networks import LoRA, UNet
 from realuid_lightning.objectives import GAN
 from realuid_lightning.planning.ledger import weightless
 
@@ -53,9 +53,16 @@ def fit(model, folder, steps=2, ckpt=None, precision="32-true"):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("options", [{}, {"gan": GAN()}, {"sampling_steps": 2}], ids=["plain", "gan", "steps"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gan": GAN()}, {"sampling_steps": 2}, {"fake_network": LoRA(2), "generator_network": LoRA(2)}],
+    ids=["plain", "gan", "steps", "adapters"],
+)
 def test_compiled_networks_train_alike(options, precision, traced, tmp_path):
-    models = [distilling(mlp(depth=2), compile=compiled, **copy.deepcopy(options)) for compiled in (False, True)]
+    models = []
+    for compiled in (False, True):
+        network = mlp(depth=2)  # which seeds what adapters begin from
+        models.append(distilling(network, compile=compiled, **copy.deepcopy(options)))
     for model in models:
         fit(model, tmp_path, precision=precision)
     assert models[0].state_dict().keys() == models[1].state_dict().keys()
