@@ -117,6 +117,17 @@ def test_inference(tmp_path):
         assert 0 < row["latency"] <= row["latency_95"]
 
 
+def test_adapters(tmp_path):
+    file = tmp_path / "told.json"
+    code, written = script("adapters.py", "--sizes", "cifar", "--rank=2", "--json", file)
+    assert code == 0, written
+    whole, adapted = json.loads(file.read_text())["cifar"].values()
+    for row in (whole, adapted):
+        assert row["all"] == row["planned"] == row["weights"] + row["gradients"] + row["states"]
+    assert adapted["all"] < whole["all"] / 3
+    assert adapted["checkpoint"] < whole["checkpoint"] / 3
+
+
 def test_evaluation(tmp_path):
     file = tmp_path / "told.json"
     code, written = script("evaluation.py", "--sizes", "demo", "--rounds=1", "--batches", 2, 20, "--json", file)
