@@ -14,11 +14,11 @@ from realuid_lightning.cli.training import run
 from realuid_lightning.data import Batch
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, Warmup
+from realuid_lightning.modules.checks import divided_faults
 from realuid_lightning.networks import HeadedNetwork, LoRA, bare, shares_weights
-from realuid_lightning.objectives import GAN
+from realuid_lightning.objectives import GAN, R1GAN
 from realuid_lightning.planning import Rehearsal
 from realuid_lightning.planning.rehearsal import size_of
-from realuid_lightning.strategies import PerNetworkFSDP
 
 CONSTANT = {"fake_schedule": Warmup, "generator_schedule": Warmup}
 BOTH = {"fake_network": LoRA(2), "generator_network": LoRA(3, ["blocks.*"])}
@@ -117,8 +117,9 @@ def test_full_rank_adapters_have_the_gradient_of_the_weight_that_they_adapt():
     torch.testing.assert_close(adapted.lora_B["distilled"].weight.grad, expected)
 
 
-def test_a_head_and_patterns_of_frozen_weights_go_with_adapters(tmp_path):
-    made = module(gan=GAN(), fake_frozen=["blocks.0.*"], generator_frozen=["*.lora_A.*"])
+@pytest.mark.parametrize("gan", [GAN(), R1GAN(0.5)], ids=["once", "differentiated twice"])
+def test_a_head_and_patterns_of_frozen_weights_go_with_adapters(gan, tmp_path):
+    made = module(gan=gan, fake_frozen=["blocks.0.*"], generator_frozen=["*.lora_A.*"])
     assert isinstance(made.fake, HeadedNetwork)
     before = weights(made.fake), weights(made.generator)
     fit(made, points(), tmp_path)
@@ -198,6 +199,11 @@ def test_a_network_of_its_own_goes_on_from_adapters(tmp_path):
     torch.testing.assert_close(again.generator(z), made.generator(z), rtol=1e-6, atol=1e-6)
 
 
+def test_guidance_asks_the_teacher_alone_what_stands_for_no_condition():
+    made = module(mlp([3], num_classes=3, null_label=True), guidance=1.5, guide_fake=True)
+    assert shares_weights(made.fake, made.teacher)
+
+
 def test_starts_that_adapters_cannot_make_are_refused_together():
     with pytest.raises(UserError) as caught:
         module(fake_init="random", generator_ckpt="gone.ckpt")
@@ -253,10 +259,10 @@ def test_a_config_names_adapters(tmp_path, monkeypatch):
     assert type(made.network).__name__ == "MLP"
 
 
-def test_networks_that_are_divided_refuse_adapters():
-    made = module()
-    with pytest.raises(UserError, match=r"fake cannot follow, for it shares the weights of teacher \(LoRA\); use ddp_"):
-        fit(made, points(), None, strategy=PerNetworkFSDP(), devices=1)
+def test_networks_that_are_divided_refuse_adapters_once():
+    (told,) = divided_faults(module().networks)
+    assert "fake cannot follow, for it shares the weights of teacher (LoRA); use ddp_per_network" in told
+    assert not list(divided_faults(module(fake_network=None, generator_network=None).networks))
 
 
 def test_a_module_alone_writes_the_plain_record():
