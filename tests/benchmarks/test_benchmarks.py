@@ -118,6 +118,7 @@ def test_inference(tmp_path):
 
 
 def test_adapters(tmp_path):
+    pytest.importorskip("peft")
     file = tmp_path / "told.json"
     code, written = script("adapters.py", "--sizes", "cifar", "--rank=2", "--json", file)
     assert code == 0, written

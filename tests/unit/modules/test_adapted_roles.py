@@ -20,6 +20,8 @@ from realuid_lightning.objectives import GAN, R1GAN
 from realuid_lightning.planning import Rehearsal
 from realuid_lightning.planning.rehearsal import size_of
 
+pytest.importorskip("peft")
+
 CONSTANT = {"fake_schedule": Warmup, "generator_schedule": Warmup}
 BOTH = {"fake_network": LoRA(2), "generator_network": LoRA(3, ["blocks.*"])}
 

@@ -14,6 +14,8 @@ from realuid_lightning.errors import UserError
 from realuid_lightning.networks import LoRA, own_weights, shares_weights
 from realuid_lightning.networks.blocks import Pointwise
 
+pytest.importorskip("peft")
+
 ADAPTABLE = [make for make in MAKERS if make is not edm2]
 
 
