@@ -217,6 +217,26 @@ def check_path_record(
         )
 
 
+def check_decoder_record(record: Mapping[str, Any], decoder: Mapping[str, Any] | None, source: str | Path) -> None:
+    """Refuse a checkpoint of networks that know other latents than the data give.
+
+    Args:
+        record: What the checkpoint says of itself; one that names no encoder is let pass.
+        decoder: The same of the data, ``Source.decoder``.
+        source: The file, for the message.
+
+    Raises:
+        UserError: With both encoders.
+    """
+    made = record["decoder"]
+    if made is not None and made["fingerprint"] != (decoder or {}).get("fingerprint"):
+        here = "none" if decoder is None else f"{describe(decoder['record'])}, {decoder['fingerprint']}"
+        raise UserError(
+            f"{source}: made on latents of {describe(made['record'])[:400]}, {made['fingerprint']}, but the encoder of "
+            f"data.source is {here}; name the same one in its Latents"
+        )
+
+
 def _without(record: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     kept = {name: _listed(value) for name, value in record["init_args"].items() if name not in names}
     return {"class_path": record["class_path"], "init_args": kept}

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,7 +59,7 @@ class Latents(Source):
         texts: Turns the captions of ``source.texts``, a list, into conditions: a tensor, or a dict of tensors, such as
             a text encoder's output and its mask. What it returns is kept beside the latents, and it is called for each
             sample once. None: conditions are the source's own.
-        batch_size: Samples in one forward of the encoder.
+        batch_size: Samples in one forward of the encoder, at most, in both directions.
         cache: Folder for caches; ``latents`` in the user's cache folder when None.
         in_memory: Read the cache into memory.
 
@@ -107,9 +108,12 @@ class Latents(Source):
         return self.source
 
     def decode(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
-        """Return the samples that latents stand for."""
+        """Return the samples that latents stand for, by forwards of one size, at most ``batch_size``."""
+        size = min(self.batch_size, len(x))
+        filled = x[torch.arange(-(-len(x) // size) * size, device=x.device) % len(x)].float()
+        decode: Callable[[Tensor], Tensor] = self.encoder.to(x.device).decode  # type: ignore[assignment]
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            return cast(Tensor, self.encoder.to(x.device).decode(x.float()))  # type: ignore[operator]
+            return torch.cat([decode(part) for part in filled.split(size)])[: len(x)]
 
     @property
     def decoder(self) -> dict[str, Any] | None:
@@ -133,12 +137,11 @@ class Latents(Source):
         """
         self.source.setup()
         vars(self)["_folder"] = by_one(self._key)
-        vars(self).pop("_rows", None)
         missing = by_one(self._missing)
         rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         by_all(lambda: self._encode(missing[rank::processes]))
         self._encode(self._missing())  # where the folder of another machine is another one
-        self._rows  # noqa: B018 - read, or refused, now
+        vars(self)["_rows"] = self._read()
 
     def get(self, index: Int64[Tensor, "b"]) -> tuple[Float[Tensor, "b *e"], Condition | None]:
         """Return latents and conditions."""
@@ -198,7 +201,10 @@ class Latents(Source):
     @cached_property
     def _rows(self) -> list[dict[str, Tensor]]:
         """Tensors of each part, of which the system reads what is asked for."""
-        lack = lacking(4 * len(self) * sum(self.shape)) if self.in_memory else ""
+        return self._read()
+
+    def _read(self) -> list[dict[str, Tensor]]:
+        lack = lacking(4 * len(self) * math.prod(self.shape)) if self.in_memory else ""
         if lack:
             raise UserError(f"Latents: in_memory is true, and latents {lack}: set in_memory: false")
         rows = []

@@ -138,7 +138,7 @@ class DiffusersEncoder(Encoder):
         if self.model is None:
             self._config()  # tells what is missing, and refuses another class
             self.model = _read(self._home)
-        return self.model.to(device)
+        return self.model if self.model.device == device else self.model.to(device)
 
 
 def _read(folder: Path) -> nn.Module:

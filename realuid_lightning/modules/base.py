@@ -12,7 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, check_state, record_of
+from realuid_lightning.checkpoints import (
+    RECORD,
+    check_decoder_record,
+    check_path_record,
+    check_run,
+    check_state,
+    record_of,
+)
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.lightning_internals import trainer_of
@@ -371,6 +378,8 @@ class MatchingModule(LightningModule):
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
             )
         check_path_record(record, self.path, "ckpt_path")
+        if self._data is not None:
+            check_decoder_record(record, self._data.source.decoder, "ckpt_path")
         follows = self.averaged if fitting else None  # what has never been averaged is not measured
         averages = fit_averages(checkpoint["state_dict"], record["ema"], self.ema_decays, follows)
         check_state(self, checkpoint["state_dict"], "ckpt_path")

@@ -122,10 +122,7 @@ HOSTILE = {
     "no image": (written([("0.cls", b"1")]), r"sample '0': expected one image, got \['cls'\]"),
     "two images": (written([("0.png", png(0)), ("0.jpg", png(0))]), "expected one image, got .*png.*jpg"),
     "no class": (written([*sample(0), ("1.png", png(1))]), "sample '1' has no cls, but other samples have"),
-    "class of letters": (
-        written([("0.png", png(0)), ("0.cls", b"cat")]),
-        "must hold a class, a number from 0, got b'cat'",
-    ),
+    "class of letters": (written([("0.cls", b"cat")]), "must hold a class, a number from 0, got b'cat'"),
     "huge class": (written([("0.png", png(0)), ("0.cls", b"9" * 4000)]), "must hold a class"),
     "twice": (written([("0.png", png(0)), ("0.png", png(1))]), "names '0.png' twice"),
     "link": (written([], link), "there are no samples"),
@@ -249,7 +246,7 @@ def test_a_folder_without_such_data_is_refused(tmp_path, table):
     table.save_to_disk(tmp_path / "data")
     with pytest.raises(UserError, match=r"has no column pixels: it has \['image', 'label', 'caption'\]"):
         DatasetsFolder(str(tmp_path / "data"), size=8, image="pixels").setup()
-    with pytest.raises(UserError, match="row 0 cannot be read .*must hold the bytes of images"):
+    with pytest.raises(UserError, match=r"row 0 cannot be read .*must hold the bytes of images"):
         everything(DatasetsFolder(str(tmp_path / "data"), size=8, image="caption"))
     with pytest.raises(UserError, match="column caption must hold classes from 0"):
         DatasetsFolder(str(tmp_path / "data"), size=8, label="caption").setup()
