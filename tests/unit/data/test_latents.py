@@ -79,6 +79,16 @@ class Lengths(nn.Module):
         return {"text": lengths.expand(-1, 3), "mask": lengths > 0}
 
 
+class SmallImages(Few):
+    """Images of the size of latents."""
+
+    shape = (1, 4, 4)
+
+    def load(self):
+        x, y = super().load()
+        return x[..., ::2, ::2].contiguous(), y
+
+
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(encoded, "PART", 8)
@@ -213,10 +223,6 @@ WRONG = {
 }
 
 
-class SmallImages(Few):
-    shape = (1, 4, 4)
-
-
 @pytest.mark.parametrize("case", WRONG, ids=lambda case: case.replace(" ", "-"))
 def test_what_does_not_go_together_is_refused(case):
     make, told = WRONG[case]
@@ -277,6 +283,17 @@ def test_a_generator_is_refused_whose_encoder_has_changed(run, monkeypatch):
     monkeypatch.setattr(Blocks, "decode", lambda self, z: z)
     with pytest.raises(UserError, match=r"latents of Blocks-\w+, but Blocks\(gain=2.0\) is Blocks-\w+ by now"):
         load_generator(run / "last.ckpt")
+
+
+def test_networks_of_other_latents_are_refused(run):
+    for source, here in ((Latents(Few(), Blocks(4.0)), r"Blocks\(gain=4.0\)"), (SmallImages(), "none")):
+        data = MatchingDataModule(source, batch_size=4)
+        model = RealUIDModule(mlp((1, 4, 4)), None, fake_steps=1, ema=[0.5])
+        with pytest.raises(UserError, match=rf"ckpt_path: made on latents of Blocks\(gain=2.0\).* is {here}"):
+            fit(model, data, run, 4, run / "last.ckpt")
+        model = RealUIDModule(mlp((1, 4, 4)), None, generator_ckpt=str(run / "last.ckpt"))
+        with pytest.raises(UserError, match=rf"last.ckpt: made on latents of Blocks\(gain=2.0\).* is {here}"):
+            fit(model, data, run)
 
 
 @pytest.mark.parametrize("decoder", [3, {"record": 1, "fingerprint": ""}, {"record": None}, [], {"fingerprint": ""}])
