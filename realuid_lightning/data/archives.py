@@ -54,7 +54,6 @@ def entries(archive: Path) -> list[Entry]:
         size = archive.stat().st_size
         with regular(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                tar.members = []  # it would keep all of them
                 folder, _, name = member.name.rpartition("/")
                 if not member.isreg() or name.startswith((".", "__")):
                     continue

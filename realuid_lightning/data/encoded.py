@@ -113,7 +113,7 @@ class Latents(Source):
         filled = x[torch.arange(-(-len(x) // size) * size, device=x.device) % len(x)].float()
         decode: Callable[[Tensor], Tensor] = self.encoder.to(x.device).decode  # type: ignore[assignment]
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            return torch.cat([decode(part) for part in filled.split(size)])[: len(x)]
+            return torch.cat([decode(part) for part in torch.split(filled, size)])[: len(x)]
 
     @property
     def decoder(self) -> dict[str, Any] | None:
@@ -221,7 +221,7 @@ class Latents(Source):
     def _at(self, name: str, index: Int64[Tensor, "b"]) -> Tensor:
         rows, first = self._rows, self._rows[0][name]
         found = first.new_empty(len(index), *first.shape[1:])
-        for part in (index // PART).unique().tolist():
+        for part in torch.unique(index // PART).tolist():
             mine = index // PART == part
             found[mine] = rows[part][name].index_select(0, index[mine] % PART)
         return found

@@ -99,7 +99,7 @@ class DiffusersEncoder(Encoder):
     def fingerprint(self) -> str:
         """Return a hash of config and weights, wherever they lie."""
         try:
-            contents = b"".join(content_hashes(self._home, _FILES))
+            contents = b"".join(content_hashes(self._home, list(_FILES)))
         except OSError as error:
             raise self._missing(error) from error
         return f"DiffusersEncoder-{hashlib.sha256(contents).hexdigest()[:12]}"

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.data.files import (
     EXTENSIONS,
     PART,
@@ -119,7 +120,7 @@ class ImageFiles(Source):
         """Return all labels, or None."""
         return self._files.y
 
-    def get(self, index: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b c h w"], Labels | None]:
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b c h w"], Condition | None]:
         """Return images and labels, decoded now unless they are held in memory.
 
         Raises:

@@ -1,6 +1,7 @@
 """Images in many-sample files: tar archives of WebDataset, and folders of Hugging Face's datasets."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -281,17 +282,19 @@ class DatasetsFolder(ImageFiles):
         if not self.files():
             raise UserError(f"DatasetsFolder: {self.root} holds neither Parquet files nor what save_to_disk writes")
         datasets.disable_progress_bars()
+        with warnings.catch_warnings(action="ignore"):  # how it hashes what it reads is its own affair
+            return self._chosen(datasets, self._opened_by(datasets))
+
+    def _opened_by(self, datasets: Any) -> Any:
         home, kind = self._home()
         try:
             if kind == "arrow":
-                table = datasets.load_from_disk(str(home))
-            else:
-                files, cache = [str(path) for path in self._parquet(home)], str(user_cache() / "datasets")
-                table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
+                return datasets.load_from_disk(str(home))
+            files, cache = [str(path) for path in self._parquet(home)], str(user_cache() / "datasets")
+            return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
         except Exception as error:  # of its own, of Arrow, of a disk
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"DatasetsFolder: {home} cannot be read ({reason}): download it again") from error
-        return self._chosen(datasets, table)
 
     def _chosen(self, datasets: Any, table: Any) -> Any:
         needed = [name for name in (self.image, self.caption) if name is not None]

@@ -44,7 +44,10 @@ class Few(MemorySource):
 
     def __init__(self, conditions=None, change=0):
         self.given, self.change = conditions, change
-        self.num_classes = 10 if conditions is None else None
+
+    @property
+    def num_classes(self):
+        return 10 if self.given is None else None
 
     def load(self):
         x, y = Digits().load()
@@ -308,7 +311,7 @@ def test_a_hostile_record_of_an_encoder_is_refused(tmp_path, decoder):
 def test_source_ends_are_encoded_too(tmp_path):
     origin = Latents(Degraded(Few(), Inpainting()), Blocks())
     data = MatchingDataModule(Latents(Few(), Blocks()), origin=origin, batch_size=4, eval_samples=4)
-    model = TeacherModule(mlp((1, 4, 4)), BridgePath(), ema=[], solver=None)
+    model = TeacherModule(mlp((1, 4, 4), condition_channels=1), BridgePath(), ema=[], sampling_steps=[1])
     trainer(tmp_path, callbacks=[SampleGrid(4)]).validate(model, data, verbose=False)
     names = {folder.name for folder in (tmp_path / "samples").iterdir()}
     assert {"source", "truth"} <= names
