@@ -8,10 +8,11 @@ from realuid_lightning.data.folder import ImageFiles, ImageFolder
 from realuid_lightning.data.latents import LatentDataset
 from realuid_lightning.data.module import MatchingDataModule
 from realuid_lightning.data.pairs import Degradation, Degraded, Inpainting, Sketch, SuperResolution
-from realuid_lightning.data.shards import DatasetsFolder, Shards
+from realuid_lightning.data.shards import Shards
 from realuid_lightning.data.source import MemorySource, Source
 from realuid_lightning.data.sources import CIFAR10, Digits, FashionMNIST
 from realuid_lightning.data.stream import PairStream, RealSequence, RealStream, StreamSampler
+from realuid_lightning.data.tables import DatasetsFolder
 from realuid_lightning.data.toy import Gaussian, Toy2D
 
 __all__ = [

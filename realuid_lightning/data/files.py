@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b, file_digest
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 from jaxtyping import UInt64
@@ -136,7 +136,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def opened_in(file: BinaryIO) -> Iterator[Image.Image]:
+def opened_in(file: BufferedReader | BytesIO) -> Iterator[Image.Image]:
     """Open the image in a file that has been opened, or in bytes as one; errors as in ``opened``."""
     try:
         image = Image.open(file, formats=FORMATS)

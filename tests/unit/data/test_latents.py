@@ -317,6 +317,20 @@ def test_source_ends_are_encoded_too(tmp_path):
     assert {"source", "truth"} <= names
 
 
+def test_the_example_encodes_digits(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples")
+    from digits_in_latents import Components
+
+    made = latents(Digits(), Components(16), batch_size=1024)
+    z, _ = everything(made)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(16), rtol=1e-3, atol=0)
+    x = to_floats(everything(Digits())[0])
+    assert (made.decode(z) - x).square().mean() < 0.2 * x.var(0).mean()  # so much of the variance is in 16 of 64
+    module = TeacherModule(mlp((16,)), ema=[])
+    fit(module, MatchingDataModule(made, batch_size=4), tmp_path, 1).save_checkpoint(tmp_path / "t.ckpt")
+    assert load_teacher(tmp_path / "t.ckpt", steps=2, trust=["digits_in_latents"])(z[:3]).shape == (3, 1, 8, 8)
+
+
 # ------------------------------------------------------------------------------------------------------ of diffusers
 
 
