@@ -4,13 +4,13 @@ from functools import cache
 
 import torch
 
-from realuid_lightning.data import Digits, Encoder, to_floats
+from realuid_lightning.data import Digits, Encoder
 
 
 @cache
 def principal(count):
     """Return mean, directions and standard deviations of the digits' first principal components."""
-    x = to_floats(Digits().load()[0]).flatten(1)
+    x = Digits().load()[0].flatten(1).float() / 127.5 - 1
     _, deviations, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     return x.mean(0), directions[:count], deviations[:count] / len(x) ** 0.5
 
