@@ -244,8 +244,8 @@ class ManySteps(nn.Module):
         y: Condition | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
         noise: Noise | None = None,
-    ) -> Float[Tensor, "b *d"]:
-        """Return samples, ``(B, *D)``; no gradient is kept.
+    ) -> Float[Tensor, "b *e"]:
+        """Return samples, ``(B, *D)``, decoded where there is a ``decoder``; no gradient is kept.
 
         Args:
             z: Standard normal latents.

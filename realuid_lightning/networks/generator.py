@@ -61,8 +61,8 @@ class Generator(nn.Module):
         x0: Float[Tensor, "b *d"] | None = None,
         renoise: Float[Tensor, "b k *d"] | None = None,
         rollout: bool = False,
-    ) -> Float[Tensor, "b *d"]:
-        """Return generated samples, ``(B, *D)``.
+    ) -> Float[Tensor, "b *e"]:
+        """Return generated samples, ``(B, *D)``; decoded ones where there is a ``decoder``.
 
         Args:
             z: Standard normal latent.
