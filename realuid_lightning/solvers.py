@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.guidance import guided, null_faults, scale_faults
 from realuid_lightning.networks import unconditional
+from realuid_lightning.networks.generator import decoded
 from realuid_lightning.paths import MatchingPath, Network, expand
 
 Noise = Callable[[int], Tensor]
@@ -205,6 +206,9 @@ class ManySteps(nn.Module):
         solver: The solver; ``Euler`` when None.
         guidance: Scale of classifier-free guidance, at least 0; None for none. The network must know no condition.
 
+    Attributes:
+        decoder: As that of a ``Generator``.
+
     Raises:
         UserError: If an argument is out of range, or the network knows no condition to be guided from.
 
@@ -227,6 +231,7 @@ class ManySteps(nn.Module):
         super().__init__()
         self.network, self.path, self.steps = network, path, steps
         self.solver, self.guidance = solver or Euler(), guidance
+        self.decoder: Any = None
         faults = Faults("ManySteps")
         faults.unless(steps >= 1, f"steps must be at least 1, got {steps}")
         faults.extend(scale_faults(guidance))
@@ -239,8 +244,8 @@ class ManySteps(nn.Module):
         y: Condition | None = None,
         x0: Float[Tensor, "b *d"] | None = None,
         noise: Noise | None = None,
-    ) -> Float[Tensor, "b *d"]:
-        """Return samples, ``(B, *D)``; no gradient is kept.
+    ) -> Float[Tensor, "b *e"]:
+        """Return samples, ``(B, *D)``, decoded where there is a ``decoder``; no gradient is kept.
 
         Args:
             z: Standard normal latents.
@@ -252,7 +257,9 @@ class ManySteps(nn.Module):
         if self.guidance is not None:
             scale = torch.full_like(z.flatten(1)[:, 0], self.guidance)
             network = guided(network, scale, unconditional(self.network, y))
-        return self.solver.sample(self.path, network, z, y, self.steps, x0, noise or (lambda _: torch.randn_like(z)))
+        draw = noise or (lambda _: torch.randn_like(z))
+        x1 = self.solver.sample(self.path, network, z, y, self.steps, x0, draw)
+        return decoded(x1, self.decoder)
 
 
 def _name(path: MatchingPath) -> str:

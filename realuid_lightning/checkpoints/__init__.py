@@ -11,7 +11,7 @@ from realuid_lightning.checkpoints.export_program import export_onnx, export_pro
 from realuid_lightning.checkpoints.files import RECORD, DamagedCheckpointError, read_checkpoint
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.checkpoints.official import load_official
-from realuid_lightning.checkpoints.records import check_path_record, check_run, record_of
+from realuid_lightning.checkpoints.records import check_decoder_record, check_path_record, check_run, record_of
 from realuid_lightning.checkpoints.runs import find_checkpoint
 from realuid_lightning.checkpoints.strict import check_state, load_strictly, ties
 from realuid_lightning.checkpoints.teachers import Teacher, describe_teacher, read_teacher, write_teacher
@@ -22,6 +22,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "DamagedCheckpointError",
     "Teacher",
+    "check_decoder_record",
     "check_path_record",
     "check_run",
     "check_state",

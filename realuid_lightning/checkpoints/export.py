@@ -11,9 +11,11 @@ from torch import nn
 from realuid_lightning.atomic import write_tensors
 from realuid_lightning.checkpoints.bounds import is_dense, no_larger_than
 from realuid_lightning.checkpoints.files import RECORD, read_checkpoint
-from realuid_lightning.checkpoints.records import FORMAT, record_of
+from realuid_lightning.checkpoints.records import FORMAT, describe, record_of
 from realuid_lightning.checkpoints.strict import load_strictly
 from realuid_lightning.checkpoints.weights import Role, network_weights
+from realuid_lightning.data import Encoder
+from realuid_lightning.data.encoders import encoder_fingerprint
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import Generator
 from realuid_lightning.paths import MatchingPath
@@ -28,6 +30,7 @@ def load_generator(
     network: nn.Module | None = None,
     on: MatchingPath | None = None,
     trust: Sequence[str] = (),
+    decoder: nn.Module | bool = True,
 ) -> Generator:
     """Load a one-step generator for use: ``samples = generator(z, y)``.
 
@@ -40,6 +43,8 @@ def load_generator(
         network: A network to fill, for classes that do not derive from ``Recorded``; rebuilt from the file when None.
         on: The framework, likewise.
         trust: Names of modules, packages or classes of yours that may be imported, such as ``["arc_path"]``.
+        decoder: What decodes samples of a generator of latents: True for the encoder that the file names, if any; False
+            to have latents; or an encoder, where that of the file is not at hand.
 
     Returns:
         The generator in evaluation mode, on the CPU, without gradients.
@@ -53,7 +58,7 @@ def load_generator(
         Traceback (most recent call last):
         realuid_lightning.errors.UserError: ...
     """
-    return generator_of(path, read_checkpoint(path), ema, network, on, trust)
+    return generator_of(path, read_checkpoint(path), ema, network, on, trust, decoder)
 
 
 def load_teacher(
@@ -66,6 +71,7 @@ def load_teacher(
     network: nn.Module | None = None,
     on: MatchingPath | None = None,
     trust: Sequence[str] = (),
+    decoder: nn.Module | bool = True,
 ) -> ManySteps:
     """Load a teacher to be sampled in many steps: ``samples = teacher(z, y)``.
 
@@ -78,6 +84,7 @@ def load_teacher(
         network: As there.
         on: As there.
         trust: As there.
+        decoder: As there.
 
     Returns:
         The teacher and its solver, in evaluation mode, on the CPU, without gradients.
@@ -91,8 +98,10 @@ def load_teacher(
         realuid_lightning.errors.UserError: ...
     """
     content = read_checkpoint(path)
-    network, on, _ = _opened(path, content, "teacher", ema, network, on, trust)
-    return ManySteps(network, on, steps, solver, guidance).eval().requires_grad_(False)
+    network, on, record = _opened(path, content, "teacher", ema, network, on, trust)
+    sampler = ManySteps(network, on, steps, solver, guidance)
+    sampler.decoder = _decoder(path, record, trust, decoder)
+    return sampler.eval().requires_grad_(False)
 
 
 def generator_of(
@@ -102,10 +111,36 @@ def generator_of(
     network: nn.Module | None = None,
     on: MatchingPath | None = None,
     trust: Sequence[str] = (),
+    decoder: nn.Module | bool = True,
 ) -> Generator:
     """Return what ``load_generator`` returns, of a file's ``content``, which has been read."""
     network, on, record = _opened(path, content, "generator", ema, network, on, trust)
-    return Generator(network, on, record["sampling_steps"]).eval().requires_grad_(False)
+    generator = Generator(network, on, record["sampling_steps"])
+    generator.decoder = _decoder(path, record, trust, decoder)
+    return generator.eval().requires_grad_(False)
+
+
+def _decoder(path: str | Path, record: dict[str, Any], trust: Sequence[str], wanted: nn.Module | bool) -> Any:
+    """Return what decodes samples, if anything does; refuse an encoder that is another one by now."""
+    if isinstance(wanted, nn.Module):
+        return wanted
+    if not wanted or record["decoder"] is None:
+        return None
+    try:
+        encoder = rebuild(record["decoder"]["record"], Encoder, trust)  # type: ignore[type-abstract]
+        found = encoder_fingerprint(encoder)
+    except UserError as error:
+        raise UserError(
+            f"{path}: its samples are latents, and what decodes them is not at hand: {error}; or "
+            "load_generator(..., decoder=) another place's, or False for latents"
+        ) from error
+    if found != record["decoder"]["fingerprint"]:
+        raise UserError(
+            f"{path}: its samples are latents of {record['decoder']['fingerprint']}, but "
+            f"{describe(record['decoder']['record'])} is {found} by now; load_generator(..., decoder=) the encoder "
+            "that it was trained with"
+        )
+    return encoder
 
 
 _NOT: dict[Role, str] = {
@@ -194,8 +229,15 @@ def write_generator(generator: Generator, target: str | Path, ema: float | None 
         "path": generator.path.recorded(),
         "ema": [] if ema is None else [ema],
         "sampling_steps": generator.steps,
+        "decoder": _decoder_record(generator.decoder),
     }
     write_tensors(state, target, {RECORD: json.dumps(record)})
+
+
+def _decoder_record(decoder: Any) -> dict[str, Any] | None:
+    if not isinstance(decoder, Encoder):
+        return None
+    return {"record": decoder.recorded(), "fingerprint": encoder_fingerprint(decoder)}
 
 
 def _require_suffix(target: str | Path) -> None:

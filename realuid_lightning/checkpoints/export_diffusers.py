@@ -78,6 +78,8 @@ def pipeline_of(generator: Generator, dtype: torch.dtype = torch.float32) -> Any
             f"a pipeline of diffusers needs a network of diffusers, got {type(network).__name__}, whose code would "
             "have to go along and be trusted; export it to safetensors, torch or onnx"
         )
+    if generator.decoder is not None:
+        raise UserError("a pipeline of diffusers for one step decodes no latents; export it to torch or onnx")
     if generator.path.translates:
         raise UserError("a pipeline of diffusers begins at noise, but the generator at samples of a source domain")
     step = step_of(generator.path)

@@ -147,6 +147,8 @@ def _traced(
     inputs = _inputs(generator, checkpoint)
     if dtype is not torch.float32:
         generator.network = InType(generator.network, dtype)
+    if generator.decoder is not None:
+        generator(**inputs)  # it reads its weights when it is first used, which a program cannot follow
     batch = Dim("batch")
     try:
         program = torch.export.export(generator, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})

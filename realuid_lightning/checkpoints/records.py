@@ -28,7 +28,8 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
 
     Returns:
         ``format`` (1), ``role`` (``teacher`` or ``generator``), ``network`` (a record, or None for classes that
-        record nothing), ``path`` (a record), ``ema`` (decays) and ``sampling_steps``.
+        record nothing), ``path`` (a record), ``ema`` (decays), ``sampling_steps``, and ``decoder`` (None, or the
+        ``record`` and ``fingerprint`` of the encoder whose latents the samples are).
 
     Raises:
         UserError: If it is not one of ours, of a later format, or malformed.
@@ -45,7 +46,7 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
             f"{source}: expected a record of format {FORMAT}, got {number}, of a later version; update this package"
         )
     network, path, ema = record.get("network", ""), record.get("path"), record.get("ema")
-    steps = record.get("sampling_steps", 1)
+    steps, decoder = record.get("sampling_steps", 1), record.get("decoder")
     sound = {
         ("format", f"{FORMAT}"): type(number) is int and number == FORMAT,
         ("role", "teacher or generator"): str(record.get("role")) in ("teacher", "generator"),
@@ -54,10 +55,12 @@ def record_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, An
         ("ema", "a list of decays in [0, 1)"): isinstance(ema, list)
         and all(type(decay) in (int, float) and 0 <= decay < 1 for decay in ema),
         ("sampling_steps", f"from 1 to {_SIZE}"): type(steps) is int and 1 <= steps <= _SIZE,
+        ("decoder", "record and fingerprint of an encoder, or null"): decoder is None or _is_decoder(decoder),
     }
     _refuse_unless(sound, record, f"{source}: its record is malformed")
     # What has not been checked is left out.
-    return {"format": number, **{name: record[name] for name in _FIELDS}, "sampling_steps": steps}
+    kept = {name: record[name] for name in _FIELDS}
+    return {"format": number, **kept, "sampling_steps": steps, "decoder": decoder}
 
 
 def _refuse_unless(sound: Mapping[tuple[str, str], bool], holder: Mapping[str, Any], what: str) -> None:
@@ -73,6 +76,11 @@ def _refuse_unless(sound: Mapping[tuple[str, str], bool], holder: Mapping[str, A
 
 def _is_plain_record(value: Any) -> bool:
     return is_record(value) and _room_after(value, _SIZE, _DEPTH) >= 0
+
+
+def _is_decoder(value: Any) -> bool:
+    named = type(value) is dict and value.keys() == {"record", "fingerprint"}
+    return named and _is_plain_record(value["record"]) and type(value["fingerprint"]) is str
 
 
 def _room_after(tree: Any, room: int, depth: int) -> int:
@@ -206,6 +214,26 @@ def check_path_record(
             f"{source}: made on the path {describe(record['path'])[:400]}, but this run's is "
             f"{describe(path.recorded())[:400]}; "
             "set model.path to that of the checkpoint"
+        )
+
+
+def check_decoder_record(record: Mapping[str, Any], decoder: Mapping[str, Any] | None, source: str | Path) -> None:
+    """Refuse a checkpoint of networks that know other latents than the data give.
+
+    Args:
+        record: What the checkpoint says of itself; one that names no encoder is let pass.
+        decoder: The same of the data, ``Source.decoder``.
+        source: The file, for the message.
+
+    Raises:
+        UserError: With both encoders.
+    """
+    made = record["decoder"]
+    if made is not None and made["fingerprint"] != (decoder or {}).get("fingerprint"):
+        here = "none" if decoder is None else f"{describe(decoder['record'])}, {decoder['fingerprint']}"
+        raise UserError(
+            f"{source}: made on latents of {describe(made['record'])[:400]}, {made['fingerprint']}, but the encoder of "
+            f"data.source is {here}; name the same one in its Latents"
         )
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from realuid_lightning.checkpoints.adapters import merged
 from realuid_lightning.checkpoints.files import EXPORTED, RECORD, read_checkpoint
 from realuid_lightning.checkpoints.official import is_official, official_weights
-from realuid_lightning.checkpoints.records import check_path_record, record_of, state_of
+from realuid_lightning.checkpoints.records import check_decoder_record, check_path_record, record_of, state_of
+from realuid_lightning.data import Source
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.ema import average_key
 from realuid_lightning.paths import FlowMatchingPath, MatchingPath
@@ -17,7 +18,12 @@ Role = Literal["teacher", "generator"]
 
 
 def load_weights(
-    file: str | Path, *, role: Role, ema: float | None = None, path: MatchingPath | None = None
+    file: str | Path,
+    *,
+    role: Role,
+    ema: float | None = None,
+    path: MatchingPath | None = None,
+    source: Source | None = None,
 ) -> dict[str, Any]:
     """Return the teacher-shaped network's state dict of a checkpoint.
 
@@ -26,6 +32,7 @@ def load_weights(
         role: ``teacher`` wants a trained teacher, ``generator`` a distilled generator.
         ema: Decay of the average to take; raw weights when None.
         path: The framework that the weights are for; a checkpoint that was made on another one is refused.
+        source: The data of this run; a checkpoint that was made on latents of another encoder than theirs is refused.
 
     Raises:
         UserError: If the file is missing, broken, foreign, of another role or framework, or lacks that average.
@@ -43,6 +50,8 @@ def load_weights(
         _require_role(file, record["role"], role)
         if path is not None:
             check_path_record(record, path, file, but)
+        if source is not None:
+            check_decoder_record(record, source.decoder, file)
         return network_weights(content, ema, file)
     if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         if ema is not None:

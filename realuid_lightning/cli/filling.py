@@ -50,7 +50,7 @@ def fill(config: Namespace) -> None:
     - ``data.labels``: whether the network has classes.
     - ``model.network`` and further networks: the shape of samples, the number of classes, and the channels that the
       path shows beside ``xt``.
-    - ``features``: the shape of samples.
+    - ``features``: the shape of samples as they are measured.
 
     What is given stays; whether it agrees is checked where module and data meet.
 
@@ -71,7 +71,7 @@ def fill(config: Namespace) -> None:
         if any(spec is network for network in networks):
             missing += _fill(spec, known)
         else:
-            missing += _fill(spec, {"shape": known["shape"]} if spec is features and "shape" in known else {})
+            missing += _fill(spec, {"shape": known["measured"]} if spec is features and "shape" in known else {})
     if missing:  # else what is wrong with data and path is told together with the faults of all other parts
         faults.raise_any()
         faults.extend(missing)
@@ -123,7 +123,7 @@ def _known(model: Namespace, data: Namespace, faults: Faults) -> dict[str, Any]:
     shape = None if source is None else faults.attempt(lambda: shape_of(source))
     if source is None or shape is None:
         return known
-    known["shape"], known["in_channels"] = list(shape), shape[0]
+    known["shape"], known["in_channels"], known["measured"] = list(shape), shape[0], list(source.original.shape)
     if len(shape) == 3 and shape[1] == shape[2]:
         known["image_size"] = shape[1]
     if path is not None:

@@ -26,6 +26,7 @@ from realuid_lightning.evaluation.writer import write_png
 from realuid_lightning.metrics import to_bytes
 from realuid_lightning.modules.generation import Sampler, generate, later_noise, step_noise
 from realuid_lightning.networks import Generator
+from realuid_lightning.networks.generator import decoded
 from realuid_lightning.solvers import ManySteps
 
 Made = Generator | ManySteps
@@ -43,6 +44,7 @@ def sample(words: Sequence[str]) -> None:
         sys.path.append(os.getcwd())
     made = _loaded(options)
     shape = _shape(options, made)
+    _check_pictures(options, _decoded_shape(made, shape))
     latents, device = _latents(options, made, shape), _moved(made, options.device)
     kept: list[tuple[Tensor, Condition | None]] = []
     for batch in _batches(latents, options.batch):
@@ -117,11 +119,21 @@ def _loaded(options: Namespace) -> Made:
 
 
 def _shape(options: Namespace, made: Made) -> tuple[int, ...]:
-    """Return the shape of a sample, if it can be drawn as it is asked for."""
+    """Return the shape of what the network makes."""
     given = getattr(made.network, "shape", None)
     if given is None:
         raise UserError(f"{options.file}: its network does not tell the shape of a sample; load_generator it in Python")
-    shape = tuple(given)
+    return tuple(given)
+
+
+@torch.no_grad()
+def _decoded_shape(made: Made, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a sample, once it is decoded if that is due."""
+    return tuple(decoded(torch.zeros(1, *shape), made.decoder).shape[1:])
+
+
+def _check_pictures(options: Namespace, shape: tuple[int, ...]) -> None:
+    """Refuse to draw samples that cannot be."""
     pictures = len(shape) == 3 and shape[0] in (1, 3)
     faults = Faults(options.file)
     faults.unless(
@@ -133,7 +145,6 @@ def _shape(options: Namespace, made: Made) -> tuple[int, ...]:
         f"samples of shape {shape} are no images of 1 or 3 channels: name a .npz file by --out",
     )
     faults.raise_any()
-    return shape
 
 
 def _moved(made: Made, name: str) -> torch.device:

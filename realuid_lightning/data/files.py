@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b, file_digest
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -131,13 +131,19 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     Raises:
         OSError: If it is no regular file, or its content is of no such format; Pillow raises others of broken ones.
     """
-    with regular(path) as file:
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError:
-            raise OSError(f"its content is of none of the formats {', '.join(FORMATS)}") from None
-        with image:
-            yield image
+    with regular(path) as file, opened_in(file) as image:
+        yield image
+
+
+@contextmanager
+def opened_in(file: BufferedReader | BytesIO) -> Iterator[Image.Image]:
+    """Open the image in a file that has been opened, or in bytes as one; errors as in ``opened``."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise OSError(f"its content is of none of the formats {', '.join(FORMATS)}") from None
+    with image:
+        yield image
 
 
 def content_hashes(root: Path, names: Sequence[str]) -> Iterator[bytes]:

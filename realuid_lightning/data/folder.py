@@ -4,7 +4,9 @@ import hashlib
 import math
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -15,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
+from realuid_lightning.conditions import Condition
 from realuid_lightning.data.files import (
     EXTENSIONS,
     PART,
@@ -77,6 +80,18 @@ class ImageFiles(Source):
     def listing(self) -> tuple[list[str], Int64[Tensor, "n"] | None]:
         """Return file names relative to ``root`` in a fixed order, and labels or None; reads no image."""
 
+    def files(self) -> Sequence[str]:
+        """Return the names of the files below ``root`` that hold the samples."""
+        return self._files.names
+
+    def opened(self, name: str) -> AbstractContextManager[Image.Image]:
+        """Open the image that ``listing`` has this name for: here the file of this name below ``root``."""
+        return opened(self.root / name)
+
+    def place(self, name: str) -> str:
+        """Return where it is, for messages."""
+        return str(self.root / name)
+
     def crop(self, image: Image.Image) -> Image.Image:
         """Return the square part of ``image`` to use: here the largest one in the middle."""
         side = min(image.size)
@@ -105,7 +120,7 @@ class ImageFiles(Source):
         """Return all labels, or None."""
         return self._files.y
 
-    def get(self, index: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b c h w"], Labels | None]:
+    def get(self, index: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b c h w"], Condition | None]:
         """Return images and labels, decoded now unless they are held in memory.
 
         Raises:
@@ -128,7 +143,7 @@ class ImageFiles(Source):
             NoFingerprintError: If a class of the user's own has code that cannot be read.
         """
         digest = hashlib.sha256()
-        names = self._files.names
+        names = self.files()
         try:
             for name, content in zip(names, content_hashes(self.root, names), strict=True):
                 digest.update(os.fsencode(name) + b"\0" + content)
@@ -212,14 +227,14 @@ class ImageFiles(Source):
 
     def _decode(self, name: str) -> UInt8[Tensor, "c h w"]:
         try:
-            with opened(self.root / name) as image:
+            with self.opened(name) as image:
                 return self._pixels(image)
         except Exception as error:  # PIL raises almost anything when a file is broken, or its EXIF is
             raise self._unreadable(name, error) from error
 
     def _unreadable(self, name: str, error: Exception) -> UserError:
         return UserError(
-            f"{type(self).__name__}: image {self.root / name} cannot be read ({_reason(error)}): repair or remove it"
+            f"{type(self).__name__}: image {self.place(name)} cannot be read ({_reason(error)}): repair or remove it"
             + self._or_skip
         )
 

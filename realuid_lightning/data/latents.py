@@ -70,6 +70,7 @@ class Generation:
     Attributes:
         source: Real samples of training.
         reference: What evaluation compares with.
+        described: What gives conditions that are no class labels: ``reference``, or the latents of it.
         origin: Source ends of evaluation, if there are any.
         paired: Whether sample i of ``reference`` is what sample i of ``origin`` should become.
         labels: Whether there are conditions.
@@ -79,6 +80,7 @@ class Generation:
 
     source: Source
     reference: Source
+    described: Source
     origin: Source | None
     paired: bool
     labels: bool
@@ -96,7 +98,7 @@ class Generation:
     def condition_source_beside_origin(self) -> Source | None:
         """The same where ``origin`` gives none."""
         if self.labels and self.source.num_classes is None:
-            return self.reference
+            return self.described
         return self.source if self.labels and self.sampled else None
 
     def dataset(self, indices: Int64[Tensor, "n"], with_truth: bool) -> LatentDataset:

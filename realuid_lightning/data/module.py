@@ -45,7 +45,8 @@ class MatchingDataModule(RunDataModule):
         eval_seed: Which latents indices have in evaluation and prediction, which ``sampled`` conditions, which noise
             of stochastic samplers: another seed, another set. In [0, 2^32).
         predict_seeds: Indices of the latents that ``predict`` uses, such as ``0-63,100,200-299``.
-        reference: Data set that evaluation compares with; ``source`` unless given.
+        reference: Data set that evaluation compares with; ``source`` unless given. Of ``Latents``, here and in
+            ``held_out``, it is the data set that was encoded.
         held_out: Real samples that nothing else has seen: what evaluation measures of them against ``reference`` is the
             floor of its figures. None: halves of ``reference`` are held against each other.
         origin: Data set of the source ends ``x0`` of a translating framework (bridges); None: Gaussian noise.
@@ -89,7 +90,9 @@ class MatchingDataModule(RunDataModule):
     ) -> None:
         neither = batch_size is None and global_batch_size is None
         super().__init__(batch_size, 256 if neither else global_batch_size)
-        self.source, self.reference, self.held_out = source, source if reference is None else reference, held_out
+        self.source, self.held_out = source, None if held_out is None else held_out.original
+        self.reference = (source if reference is None else reference).original
+        self._described = source if reference is None else reference  # gives conditions in evaluation
         self.origin, self.paired, self.eval_origin = origin, paired, origin if eval_origin is None else eval_origin
         self._labels, self.flip, self.num_workers = labels, flip, num_workers
         self.eval_samples, self.eval_labels, self.eval_seed = eval_samples, eval_labels, eval_seed
@@ -110,6 +113,9 @@ class MatchingDataModule(RunDataModule):
         )
         faults.unless(self.num_workers >= 0, f"num_workers must not be negative, got {self.num_workers}")
         faults.unless(self.image or not self.flip, f"flip: true needs images, but samples have shape {self.shape}")
+        for each in (self.source, self.origin):
+            plain = each is None or each.original is each or not self.flip
+            faults.unless(plain, "flip: true cannot mirror latents: set the flip of Latents, which mirrors images")
         faults.extend(options.source_faults(*sources, self.on_device))
         faults.raise_any()
 
@@ -135,6 +141,10 @@ class MatchingDataModule(RunDataModule):
     def image(self) -> bool:
         """Whether samples are images ``(C, H, W)``."""
         return len(self.shape) == 3
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Return generated samples as those of ``reference``, to be measured and drawn: decoded, if latents."""
+        return self.source.decode(samples)
 
     @property
     def translates(self) -> bool:
@@ -286,9 +296,8 @@ class MatchingDataModule(RunDataModule):
     @property
     def _generation(self) -> Generation:
         sampled = self.eval_labels == "sampled"
-        return Generation(
-            self.source, self.reference, self.eval_origin, self.paired, self.labels, sampled, self.eval_seed
-        )
+        given = self._described, self.eval_origin, self.paired, self.labels, sampled, self.eval_seed
+        return Generation(self.source, self.reference, *given)
 
 
 def _as_floats(x: Tensor | None) -> Tensor | None:

@@ -44,8 +44,9 @@ def source_faults(
     others = {"reference": reference, "held_out": held_out, "origin": origin}
     others["eval_origin"] = None if eval_origin is origin else eval_origin
     for option, other in others.items():
-        if other is not None and other.shape != source.shape:
-            yield f"{option} must have samples of shape {source.shape} as source, got {other.shape}"
+        shape = source.original.shape if option in ("reference", "held_out") else source.shape
+        if other is not None and other.shape != shape:
+            yield f"{option} must have samples of shape {shape} as source, got {other.shape}"
     for option, held in {"source": source, "origin": origin}.items() if on_device else ():
         if held is not None and not held.in_memory:
             advice = "set its in_memory: true if it has that option, or on_device: false"

@@ -182,6 +182,7 @@ class Degraded(Source):
         faults = Faults("Degraded")
         images = len(source.shape) == 3
         faults.unless(images, f"source must have images (C, H, W), but its samples have shape {source.shape}")
+        faults.unless(source.original is source, "images are degraded before they are encoded: Latents(Degraded(...))")
         for fault in how.faults(source.shape) if images else []:
             faults.unless(False, fault)
         faults.raise_any()

@@ -34,3 +34,24 @@ def by_one(work: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return cast(T, result)
+
+
+def by_all(work: Callable[[], None]) -> None:
+    """Let every process do its part, however long that takes, and wait for all; an error of one is raised by all."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        work()
+        return
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
+    failed: Exception | None = None
+    try:
+        work()
+    except Exception as raised:
+        failed = raised
+    errors: list[Exception | None] = [None] * dist.get_world_size()
+    try:
+        dist.all_gather_object(errors, failed, group=group)
+    finally:
+        dist.destroy_process_group(group)
+    for error in errors:
+        if error is not None:
+            raise error

@@ -3,9 +3,10 @@
 import hashlib
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import Any
 
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from realuid_lightning import conditions
@@ -79,6 +80,25 @@ class Source(ABC):
         """Return the conditions that ``get`` gives, without reading samples that have class labels."""
         labels = self.labels()
         return self.get(index)[1] if labels is None else labels[index]
+
+    def texts(self, index: Int64[Tensor, "b"]) -> list[str] | None:
+        """Return the samples' captions, or None: what a text encoder makes conditions of (``Latents``)."""
+        del index
+        return None
+
+    @property
+    def original(self) -> "Source":
+        """What figures compare with: this source, or the one whose samples it has encoded."""
+        return self
+
+    def decode(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
+        """Return generated samples, ``(B, *shape)``, as those of ``original``, to be measured and drawn."""
+        return x
+
+    @property
+    def decoder(self) -> dict[str, Any] | None:
+        """What ``decode`` does, for checkpoints: ``record`` of an encoder and its ``fingerprint``; or None."""
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:

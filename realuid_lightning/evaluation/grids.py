@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from realuid_lightning.data import Batch
+from realuid_lightning.data import Batch, MatchingDataModule
 from realuid_lightning.errors import Faults
 from realuid_lightning.evaluation.base import SamplerCallback, steps_made
 from realuid_lightning.evaluation.writer import as_image, write_png
@@ -44,11 +44,10 @@ class SampleGrid(SamplerCallback):
 
     def see(self, trainer: Trainer, pl_module: LightningModule, samples: dict[str, Tensor], batch: Batch) -> None:
         """Keep what belongs to the picture."""
-        del pl_module
         if trainer.is_global_zero and batch.index is not None:
             chosen = batch.index < self.count
             if bool(chosen.any()):
-                for name, made in (samples | _ends(batch)).items():
+                for name, made in (samples | _ends(batch, pl_module)).items():
                     self._samples.setdefault(name, []).append(made[chosen].cpu())
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,11 +76,13 @@ def show(logger: Logger, name: str, picture: Tensor, step: int) -> None:
         add_image(name, picture, step)
 
 
-def _ends(batch: Batch) -> dict[str, Tensor]:
+def _ends(batch: Batch, pl_module: LightningModule) -> dict[str, Tensor]:
     """Return what to compare samples with: the data that they were made from, and those that they belong to."""
     if batch.x0 is None:
         return {}
-    return {"source": batch.x0} if batch.x1 is None else {"source": batch.x0, "truth": batch.x1}
+    data = getattr(pl_module.trainer, "datamodule", None)
+    x0 = data.decode(batch.x0) if isinstance(data, MatchingDataModule) else batch.x0
+    return {"source": x0} if batch.x1 is None else {"source": x0, "truth": batch.x1}
 
 
 def draw(samples: Float[Tensor, "b *d"]) -> Tensor | None:

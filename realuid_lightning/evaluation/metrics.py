@@ -135,7 +135,7 @@ class MetricsCallback(SamplerCallback):
         faults = Faults("metrics")
         faults.unless(data.eval_samples >= 2, f"need at least 2 samples, got data.eval_samples {data.eval_samples}")
         if isinstance(self.features, Features):
-            faults.extend(filter(None, [self.features.fault(tuple(data.shape))]))
+            faults.extend(filter(None, [self.features.fault(tuple(data.reference.shape))]))
         faults.extend(filter(None, (metric.fault(self.features, data.eval_samples) for metric in self.metrics)))
         faults.raise_any()
         return data

@@ -156,8 +156,8 @@ class RealSide:
         whole = self.collector(count, count, device)
         halves = [self.collector((count + 1) // 2, count, device), self.collector(count // 2, most, device)]
         drawn = drawn_order(count).argsort().to(device)  # data may be listed in any way: halves are drawn
-        values = Collector(math.prod(data.shape), count, count, 0, device=device)
-        split, wide = self.bounds and data.held_out is None, math.prod(data.shape) > WIDEST
+        values = Collector(math.prod(data.reference.shape), count, count, 0, device=device)
+        split, wide = self.bounds and data.held_out is None, math.prod(data.reference.shape) > WIDEST
         for batch in data.reference_dataloader():
             x, index = real_samples(batch, pl_module, data), _index(batch, device)
             encoded = self.encode(x)
@@ -195,13 +195,13 @@ class RealSide:
     def _gaussian(self, trainer: Trainer, data: MatchingDataModule, real: Sample, device: torch.device) -> Sample:
         """Return as many samples as are generated of a Gaussian with the data's moments, images clipped."""
         covariance, mean = moments(real.sums)
-        root, count = covariance_root(covariance), data.eval_samples
+        root, count, shape = covariance_root(covariance), data.eval_samples, data.reference.shape
         collector = self.collector(count, count, device)
         mine = torch.tensor(share(count, trainer.global_rank, trainer.world_size), device=device)
         for index in torch.split(mine, data.eval_batch_size):
             x = mean + hashed_normal(index, mean.shape, GAUSSIAN) @ root
-            x = x.clamp(-1, 1) if data.image else x
-            collector.add(index, *self.encode(x.view(-1, *data.shape).float()))
+            x = x.clamp(-1, 1) if len(shape) == 3 else x
+            collector.add(index, *self.encode(x.view(-1, *shape).float()))
         return collector.gather()
 
 

@@ -12,7 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from realuid_lightning.checkpoints import RECORD, check_path_record, check_run, check_state, record_of
+from realuid_lightning.checkpoints import (
+    RECORD,
+    check_decoder_record,
+    check_path_record,
+    check_run,
+    check_state,
+    record_of,
+)
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.lightning_internals import trainer_of
@@ -168,7 +175,7 @@ class MatchingModule(LightningModule):
         raise NotImplementedError
 
     def generate(self, sampler: Sampler, batch: Batch) -> Tensor:
-        """Turn latents into samples by forwards of ``eval_batch_size`` samples each.
+        """Turn latents into samples by forwards of ``eval_batch_size`` samples each, as they are measured and drawn.
 
         Args:
             sampler: One of ``samplers()``.
@@ -176,9 +183,21 @@ class MatchingModule(LightningModule):
                 number.
 
         Returns:
-            Samples, ``(B, *D)``.
+            Samples, ``(B, *D)``, decoded where networks know the encoded ones of ``data.Latents``.
         """
-        return generate(sampler, batch, self.eval_batch_size, self.device, cast(torch.dtype, self.dtype))
+        data = self._data
+
+        def decoded(rows: Batch) -> Tensor:
+            made = sampler(rows)
+            return made if data is None else data.decode(made)
+
+        return generate(decoded, batch, self.eval_batch_size, self.device, cast(torch.dtype, self.dtype))
+
+    @property
+    def _data(self) -> MatchingDataModule | None:
+        """The data module, where there is a trainer with one of ours."""
+        data = getattr(trainer_of(self), "datamodule", None)
+        return data if isinstance(data, MatchingDataModule) else None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return samples of every evaluated sampler, ``(B, *D)`` by name; callbacks measure and draw them."""
@@ -217,9 +236,8 @@ class MatchingModule(LightningModule):
         if self._is_divided:
             faults.extend(divided_faults(self.networks, compile=self.compiled, channels_last=self.channels_last))
         self._check_sampling(faults)
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, MatchingDataModule):
-            self._check_data(data, faults)
+        if self._data is not None:
+            self._check_data(self._data, faults)
         faults.raise_any()
         self._make_fast()
 
@@ -345,6 +363,7 @@ class MatchingModule(LightningModule):
             "network": network.recorded() if isinstance(network, Recorded) else None,
             "path": self.path.recorded(),
             "ema": self.ema_decays,
+            "decoder": None if self._data is None else self._data.source.decoder,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -359,6 +378,8 @@ class MatchingModule(LightningModule):
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
             )
         check_path_record(record, self.path, "ckpt_path")
+        if self._data is not None:
+            check_decoder_record(record, self._data.source.decoder, "ckpt_path")
         follows = self.averaged if fitting else None  # what has never been averaged is not measured
         averages = fit_averages(checkpoint["state_dict"], record["ema"], self.ema_decays, follows)
         check_state(self, checkpoint["state_dict"], "ckpt_path")

@@ -365,7 +365,8 @@ class RealUIDModule(MatchingModule):
         self._started = True
 
     def _load(self, network: nn.Module, file: str, ema: float | None, role: Literal["teacher", "generator"]) -> None:
-        weights = load_weights(file, role=role, ema=ema, path=self.path)
+        source = None if self._data is None else self._data.source
+        weights = load_weights(file, role=role, ema=ema, path=self.path, source=source)
         load_strictly(network, weights, f"{role}_ckpt {file}")
 
     def on_fit_start(self) -> None:

@@ -1,5 +1,7 @@
 """Generators of one step, or of a few."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,6 +9,12 @@ from torch import Tensor, nn
 from realuid_lightning.conditions import Condition, rows
 from realuid_lightning.errors import UserError
 from realuid_lightning.paths import MatchingPath
+
+
+def decoded(x1: Tensor, decoder: Any) -> Tensor:
+    """Return the samples that an encoder's latents stand for; those given, without an encoder."""
+    samples: Tensor = x1 if decoder is None else decoder.decode(x1)
+    return samples
 
 
 class Generator(nn.Module):
@@ -20,6 +28,10 @@ class Generator(nn.Module):
         network: Network of the framework, usually started from the teacher's weights.
         path: The framework.
         steps: Number of network calls that a sample takes, at least 1.
+
+    Attributes:
+        decoder: Encoder whose ``decode`` turns what the network makes into samples; None where these are samples, and
+            in training.
 
     Raises:
         UserError: If ``steps`` is below 1.
@@ -40,6 +52,7 @@ class Generator(nn.Module):
         self.network = network
         self.path = path
         self.steps = steps
+        self.decoder: Any = None
 
     def forward(
         self,
@@ -48,8 +61,8 @@ class Generator(nn.Module):
         x0: Float[Tensor, "b *d"] | None = None,
         renoise: Float[Tensor, "b k *d"] | None = None,
         rollout: bool = False,
-    ) -> Float[Tensor, "b *d"]:
-        """Return generated samples, ``(B, *D)``.
+    ) -> Float[Tensor, "b *e"]:
+        """Return generated samples, ``(B, *D)``; decoded ones where there is a ``decoder``.
 
         Args:
             z: Standard normal latent.
@@ -70,7 +83,7 @@ class Generator(nn.Module):
             t = torch.full(z.shape[:1], time, dtype=z.dtype, device=z.device)
             noise = renoise[:, k]
             x1 = self.path.guess(self.network, t, self.path.noised(t, noise, x1, x0), y, x0, noise)
-        return x1
+        return decoded(x1, self.decoder)
 
     def rollout(
         self,

@@ -226,7 +226,7 @@ def test_what_a_record_says_beyond_its_fields_is_left_out(generator):
     export_generator(generator(more=torch.zeros(2)), "out.safetensors")
     with safe_open("out.safetensors", "pt") as file:
         record = json.loads(file.metadata()[RECORD])
-    assert set(record) == {"format", "role", "network", "path", "ema", "sampling_steps"}
+    assert set(record) == {"format", "role", "network", "path", "ema", "sampling_steps", "decoder"}
 
 
 # ------------------------------------------------------------------------------------------------- what is trusted

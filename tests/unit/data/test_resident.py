@@ -9,6 +9,8 @@ from helpers import fit, trainer
 from lightning.pytorch import seed_everything
 from PIL import Image
 from recording import Recorder, placed
+from small_encoders import Blocks
+from small_shards import shards
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from realuid_lightning.data import (
@@ -18,8 +20,10 @@ from realuid_lightning.data import (
     Digits,
     ImageFolder,
     Inpainting,
+    Latents,
     MatchingDataModule,
     PairStream,
+    Shards,
     Sketch,
     Toy2D,
     resident,
@@ -82,6 +86,12 @@ DATA = {
     "images": lambda _: {"source": Part(), "flip": True, "labels": True},
     "plain": lambda _: {"source": Part()},
     "files": lambda tmp_path: {"source": folder(tmp_path), "flip": True},
+    "archives": lambda tmp_path: {"source": Shards(shards(tmp_path), 8, in_memory=True), "flip": True, "labels": True},
+    "latents": lambda _: {"source": Latents(Part(), Blocks(), flip=True, in_memory=True), "labels": True},
+    "latent pairs": lambda _: {
+        "source": Latents(Part(), Blocks(), in_memory=True),
+        "origin": Latents(Degraded(Part(), Inpainting()), Blocks(), in_memory=True),
+    },
     "vectors": lambda _: {"source": Toy2D("moons", 30), "labels": True},
     "pairs": lambda _: {"source": Part(), "origin": Degraded(Part(), Inpainting(0.0, 0.0, 1.0, 0.25)), "flip": True},
     "unpaired": lambda _: {"source": Part(), "origin": Part(33), "paired": False, "flip": True, "labels": True},

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from torchvision import datasets
 
-from realuid_lightning.data import CIFAR10, CelebA, Digits, FashionMNIST, Gaussian, Source, Toy2D
+from realuid_lightning.data import CIFAR10, CelebA, Digits, FashionMNIST, Gaussian, Shards, Source, Toy2D
 from realuid_lightning.errors import UserError
 
 TOYS = {"moons": 2, "checkerboard": None, "rings": 4, "eight_gaussians": 8, "spiral": None}
@@ -289,6 +289,7 @@ def test_fingerprints_tell_data_apart_and_are_stable(tmp_path, monkeypatch):
         (lambda: FashionMNIST(size=30), ["28 or 32"]),
         (lambda: CIFAR10(size=8), ["16 or 32"]),
         (lambda: CelebA(split="training", crop=200, size=0), ["split", "crop", "size"]),
+        (lambda: Shards("x.tar", size=8, tensors=["a.pt"], num_classes=0), ["tensors", "num_classes"]),
     ],
 )
 def test_all_faults_at_once(make, faults, monkeypatch):
@@ -309,6 +310,15 @@ def test_all_faults_at_once(make, faults, monkeypatch):
         {"class_path": "FashionMNIST", "init_args": {"size": 28}},
         {"class_path": "CelebA", "init_args": {"split": "test"}},
         {"class_path": "ImageFolder", "init_args": {"root": "x", "size": 8, "unreadable": "skip"}},
+        {"class_path": "Shards", "init_args": {"pattern": "x-*.tar", "size": 8, "tensors": ["text.npy"]}},
+        {"class_path": "DatasetsFolder", "init_args": {"root": "x", "size": 8, "label": None}},
+        {
+            "class_path": "Latents",
+            "init_args": {
+                "source": {"class_path": "Digits"},
+                "encoder": {"class_path": "DiffusersEncoder", "init_args": {"folder": "x"}},
+            },
+        },
     ],
 )
 def test_usable_by_class_name(config):
