@@ -1,14 +1,21 @@
 """``realuid plan``: every shipped config, on a machine without its devices, data or teacher; faults as those of fit."""
 
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from realuid_lightning.cli.plan import device_count
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSIFIERS = {*(CONFIGS / "features").glob("*.yaml")}  # which no fit trains
-FILES = sorted(file.relative_to(CONFIGS) for file in {*CONFIGS.rglob("*.yaml")} - {CONFIGS / "fast.yaml", *CLASSIFIERS})
+OVERLAYS = {
+    CONFIGS / "fast.yaml",
+    *CONFIGS.glob("experiments/rows/*.yaml"),
+    *CONFIGS.glob("experiments/*/finetune.yaml"),
+}
+FILES = sorted(file.relative_to(CONFIGS) for file in {*CONFIGS.rglob("*.yaml")} - OVERLAYS - CLASSIFIERS)
 DISTIL = CONFIGS / "demo" / "distil.yaml"
 
 
@@ -19,11 +26,18 @@ def somewhere_else(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_config_is_planned(file, realuid, tmp_path):
+def test_every_config_is_planned(file, realuid, tmp_path, tmp_path_factory):
     config, words = (CONFIGS / file).read_text(), []
+    if "ImageFolder" in config:  # whose classes are its folders
+        folder = tmp_path_factory.mktemp("images")
+        for label in range(10):
+            (folder / str(label)).mkdir()
+            Image.new("RGB", (16, 16)).save(folder / str(label) / "image.png")
+        words = [f"--data.{name}.root={folder}" for name in ("source", "held_out")]
     if "UNet" in config:  # the same kind of network, with less of it
-        words = ["--model.network.num_res_blocks=1", "--model.network.channel_mult=[1]"]
-        words += [f"--model.network.attention_resolutions=[{64 if 'CelebA' in config else 32}]"]
+        words += ["--model.network.num_res_blocks=1", "--model.network.channel_mult=[1]"]
+        size = 64 if "CelebA" in config else int(found[1]) if (found := re.search(r"\bsize: (\d+)", config)) else 32
+        words += [f"--model.network.attention_resolutions=[{size}]"]
     code, written = realuid("plan", "--config", CONFIGS / file, *words)
     assert code == 0, written
     for title in ("Networks", "Memory of each device", "Work of all devices", "Disk", "Not judged"):
