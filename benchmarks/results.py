@@ -273,7 +273,9 @@ def reach(curve: dict[int, float], goal: float) -> float | None:
 
 
 def draw_curves(methods: Sequence[Method], target: Path) -> None:
-    """Draw distance against generator updates and against FLOPs, a line a seed."""
+    """Draw distance against generator updates and against FLOPs, a line a seed; nothing where none was measured."""
+    if not curves(methods):
+        return
     from matplotlib.figure import Figure
 
     figure, costs = Figure(figsize=(9, 3.2), layout="constrained"), {each.name: each.cells[0] for each in methods}
