@@ -69,7 +69,7 @@ class DiffusersEncoder(Encoder):
     def __init__(self, folder: str) -> None:
         super().__init__()
         self.folder = folder_at(folder)
-        self.model: Any = None
+        self._opened: list[Any] = []  # the model, once it is read; no part of this module, so that copies read it anew
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return ``(latent_channels, H / f, W / f)``; reads the config alone."""
@@ -106,9 +106,12 @@ class DiffusersEncoder(Encoder):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the model behind: loader processes do not encode, and a copy reads it anew."""
-        state = self.__dict__.copy()
-        state["_modules"] = {**self._modules, "model": None} if "model" in self._modules else self._modules
-        return state
+        return self.__dict__ | {"_opened": []}
+
+    @property
+    def model(self) -> Any:
+        """The library's model; None before it is first used."""
+        return self._opened[0] if self._opened else None
 
     @property
     def _home(self) -> Path:
@@ -137,7 +140,7 @@ class DiffusersEncoder(Encoder):
     def _loaded(self, device: torch.device) -> Any:
         if self.model is None:
             self._config()  # tells what is missing, and refuses another class
-            self.model = _read(self._home)
+            self._opened.append(_read(self._home))
         return self.model if self.model.device == device else self.model.to(device)
 
 
