@@ -25,13 +25,14 @@ def is_diffusers_folder(path: str | Path) -> bool:
     return (Path(path) / "model_index.json").is_file()
 
 
-def load_diffusers(folder: str | Path) -> tuple[DiffusersNetwork, AffinePath]:
+def load_diffusers(folder: str | Path, null: int | None = None) -> tuple[DiffusersNetwork, AffinePath]:
     """Read the teacher in a pipeline's folder: its network and the path that it was trained on.
 
     Weights come from safetensors files alone, and all of them must fit. Nothing is downloaded or executed.
 
     Args:
         folder: Local folder with ``model_index.json``, as ``save_pretrained`` of a pipeline writes it.
+        null: The label that stands for none, as in ``DiffusersNetwork``.
 
     Returns:
         The network, with its weights in float32, and the path by its scheduler's config (``path_of_scheduler``).
@@ -47,7 +48,7 @@ def load_diffusers(folder: str | Path) -> tuple[DiffusersNetwork, AffinePath]:
     """
     folder = _folder(folder)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    network = load_diffusers_network(folder)
+    network = load_diffusers_network(folder, null=null)
     name = type(network.model).__name__
     path = path_of_scheduler(scheduler, _TOLD.get(name, 1.0))
     if isinstance(path, FlowMatchingPath) and name not in _TOLD:
@@ -60,7 +61,7 @@ def load_diffusers(folder: str | Path) -> tuple[DiffusersNetwork, AffinePath]:
 
 
 def load_diffusers_network(
-    folder: str | Path, shape: tuple[int, ...] | None = None, checkpoint: bool = False
+    folder: str | Path, shape: tuple[int, ...] | None = None, checkpoint: bool = False, null: int | None = None
 ) -> DiffusersNetwork:
     """Read the network in a folder of a pipeline or of a model; arguments and errors as in ``DiffusersNetwork``.
 
@@ -68,6 +69,7 @@ def load_diffusers_network(
         folder: Local folder with ``config.json``, or with a folder ``unet`` or ``transformer`` that has it.
         shape: Shape of a sample, for a config that does not tell it.
         checkpoint: Recompute activations in the backward pass.
+        null: The label that stands for none.
 
     Raises:
         UserError: If files are missing or broken, hold pickles only, or do not fit each other.
@@ -78,7 +80,7 @@ def load_diffusers_network(
         raise UserError(f"{folder}: expected config.json, or {' or '.join(_NETWORKS)} with it, but there is none")
     model = _model(places[0])
     try:
-        network = DiffusersNetwork(_config(model), shape, checkpoint)
+        network = DiffusersNetwork(_config(model), shape, checkpoint, null)
     except UserError as error:
         raise UserError(f"{places[0]}: {error}") from error
     network.model.load_state_dict(model.state_dict())

@@ -31,6 +31,8 @@ class DiffusersNetwork(Recorded, nn.Module):
         shape: Shape of a sample, channels first; from ``in_channels``, ``out_channels`` and ``sample_size`` of the
             config when None. Output channels beyond it, which tell variances, are dropped.
         checkpoint: Recompute activations in the backward pass, as the library does it.
+        null: The label that stood for none when the network was trained, which guidance asks for; the last of its
+            table, and then no class. ``DiTTransformer2DModel`` says its own.
 
     Attributes:
         condition_channels: Input channels beyond those of a sample, as networks for inpainting have them.
@@ -48,7 +50,13 @@ class DiffusersNetwork(Recorded, nn.Module):
         (1, 8, 8)
     """
 
-    def __init__(self, config: Mapping[str, Any], shape: Sequence[int] | None = None, checkpoint: bool = False) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        shape: Sequence[int] | None = None,
+        checkpoint: bool = False,
+        null: int | None = None,
+    ) -> None:
         super().__init__()
         self.model = _built(config)
         takes = inspect.signature(self.model.forward).parameters
@@ -65,11 +73,17 @@ class DiffusersNetwork(Recorded, nn.Module):
             shape is None or known is None or tuple(shape) == known,
             f"shape must be that of the config, {known}, got {shape}; in_channels, out_channels and sample_size say it",
         )
+        classes = _classes(config, takes)
+        faults.unless(
+            null is None or null == (classes or 0) - 1,
+            f"null must be the last of the labels that the config counts, got {null} of {classes or 'none'}",
+        )
         faults.raise_any()
         self.shape: tuple[int, ...] = tuple(shape or known or ())
         self._takes = [name for name in list(takes)[1:] if name not in ("timestep", "return_dict")]
         self.conditions = [name for name in self._takes if name in _NEEDED]
-        self.num_classes = None if self.conditions else _classes(config, self._takes)
+        self.null = null
+        self.num_classes = None if self.conditions or classes is None else classes if null is None else null
         labelled = self.num_classes is not None or config.get("class_embed_type") is not None
         self._tensor = (*self.conditions, *(["class_labels"] if labelled else []), None)[0]
         inputs, outputs = config.get("in_channels"), config.get("out_channels")
@@ -104,6 +118,8 @@ class DiffusersNetwork(Recorded, nn.Module):
         Raises:
             UserError: If the config does not tell that there is one.
         """
+        if self.null is not None:
+            return torch.full_like(y, self.null)
         table = next((part for part in self.model.modules() if type(part).__name__ == "LabelEmbedding"), None)
         if table is None or len(table.embedding_table.weight) == self.num_classes or isinstance(y, dict):
             raise UserError(f"{type(self.model).__name__} does not tell what stands for no condition")

@@ -112,6 +112,19 @@ def test_no_label_is_that_of_the_table():
         labelled.unconditional(LABELS)
 
 
+def test_a_label_may_stand_for_none():
+    config = {"_class_name": "UNet2DModel", **UNET, "num_class_embeds": 4}
+    network = DiffusersNetwork(config, null=3)
+    assert network.num_classes == 3
+    assert network.unconditional(torch.tensor([0, 2])).tolist() == [3, 3]
+    assert rebuild(network.recorded(), DiffusersNetwork).num_classes == 3
+    for null, classes in ((2, 4), (3, None)):
+        with pytest.raises(
+            UserError, match=f"null must be the last of the labels .*, got {null} of {classes or 'none'}"
+        ):
+            DiffusersNetwork({**config, "num_class_embeds": classes}, null=null)
+
+
 def test_inputs_that_do_not_fit_are_refused():
     plain_one, labelled, text = (wrapped(made(make)[0]) for make in (unet, labelled_unet, unet_of_text))
     x = torch.zeros(3, 1, 8, 8)
