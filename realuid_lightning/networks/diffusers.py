@@ -40,7 +40,8 @@ class DiffusersNetwork(Recorded, nn.Module):
         conditions: Names of further conditions that the network cannot do without.
 
     Raises:
-        UserError: If diffusers is not installed, the class is no UNet or transformer of it, or refuses its arguments.
+        UserError: If diffusers is not installed, the class is no UNet or transformer of it, or refuses its arguments; or
+            if ``null`` is not the last label.
 
     Example:
         >>> sizes = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "norm_num_groups": 8}
@@ -73,7 +74,7 @@ class DiffusersNetwork(Recorded, nn.Module):
             shape is None or known is None or tuple(shape) == known,
             f"shape must be that of the config, {known}, got {shape}; in_channels, out_channels and sample_size say it",
         )
-        classes = _classes(config, takes)
+        classes = _classes(config, list(takes))
         faults.unless(
             null is None or null == (classes or 0) - 1,
             f"null must be the last of the labels that the config counts, got {null} of {classes or 'none'}",
@@ -118,7 +119,7 @@ class DiffusersNetwork(Recorded, nn.Module):
         Raises:
             UserError: If the config does not tell that there is one.
         """
-        if self.null is not None:
+        if self.null is not None and not isinstance(y, dict):
             return torch.full_like(y, self.null)
         table = next((part for part in self.model.modules() if type(part).__name__ == "LabelEmbedding"), None)
         if table is None or len(table.embedding_table.weight) == self.num_classes or isinstance(y, dict):
