@@ -40,8 +40,8 @@ class DiffusersNetwork(Recorded, nn.Module):
         conditions: Names of further conditions that the network cannot do without.
 
     Raises:
-        UserError: If diffusers is not installed, the class is no UNet or transformer of it, or refuses its arguments; or
-            if ``null`` is not the last label.
+        UserError: If diffusers is not installed, the class is no UNet or transformer of it, or refuses its arguments;
+            or ``null`` is not the last label.
 
     Example:
         >>> sizes = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "norm_num_groups": 8}
