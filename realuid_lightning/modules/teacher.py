@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -139,6 +141,19 @@ class TeacherModule(MatchingModule):
         norm = gradient_norm(self.network.parameters())
         self.guard.watch("network", norm, optimizer)
         self.log("grad_norm/network", norm)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says; in bf16 fused optimizers, too, which Lightning refuses there as if it scaled."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            return Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        return super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def matching_loss(self, batch: Draws) -> Tensor:
         """Return ``E w_t |f(t, xt) - c|^2`` of a batch with every draw made.

@@ -1,5 +1,6 @@
 """TeacherModule: the loss, what an update touches, and what evaluation samples."""
 
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -104,3 +105,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, accumulated):
     resumed = fresh()
     fit(resumed, data(), tmp_path, 6, tmp_path / "half.ckpt", accumulate_grad_batches=accumulated)
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize(("algorithm", "limit"), [("norm", 1e-4), ("value", 1e-6)])
+def test_fused_optimizers_are_clipped_in_bf16(tmp_path, algorithm, limit):
+    class Watched(TeacherModule):
+        def configure_gradient_clipping(self, *args, **options):
+            super().configure_gradient_clipping(*args, **options)
+            self.found = [weight.grad.clone() for weight in self.network.parameters()]
+
+    module = Watched(mlp(), optimizer=partial(torch.optim.Adam, fused=True))
+    clipping = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm}
+    fit(module, data(), tmp_path, 1, precision="bf16-mixed", **clipping)
+    largest = max(gradient.abs().max() for gradient in module.found)
+    norm = largest if algorithm == "value" else torch.nn.utils.get_total_norm(module.found)
+    assert norm == pytest.approx(limit, rel=1e-2)
