@@ -17,6 +17,7 @@ from realuid_lightning.checkpoints.records import record_of
 from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks import Generator
+from realuid_lightning.networks.diffusers import batches_of_any_size
 
 TOLERANCE = 1e-4
 """Greatest difference between a program's samples and the generator's, in units of these samples' size."""
@@ -151,7 +152,8 @@ def _traced(
         generator(**inputs)  # it reads its weights when it is first used, which a program cannot follow
     batch = Dim("batch")
     try:
-        program = torch.export.export(generator, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
+        with batches_of_any_size():
+            program = torch.export.export(generator, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
     except UserError:
         raise
     except Exception as error:  # whatever of a user's network cannot be traced

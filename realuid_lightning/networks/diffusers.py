@@ -2,12 +2,14 @@
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from realuid_lightning.conditions import Condition
 from realuid_lightning.errors import Faults, UserError
@@ -167,6 +169,33 @@ def model_class(name: Any) -> Any:
     if not (inspect.isclass(found) and issubclass(found, nn.Module) and found.__module__.startswith(_HOMES)):
         raise UserError(f"_class_name must be a UNet or transformer of diffusers, such as UNet2DModel, got {name!r}")
     return found
+
+
+@contextlib.contextmanager
+def batches_of_any_size() -> Iterator[None]:
+    """Let ``torch.export`` follow the library's upsampling for any number of samples, inside a ``with`` block.
+
+    The library asks whether there are 64 samples, or 2**31 numbers, to lay out memory; a program would be held to the
+    answer. Its samples are those of the generator in either case. Without the library, nothing happens.
+    """
+    upsampling: Any = sys.modules.get("diffusers.models.upsampling")
+    if upsampling is None:
+        yield
+        return
+    theirs = upsampling.Upsample2D.forward
+
+    def forward(self: Any, x: Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if self.norm is not None or self.use_conv_transpose or not self.interpolate:
+            return theirs(self, x, output_size, *args, **kwargs)
+        size: dict[str, Any] = {"scale_factor": 2.0} if output_size is None else {"size": output_size}
+        x = F.interpolate(x, mode="nearest", **size)
+        return (self.conv if self.name == "conv" else self.Conv2d_0)(x) if self.use_conv else x
+
+    upsampling.Upsample2D.forward = forward
+    try:
+        yield
+    finally:
+        upsampling.Upsample2D.forward = theirs
 
 
 def _built(config: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from small_encoders import Blocks, autoencoder
 from torch import nn
 
 from realuid_lightning import cli, load_generator, load_teacher
-from realuid_lightning.checkpoints import RECORD, export_generator, export_program
+from realuid_lightning.checkpoints import RECORD, export_generator, export_onnx, export_program
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
 from realuid_lightning.data import (
     Degraded,
@@ -347,6 +347,25 @@ def test_an_autoencoder_of_diffusers_scales_as_its_config_says(tmp_path, shift):
     loaded = pickle.loads(pickle.dumps(encoder))
     assert loaded.model is None
     torch.testing.assert_close(loaded.encode(x), z)
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_a_program_decodes_by_an_autoencoder_in_batches_of_any_size(tmp_path, suffix):
+    autoencoder(tmp_path / "vae")
+    made = Latents(Digits(), DiffusersEncoder(str(tmp_path / "vae")))
+    content = checkpoint(RealUIDModule(mlp(made.shape), None, ema=[]))
+    content[RECORD]["decoder"] = made.decoder
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "g.ckpt")
+    file, z = tmp_path / f"g.{suffix}", torch.randn(70, *made.shape, generator=torch.Generator().manual_seed(0))
+    if suffix == "pt2":
+        export_program(tmp_path / "g.ckpt", file)
+        samples = torch.export.load(file).module()(z=z)
+    else:
+        runtime = pytest.importorskip("onnxruntime")
+        export_onnx(tmp_path / "g.ckpt", file)
+        samples = torch.from_numpy(runtime.InferenceSession(file).run(None, {"z": z.numpy()})[0])
+    assert samples.shape == (70, 1, 8, 8)
+    torch.testing.assert_close(samples, load_generator(tmp_path / "g.ckpt")(z).detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_an_autoencoder_is_known_by_its_content(tmp_path):
