@@ -91,6 +91,8 @@ def _check(options: Namespace) -> None:
     faults.unless(
         options.labels is None or options.conditions is None, "--labels and --conditions: leave one of them out"
     )
+    picture = options.grid is None or Path(options.grid).suffix.lower() == ".png"
+    faults.unless(picture, f"--grid is a PNG file: expected a name that ends with .png, got {options.grid}")
     faults.raise_any()
     if options.out is None and options.grid is None:
         options.grid = "samples.png"

@@ -210,6 +210,7 @@ def test_conditions_of_other_forms_come_from_a_file(sampled, tmp_path):
     [
         (["gone.ckpt"], "gone.ckpt: expected a checkpoint file, but there is no such file"),
         (["{generator}", "--count=0", "--batch=0"], "sample: --batch must be at least 1, got 0"),
+        (["{generator}", "--grid=out.txt"], "--grid is a PNG file: expected a name that ends with .png, got out.txt"),
         (["{generator}", "--labels=4"], "--labels: expected classes from 0 to 3, got 4"),
         (["{generator}", "--labels=a"], "expected indices such as 0-63,100,200-299, got 'a'"),
         (["{generator}", "--labels=1", "--conditions=y"], "--labels and --conditions: leave one of them out"),
