@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         # The environment's fault: a folder that cannot be written to, a disk that is full.
-        place = "" if error.filename is None else f"{error.filename}: "
+        named = error.filename2 or error.filename  # where a file is put in place, its second name is the user's
+        place = "" if named is None else f"{named}: "
         print(f"error: {place}{error.strerror}; check the path, permissions and disk space", file=sys.stderr)
         return 2
     return 0

@@ -231,3 +231,10 @@ def test_mistakes_are_told(realuid, words, message, teacher, generator, tmp_path
     assert message in written
     assert len(written) < 1000
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_target_that_is_a_folder_is_named(realuid, generator, tmp_path):
+    (tmp_path / "out.png").mkdir()
+    code, written = realuid("sample", str(generator), "--count=1", f"--grid={tmp_path / 'out.png'}")
+    assert code == 2, written
+    assert f"error: {tmp_path / 'out.png'}: Is a directory; check the path" in written
