@@ -2,7 +2,10 @@
 
 import errno
 import gc
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -101,11 +104,23 @@ def _imported(name: str) -> Any:
     """Import a module of this room on demand: torch and Lightning take seconds."""
     collecting = gc.isenabled()
     gc.disable()  # an import makes a million objects and no garbage: to look for it takes a quarter of the time
+    heeds = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    heeds = heeds and threading.current_thread() is threading.main_thread()
+    if heeds:
+        signal.signal(signal.SIGINT, _leave)
     try:
         return import_module(f"{__name__}.{name}")
     finally:
+        if heeds and signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if collecting:
             gc.enable()
+
+
+def _leave(number: int, frame: object) -> None:  # noqa: ARG001
+    """End the process at Ctrl-C: some modules swallow an exception while they are imported, and nothing has begun."""
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def _plain(error: UserError) -> str:

@@ -79,7 +79,7 @@ class Run:
         )
 
     def end(self):
-        code = self.process.wait(90)
+        code = self.process.wait(240)
         assert "Traceback" not in self.log.read_text(), self.log.read_text()
         return code
 
