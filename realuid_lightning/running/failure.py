@@ -36,8 +36,7 @@ class FailureNotice(Callback):
         if trainer.world_size > 1 and distributed.is_initialized() and self._thread is None:
             self._done.clear()
             store = meeting_store().clone()  # a line of its own: others may wait on the first
-            patience = 2 * _INTERVAL if trainer.is_global_zero else 0.0  # the store ends with process 0
-            what = (store, self._done, patience, launched(trainer))
+            what = (store, self._done, _patience(trainer), launched(trainer))
             self._thread = threading.Thread(target=_watch, args=what, daemon=True)
             self._thread.start()
 
@@ -54,6 +53,9 @@ class FailureNotice(Callback):
             code = 2 if isinstance(exception, UserError) else 1
             try:
                 store = meeting_store()
+                if isinstance(exception, RuntimeError) and store.check([_KEY]):
+                    # Another one had failed, and a third has seen it and left an exchange with this one.
+                    _leave(store, _patience(trainer), launched(trainer))
                 store.set(_KEY, f"{code} error: process {trainer.global_rank} has failed: {text}")
             except RuntimeError:  # the store has gone with process 0
                 return
@@ -79,12 +81,25 @@ def _watch(store: Store, done: threading.Event, patience: float, by_another: boo
         try:
             if not store.check([_KEY]):
                 continue
-            code, _, message = store.get(_KEY).decode().partition(" ")
+            _leave(store, patience, by_another)
         except RuntimeError:  # process 0 has gone without a word: killed, perhaps
             if done.wait(20 * _INTERVAL):  # or the run is over, and this process slow to see it
                 return
-            code, message = "1", "error: process 0 has ended"
-        time.sleep(patience)
-        # The main thread may be inside of an exchange, which no exception reaches.
-        os.write(2, f"{message}\n".encode())
-        os._exit(0 if by_another else int(code))
+            _end("1 error: process 0 has ended", patience, by_another)
+
+
+def _patience(trainer: Trainer) -> float:
+    """Return the seconds between a message and the end: the store ends with process 0."""
+    return 2 * _INTERVAL if trainer.is_global_zero else 0.0
+
+
+def _leave(store: Store, patience: float, by_another: bool) -> None:
+    _end(store.get(_KEY).decode(), patience, by_another)
+
+
+def _end(told: str, patience: float, by_another: bool) -> None:
+    """End the process with a message; the main thread may be inside of an exchange, which no exception reaches."""
+    code, _, message = told.partition(" ")
+    time.sleep(patience)
+    os.write(2, f"{message}\n".encode())
+    os._exit(0 if by_another else int(code))
