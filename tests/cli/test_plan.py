@@ -1,21 +1,13 @@
 """``realuid plan``: every shipped config, on a machine without its devices, data or teacher; faults as those of fit."""
 
 import re
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from shipped_configs import CONFIGS, FILES
 
 from realuid_lightning.cli.plan import device_count
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-CLASSIFIERS = {*(CONFIGS / "features").glob("*.yaml")}  # which no fit trains
-OVERLAYS = {
-    CONFIGS / "fast.yaml",
-    *CONFIGS.glob("experiments/rows/*.yaml"),
-    *CONFIGS.glob("experiments/*/finetune.yaml"),
-}
-FILES = sorted(file.relative_to(CONFIGS) for file in {*CONFIGS.rglob("*.yaml")} - OVERLAYS - CLASSIFIERS)
 DISTIL = CONFIGS / "demo" / "distil.yaml"
 
 
