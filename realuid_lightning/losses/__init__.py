@@ -13,6 +13,7 @@ from realuid_lightning.losses.divergences import (
     sid_generator_loss,
 )
 from realuid_lightning.losses.realuid import (
+    corrected_fake_loss,
     fake_loss,
     general_fake_loss,
     general_generator_loss,
@@ -26,6 +27,7 @@ __all__ = [
     "RATIO_WEIGHTS",
     "FDivergence",
     "adversarial_generator_loss",
+    "corrected_fake_loss",
     "discriminator_loss",
     "dmd_generator_loss",
     "f_divergence_weight",

@@ -152,6 +152,40 @@ def general_generator_loss(
     return expectation(-_general(fake, teacher, target, alpha, beta, gamma), weight)
 
 
+def corrected_fake_loss(
+    fake_generated: Samples,
+    teacher_generated: Samples,
+    target_generated: Samples,
+    fake_real: Samples | None,
+    teacher_real: Samples | None,
+    target_real: Samples | None,
+    *,
+    alpha: float,
+    rho: float,
+    weight: PerSample | None = None,
+) -> Scalar:
+    """Return the fake model's loss where real data correct the teacher, with ``d = f - f*`` (docs/wrong_teachers.md).
+
+    ``E_gen w (alpha |d|^2 - 2 <d, c - f*>) + E_real w ((1-alpha) |d|^2 + 2 rho <d, c - f*>)``, which is
+    ``general_fake_loss`` of ``b d`` at ``beta = gamma = b = 1 / (1 - rho)``, divided by ``b^2``. The real triple may be
+    None at alpha = 1 and rho = 0.
+
+    Raises:
+        ValueError: If the real triple is missing where it counts.
+
+    Example:
+        >>> one = torch.ones(4, 2)
+        >>> corrected_fake_loss(2 * one, one, 2 * one, 2 * one, one, 2 * one, alpha=0.5, rho=1.0)
+        tensor(2.)
+    """
+    generated = _general(fake_generated, teacher_generated, target_generated, alpha, 1.0, 1.0)
+    if alpha == 1 and rho == 0:
+        return expectation(generated, weight)
+    fake_real, teacher_real, target_real = _real_half(fake_real, teacher_real, target_real)
+    real = _general(fake_real, teacher_real, target_real, 1 - alpha, -rho, -rho)
+    return expectation(generated + real, weight)
+
+
 def needs_real(*coefficients: float) -> bool:
     """Return whether the real half of a fake loss has any effect: not when every coefficient is 1.
 

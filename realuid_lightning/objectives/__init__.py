@@ -2,6 +2,7 @@
 
 from realuid_lightning.objectives.adversarial import GAN, Adversarial
 from realuid_lightning.objectives.base import Objective
+from realuid_lightning.objectives.corrected import Corrected
 from realuid_lightning.objectives.d2o import D2O
 from realuid_lightning.objectives.divergences import DMD, L2, Divergence, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.objectives.game import Game, Point
@@ -18,6 +19,7 @@ __all__ = [
     "L2",
     "R1GAN",
     "Adversarial",
+    "Corrected",
     "Divergence",
     "Game",
     "Mixture",

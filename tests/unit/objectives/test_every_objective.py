@@ -14,6 +14,7 @@ from realuid_lightning.objectives import (
     GAN,
     R1GAN,
     Adversarial,
+    Corrected,
     Mixture,
     Objective,
     RealUID,
@@ -26,6 +27,8 @@ REAL = RealUID(0.9, 0.94)
 OBJECTIVES = {
     "RealUID": REAL,
     "general RealUID": RealUID(0.9, 0.94, 0.8),
+    "corrected": Corrected(0.8),
+    "corrected SiD and GAN": Adversarial(Corrected(1.0, 0.5, SiD()), GAN()),
     "SiD": RealUID(divergence=SiD()),
     "GAN": GAN(),
     "R1GAN": R1GAN(0.5),
@@ -42,6 +45,7 @@ YAML = {
     "R1GAN": "{class_path: R1GAN, init_args: {gamma: 0.1}}",
     "R1GAN on layers": "{class_path: R1GAN, init_args: {gamma: 0.1, layers: [0, 3]}}",
     "D2O": "D2O",
+    "corrected": "{class_path: Corrected, init_args: {rho: 0.9, divergence: {class_path: SiD}}}",
     "SiDA": """
 class_path: Adversarial
 init_args:

@@ -1,0 +1,188 @@
+"""Does real data pay under a wrong teacher? Trains teachers with known flaws, and generators of each by each method.
+
+Every run is one `realuid fit`, in FOLDER/DATA/FLAW/METHOD/seed=K; each seed has a teacher of its own. Runs that are done
+are left alone and others go on where they were, the first seed of everything first. Then come the tables of
+docs/wrong_teachers.md: mean and standard deviation over the seeds that are done, of the average of the weights.
+
+Usage: python benchmarks/wrong_teachers.py runs/wrong_teachers [--data moons digits] [--flaws blurred ...]
+           [--methods UID ...] [--seeds 0 1 2] [--jobs 2] [--show]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+HOME = Path(__file__).resolve().parent
+CONFIGS = HOME.parent / "configs"
+
+
+class Study(NamedTuple):
+    """A data set: its configs, how both are shortened, its flaws in words of a teacher's command, and its figures."""
+
+    configs: str
+    teacher: str
+    distil: str
+    flaws: dict[str, str]
+    figures: dict[str, float]  # and what they are multiplied by
+
+
+def training(steps: int, fake: int = 0) -> str:
+    """Return the words that make a run so long, its schedules with it."""
+    words = f"--trainer.max_steps {steps} --trainer.val_check_interval {steps} "
+    if not fake:
+        return f"{words} --model.schedule.steps {steps} --model.schedule.warmup 20"
+    return f"{words} --model.generator_schedule.steps {steps} --model.fake_schedule.steps {fake * steps}"
+
+
+STUDIES = {
+    "moons": Study(
+        "toy2d",
+        f"--model.sampling_steps [50] --data.eval_samples 5000 {training(2000)}",
+        f"--data.eval_samples 5000 {training(600, 5)}",
+        {
+            "none": "",
+            "blurred": "--data.source flawed.BlurredMoons",
+            "biased": "--data.source flawed.BiasedMoons",
+            "few": "--data.source.size 100",
+            "early": training(150),
+            "small": "--model.network.width 12",
+        },
+        {"mmd_0.2": 1e4, "precision": 1, "coverage": 1},
+    ),
+    "digits": Study(
+        "demo",
+        f"--model.sampling_steps [50] {training(2000)}",
+        training(800, 5),
+        {
+            "none": "",
+            "blurred": "--data.source flawed.BlurredDigits",
+            "biased": "--data.source flawed.BiasedDigits",
+            "few": "--data.source flawed.FewDigits",
+            "early": training(200),
+            "small": "--model.network.width 64",
+        },
+        {"fid": 1, "precision": 1, "coverage": 1},
+    ),
+}
+CORRECTED = "--model.alpha 1 --model.beta 1 --model.objective Corrected --model.objective"
+METHODS = {
+    "UID": "--model.alpha 1 --model.beta 1",
+    "RealUID (0.98, 0.96)": "--model.alpha 0.98 --model.beta 0.96",
+    "RealUID (0.94, 1)": "--model.alpha 0.94 --model.beta 1",
+    "RealUID (0.9, 0.9)": "--model.alpha 0.9 --model.beta 0.9",
+    "RealUID (0.9, 1.08)": "--model.alpha 0.9 --model.beta 1.08",
+    "general RealUID (0.5, 2, 2)": "--model.alpha 0.5 --model.beta 2 --model.gamma 2",
+    "Corrected, rho 0.5": f"{CORRECTED}.rho 0.5",
+    "Corrected, rho 1": f"{CORRECTED}.rho 1",
+    "UID + GAN": "--model.alpha 1 --model.beta 1 --model.gan GAN",
+}
+
+
+class Run(NamedTuple):
+    """One `realuid fit`."""
+
+    folder: Path
+    words: str
+
+    def __call__(self) -> str:
+        """Train, unless that is done, and tell how it went."""
+        done = self.folder / "done"
+        if done.exists():
+            return ""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = [str(HOME / "parts"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [sys.executable, "-m", "realuid_lightning.cli", "fit", *self.words.split(), "--ckpt_path", "resume"]
+        with (self.folder / "log.txt").open("a") as log:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+            code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
+        if code == 0:
+            done.touch()
+        return f"{self.folder}: {'done' if code == 0 else f'failed, see {self.folder / "log.txt"}'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", nargs="+", choices=STUDIES, default=list(STUDIES))
+    parser.add_argument("--flaws", nargs="+", choices=STUDIES["moons"].flaws, default=list(STUDIES["moons"].flaws))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--show", action="store_true", help="print the tables and train nothing")
+    options = parser.parse_args()
+    if not options.show:
+        for seed, data in product(options.seeds, options.data):
+            teachers = [teacher(options.folder, data, flaw, seed) for flaw in options.flaws]
+            train(teachers, options.jobs)
+            students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
+            train(students, options.jobs)
+    for data in options.data:
+        for figure in STUDIES[data].figures:
+            print("\n".join(table(options.folder, data, figure)), end="\n\n")
+
+
+def train(runs: list[Run], jobs: int) -> None:
+    """Train runs, so many at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for told in filter(None, pool.map(lambda run: run(), runs)):
+            print(told, flush=True)
+
+
+def teacher(folder: Path, data: str, flaw: str, seed: int) -> Run:
+    """Return the run of a teacher with a flaw."""
+    study, place = STUDIES[data], folder / data / flaw / "teacher" / f"seed={seed}"
+    config = CONFIGS / study.configs / "teacher.yaml"
+    words = f"--config {config} --seed_everything {seed} --trainer.default_root_dir {place}"
+    return Run(place, f"{words} {study.teacher} {study.flaws[flaw]}")
+
+
+def student(folder: Path, data: str, flaw: str, method: str, seed: int) -> Run:
+    """Return the run of a generator of that teacher, which sees the data as they are."""
+    study, place = STUDIES[data], folder / data / flaw / method.replace(" ", "_") / f"seed={seed}"
+    config, taught = CONFIGS / study.configs / "distil.yaml", teacher(folder, data, flaw, seed).folder
+    words = f"--config {config} --seed_everything {seed} --trainer.default_root_dir {place} {study.distil}"
+    width = study.flaws[flaw] if "width" in study.flaws[flaw] else ""
+    return Run(place, f"{words} {METHODS[method]} {width} --model.teacher_ckpt {taught}/checkpoints/last.ckpt")
+
+
+def table(folder: Path, data: str, figure: str) -> Iterator[str]:
+    """Yield the lines of a table in Markdown: a row a method, a column a flaw."""
+    study = STUDIES[data]
+    ends = [ends for path in folder.glob(f"{data}/*/*/*/figures.jsonl") for ends in [last(path)] if ends]
+    if not ends:
+        return
+    floor, gaussian = (ends[0][name][figure] * study.figures[figure] for name in ("floor", "gaussian"))
+    factor = f" x {study.figures[figure]:g}" if study.figures[figure] != 1 else ""
+    yield f"**{data}, {figure}{factor}**: floor {floor:.3g}, Gaussian {gaussian:.3g}\n"
+    yield f"| | {' | '.join(study.flaws)} |"
+    yield "| --- " * (len(study.flaws) + 1) + "|"
+    for method in ("teacher", *METHODS):
+        cells = (folder / data / flaw / method.replace(" ", "_") for flaw in study.flaws)
+        yield f"| {method} | {' | '.join(spread(cell, figure, study.figures[figure]) for cell in cells)} |"
+
+
+def spread(cell: Path, figure: str, factor: float) -> str:
+    """Return mean and standard deviation over the seeds that are done."""
+    files = sorted(done.parent / "figures.jsonl" for done in cell.glob("*/done"))
+    values = [factor * row["figures"][figure] for row in map(last, files) if row]
+    if not values:
+        return ""
+    return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g} ({len(values)})" if len(values) > 1 else "")
+
+
+def last(file: Path) -> dict | None:
+    """Return the last row that a file of figures has of an average of the weights."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return next((row for row in reversed(rows) if row["sampler"].startswith("ema")), None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Distillation that does not believe its teacher: real data correct what the teacher says."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from realuid_lightning.errors import Faults
+from realuid_lightning.losses import corrected_fake_loss, general_generator_loss
+from realuid_lightning.objectives.base import Objective
+from realuid_lightning.objectives.divergences import Divergence
+from realuid_lightning.objectives.game import Game, Point
+from realuid_lightning.paths import MatchingPath
+
+
+class Corrected(Objective):
+    """UID whose fake model learns the teacher's residual on real data as well, and takes ``rho`` of it away.
+
+    With ``u_g, u_r`` the exact predictions of generated and real samples and ``m = alpha p_g + (1-alpha) p_r``, the
+    exact fake model is ``f* + (p_g (u_g - f*) - rho p_r (u_r - f*)) / m``: both networks agree where
+    ``p_g (u_g - f*) = rho p_r (u_r - f*)``. Under an exact teacher that is ``p_g = p_r``. Under another one, to first
+    order in its error, the generator keeps ``1 - rho`` of that error, and none of it at ``rho = 1``, where the real
+    distribution solves the game whatever the teacher says; the teacher then shows where to begin, and no more.
+
+    It is general RealUID (arXiv 2509.22459) at ``beta = gamma = b = 1 / (1 - rho)`` with the fake model
+    ``f* + b (f - f*)``: in these units the fake model need not go farther for a larger ``rho``, and ``rho = 1`` is a
+    number like others. docs/wrong_teachers.md has the derivation and what it gives.
+
+    Args:
+        rho: Share of the teacher's residual on real data that is taken away, in [0, 1]; 0 is UID, but for ``alpha``.
+        alpha: Weight of generated samples in the fake model's squares, in (0, 1]. Below 1, real samples hold the fake
+            model where generated ones are rare; at 1 nothing does.
+        divergence: What the generator minimises; when None, the value of the game, ``general_generator_loss``. Others
+            compare the two networks as in UID.
+
+    Raises:
+        UserError: If arguments are out of range, listing all of them.
+
+    Example:
+        >>> Corrected(rho=0.5).needs_real, Corrected(rho=0.0, alpha=1.0).needs_real
+        (True, False)
+    """
+
+    def __init__(self, rho: float = 1.0, alpha: float = 0.5, divergence: Divergence | None = None) -> None:
+        faults = Faults("Corrected")
+        faults.finite(rho=rho, alpha=alpha)
+        faults.unless(0 <= rho <= 1, f"rho must be in [0, 1], got {rho}")
+        faults.unless(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
+        faults.raise_any()
+        self.rho, self.alpha = rho, alpha
+        self.divergence = divergence
+
+    @property
+    def needs_real(self) -> bool:  # type: ignore[override]
+        """Whether real samples have any effect."""
+        return self.rho > 0 or self.alpha < 1
+
+    @property
+    def reads_ratio(self) -> bool:  # type: ignore[override]
+        """Whether the divergence reads density ratios off a discriminator."""
+        return self.divergence is not None and self.divergence.reads_ratio
+
+    def faults(self, path: MatchingPath) -> Iterator[str]:
+        """Yield what the divergence lacks on this path."""
+        if self.divergence is not None:
+            yield from self.divergence.faults(path)
+
+    def prepare_fake(self, game: Game) -> None:
+        """Expect the predictions of both networks on both halves."""
+        game.expect(fake=self._matched(game))
+
+    def fake(self, game: Game) -> Tensor:
+        """Return ``corrected_fake_loss``."""
+        generated, *others = self._matched(game)
+        with torch.no_grad():
+            game.expect(teacher=[generated, *others])
+            teacher, *teachers = (game.teacher(point) for point in (generated, *others))
+        real = (game.fake(others[0]), teachers[0], others[0].target) if others else (None, None, None)
+        return corrected_fake_loss(
+            game.fake(generated), teacher, generated.target, *real, alpha=self.alpha, rho=self.rho, weight=game.weight
+        )
+
+    def _matched(self, game: Game) -> list[Point]:
+        return [game.generated, game.real] if self.needs_real else [game.generated]
+
+    def prepare_generator(self, game: Game) -> None:
+        """Expect the fake model's prediction at generated samples, or what the divergence will ask for."""
+        if self.divergence is None:
+            game.expect(fake=[game.generated])
+        else:
+            self.divergence.prepare(game)
+
+    def generator(self, game: Game) -> Tensor:
+        """Return ``general_generator_loss``, or the divergence."""
+        if self.divergence is not None:
+            return self.divergence.loss(game, alpha=1.0, beta=1.0)
+        point, weight = game.generated, game.weight
+        teacher, fake = game.teacher(point), game.fake(point)
+        return general_generator_loss(teacher, fake, point.target, alpha=self.alpha, beta=1.0, gamma=1.0, weight=weight)
