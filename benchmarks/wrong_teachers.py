@@ -1,7 +1,7 @@
 """Does real data pay under a wrong teacher? Trains teachers with known flaws, and generators of each by each method.
 
-Every run is one `realuid fit`, in FOLDER/DATA/FLAW/METHOD/seed=K; each seed has a teacher of its own. Runs that are done
-are left alone and others go on where they were, the first seed of everything first. Then come the tables of
+Every run is one `realuid fit`, in FOLDER/DATA/FLAW/METHOD/seed=K; each seed has a teacher of its own. Runs that are
+done are left alone and others go on where they were, the first seed of everything first. Then come the tables of
 docs/wrong_teachers.md: mean and standard deviation over the seeds that are done, of the average of the weights.
 
 Usage: python benchmarks/wrong_teachers.py runs/wrong_teachers [--data moons digits] [--flaws blurred ...]
@@ -79,7 +79,7 @@ METHODS = {
     "RealUID (0.94, 1)": "--model.alpha 0.94 --model.beta 1",
     "RealUID (0.9, 0.9)": "--model.alpha 0.9 --model.beta 0.9",
     "RealUID (0.9, 1.08)": "--model.alpha 0.9 --model.beta 1.08",
-    "general RealUID (0.5, 2, 2)": "--model.alpha 0.5 --model.beta 2 --model.gamma 2",
+    "general RealUID (0.9, 2, 2)": "--model.alpha 0.9 --model.beta 2 --model.gamma 2",
     "Corrected, rho 0.5": f"{CORRECTED}.rho 0.5",
     "Corrected, rho 1": f"{CORRECTED}.rho 1",
     "UID + GAN": "--model.alpha 1 --model.beta 1 --model.gan GAN",
@@ -105,7 +105,7 @@ class Run(NamedTuple):
             code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
         if code == 0:
             done.touch()
-        return f"{self.folder}: {'done' if code == 0 else f'failed, see {self.folder / "log.txt"}'}"
+        return f"{self.folder}: {'done' if code == 0 else 'failed, see log.txt there'}"
 
 
 def main() -> None:

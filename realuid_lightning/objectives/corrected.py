@@ -41,7 +41,7 @@ class Corrected(Objective):
         (True, False)
     """
 
-    def __init__(self, rho: float = 1.0, alpha: float = 0.5, divergence: Divergence | None = None) -> None:
+    def __init__(self, rho: float = 1.0, alpha: float = 0.9, divergence: Divergence | None = None) -> None:
         faults = Faults("Corrected")
         faults.finite(rho=rho, alpha=alpha)
         faults.unless(0 <= rho <= 1, f"rho must be in [0, 1], got {rho}")
