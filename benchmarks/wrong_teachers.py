@@ -46,7 +46,7 @@ STUDIES = {
     "moons": Study(
         "toy2d",
         f"--model.sampling_steps [50] --data.eval_samples 5000 {training(2000)}",
-        f"--data.eval_samples 5000 {training(600, 5)}",
+        f"--data.eval_samples 5000 --data.batch_size 256 {training(600, 5)}",
         {
             "none": "",
             "blurred": "--data.source flawed.BlurredMoons",
