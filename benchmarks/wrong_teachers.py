@@ -42,11 +42,12 @@ def training(steps: int, fake: int = 0) -> str:
     return f"{words} --model.generator_schedule.steps {steps} --model.fake_schedule.steps {fake * steps}"
 
 
+TRUE_MOONS = "--data.reference Toy2D --data.reference.name moons --data.reference.size 20000 --data.eval_samples 5000"
 STUDIES = {
     "moons": Study(
         "toy2d",
-        f"--model.sampling_steps [50] --data.eval_samples 5000 {training(2000)}",
-        f"--data.eval_samples 5000 --data.batch_size 256 {training(600, 5)}",
+        f"--model.sampling_steps [50] {TRUE_MOONS} {training(2000)}",
+        f"{TRUE_MOONS} --data.batch_size 256 {training(600, 5)}",
         {
             "none": "",
             "blurred": "--data.source flawed.BlurredMoons",
