@@ -1,0 +1,120 @@
+"""The study of wrong teachers: what it would run and leaves alone, its tables; and the comparison of two methods."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from realuid_lightning.data import Digits, Toy2D
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(Path(name).stem, BENCHMARKS / f"{name}.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+study, convergence, flawed = program("wrong_teachers"), program("convergence"), program("parts/flawed")
+
+
+def measured(folder, value, figure="mmd_0.2", done=True, step=10, sampler="ema_0.99"):
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {"step": step, "sampler": sampler, "figures": {figure: value}}
+    with (folder / "figures.jsonl").open("a") as file:
+        file.write(json.dumps(row | {"floor": {figure: 1e-4}, "gaussian": {figure: 0.03}}) + "\n")
+    if done:
+        (folder / "done").touch()
+
+
+def test_a_table_has_a_row_a_method_and_counts_what_is_done_alone(tmp_path):
+    for seed, value in enumerate([0.001, 0.003]):
+        measured(tmp_path / "moons" / "blurred" / "UID" / f"seed={seed}", value)
+    measured(tmp_path / "moons" / "blurred" / "UID" / "seed=2", 1.0, done=False)
+    measured(tmp_path / "moons" / "few" / "teacher" / "seed=0", 0.02, sampler="ema_0.99_steps_50")
+    measured(tmp_path / "moons" / "few" / "teacher" / "seed=0", 1.0, sampler="raw_steps_50")
+    title, head, _, *lines = study.table(tmp_path, "moons", "mmd_0.2")
+    assert title.startswith("**moons, mmd_0.2 x 10000**: floor 1, Gaussian 300")
+    assert head == "| | none | blurred | biased | few | early | small |"
+    assert lines[0] == "| teacher |  |  |  | 200 |  |  |"
+    assert lines[1] == "| UID |  | 20 ± 14 (2) |  |  |  |  |"
+    assert len(lines) == 1 + len(study.METHODS)
+    assert list(study.table(tmp_path, "digits", "fid")) == []
+
+
+@pytest.mark.parametrize("data", study.STUDIES)
+def test_every_run_is_a_command_that_the_planner_takes(data, tmp_path, monkeypatch, capsys):
+    """One of each teacher and of each method; options that hold for no run would be told here."""
+    from realuid_lightning.cli import main
+
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS / "parts")])
+    flaws = list(study.STUDIES[data].flaws)
+    runs = [study.teacher(tmp_path, data, flaw, 0) for flaw in flaws]
+    small = [study.student(tmp_path, data, flaws[-1], method, 0) for method in study.METHODS]
+    monkeypatch.setattr(sys, "argv", ["realuid"])
+    for run in [*runs, *small]:
+        assert main(["fit", *run.words.split(), "--print_config"]) == 0
+    assert capsys.readouterr().out.count("class_path: flawed.") == sum("flawed." in run.words for run in runs)
+
+
+def test_what_is_done_is_left_alone_and_what_fails_is_told(tmp_path, monkeypatch):
+    called = []
+
+    def run(command, stdout, **_):
+        called.append(command)
+        return subprocess.CompletedProcess(command, len(called) - 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    first, second = (study.Run(tmp_path / name, f"--config {name}") for name in ("a", "b"))
+    assert first().endswith("a: done")
+    assert first() == ""
+    assert "failed" in second()
+    assert second() != ""
+    assert [command[3:] for command in called] == [
+        ["fit", "--config", name, "--ckpt_path", "resume"] for name in ("a", "b", "b")
+    ]
+
+
+def test_flaws_are_what_they_say():
+    whole = [source.load() for source in (Toy2D("moons", 20000), Digits())]
+    moons, digits = flawed.BlurredMoons().load()[0], flawed.BlurredDigits().load()[0]
+    assert (moons - whole[0][0]).std() == pytest.approx(0.15, rel=0.02)
+    assert digits.float().var(0).sum() < 0.6 * whole[1][0].float().var(0).sum()
+    assert digits.float().mean() == pytest.approx(float(whole[1][0].float().mean()), abs=2)
+    for made, (_, y), rare in zip((flawed.BiasedMoons(), flawed.BiasedDigits()), whole, (1, 5), strict=True):
+        kept, share = made.load()[1], float((y >= rare).float().mean())
+        assert float((kept >= rare).float().mean()) == pytest.approx(share / 5 / (share / 5 + 1 - share), abs=0.02)
+    assert len(flawed.FewDigits().load()[0]) == 180
+    assert not torch.equal(moons, whole[0][0])
+
+
+def test_a_ratio_of_updates_is_found_on_the_lines_between_measurements(tmp_path, capsys, monkeypatch):
+    """Distances that fall as exp(-step / scale), of which one falls twice as fast."""
+    for name, scale in (("slow", 200), ("fast", 100)):
+        for seed in (0, 1):
+            for step in range(0, 1001, 100):
+                value = (1 + seed) * math.exp(-step / scale)
+                measured(tmp_path / name / f"seed={seed}", value, "fid", step=step)
+    words = ["convergence", str(tmp_path / "slow"), str(tmp_path / "fast"), "--cost", "2"]
+    monkeypatch.setattr(sys, "argv", words)
+    convergence.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| updates | fid, slow | fast |"
+    assert lines[3].startswith("| 100 | 0.91 ± 0.43 | 0.552 ± 0.26 |")
+    found = [
+        [float(cell.split(" ±")[0]) for cell in line.split(" | ")[1:3]] for line in lines if line.endswith("| 2 |")
+    ]
+    assert found == [[2, 1]] * 4
+
+
+def test_a_target_that_is_not_reached_counts_for_none():
+    assert convergence.crossing([(0, 4.0), (10, 2.0)], 1.0) is None
+    assert convergence.crossing([(0, 4.0), (10, 1.0)], 2.0) == pytest.approx(5)
+    assert convergence.crossing([(0, 4.0), (10, -1.0)], 0.5) == 10
