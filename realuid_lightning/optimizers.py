@@ -107,10 +107,6 @@ def optimizer_faults(
         names: Of these two options.
         closure: Whether updates give the optimizer a function that evaluates the loss.
     """
-    missing = [name for name, maker in zip(names, (optimizer, schedule), strict=True) if not callable(maker)]
-    if missing:
-        yield from (f"{name}: expected what makes one, got nothing; leave it out for the default" for name in missing)
-        return
     try:
         made = optimizer(network.parameters())
     except Exception as error:
