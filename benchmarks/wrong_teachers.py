@@ -60,7 +60,7 @@ STUDIES = {
     ),
     "digits": Study(
         "demo",
-        f"--model.sampling_steps [50] {training(2000)}",
+        f"--model.sampling_steps [50] --model.evaluate [ema_0.999_steps_50] {training(2000)}",
         training(800, 5),
         {
             "none": "",
