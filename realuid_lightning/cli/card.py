@@ -10,6 +10,7 @@ from realuid_lightning.atomic import replacing
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.ema import ema_name
 from realuid_lightning.redaction import without_secrets
+from realuid_lightning.reporting.lineage import ancestors
 from realuid_lightning.reporting.reading import Measurement, read_config, read_runs
 
 LIBRARY = "realuid_lightning"
@@ -94,12 +95,12 @@ def card(export: Export, licences: Licences) -> str:
     run = _run_folder(export)
     config = {} if run is None else without_secrets(read_config(run))
     model = config.get("model", {}).get("init_args", {})
-    teacher = model.get("teacher_ckpt") or "not told"
+    teacher, *begun_at = ([] if run is None else without_secrets(ancestors(run))) or ["not told"]
     front = {
         "library_name": LIBRARY,
         "license": licences.own,
         "tags": ["one-step-generation", "distillation", "realuid"],
-        "teacher": {"weights": str(teacher), "license": licences.teacher},
+        "teacher": {"weights": teacher, "license": licences.teacher},
     }
     record = export.record
     facts = [
@@ -110,6 +111,7 @@ def card(export: Export, licences: Licences) -> str:
         ("generator updates", "not told" if export.step is None else export.step),
         ("objective", _objective(model)),
         ("teacher", f"{teacher}{_of_average(model)}; licence: {licences.teacher}"),
+        *(("which began at", file) for file in begun_at),
         ("licence", licences.own),
     ]
     parts = [

@@ -30,7 +30,7 @@ DESCRIBED = ("network", "path")
 def leave_open(parser: ArgumentParser, class_type: type) -> None:
     """Let None stand for what data and path will say, in the arguments of a network: nothing requires or presets it.
 
-    And for the network of a module that has a teacher, for the teacher's file may say it.
+    And for the network of a module that may begin at a teacher, for the teacher's file may say it.
 
     Args:
         parser: Parser of the arguments of ``class_type``.

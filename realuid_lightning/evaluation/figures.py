@@ -11,7 +11,8 @@ def record(trainer: Trainer, name: str, figure: dict[str, Any]) -> None:
     """Add a figure to a file of the run folder; process 0 calls it.
 
     What ``validate`` measures of other weights than the run's own carries where they come from, as ``checkpoint``: the
-    path of their file, or ``none`` for weights as they were given.
+    path of their file (that which a module begins at, where no checkpoint is named), or ``none`` for weights as they
+    were given.
 
     Args:
         trainer: Its ``default_root_dir`` is the run folder.
@@ -19,7 +20,7 @@ def record(trainer: Trainer, name: str, figure: dict[str, Any]) -> None:
         figure: What to write, of plain values.
     """
     folder = Path(trainer.default_root_dir)
-    measured = trainer.ckpt_path
+    measured = trainer.ckpt_path or getattr(trainer.lightning_module, "begins_at", None)
     if trainer.state.fn != "fit" and not _made_here(trainer, folder):
         figure = {**figure, "checkpoint": "none" if measured is None else str(measured)}
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning import LightningModule
@@ -18,6 +18,8 @@ from realuid_lightning.checkpoints import (
     check_path_record,
     check_run,
     check_state,
+    load_strictly,
+    load_weights,
     record_of,
 )
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
@@ -103,6 +105,7 @@ class MatchingModule(LightningModule):
         self.compiled, self.channels_last = compile, channels_last
         self.fresh_optimizers = fresh_optimizers
         self._loaded_steps = 0
+        self._started = False
         self._resumed: tuple[dict[str, Any], list[str]] | None = None
 
     # ------------------------------------------------------------------------------------------------ randomness
@@ -169,6 +172,11 @@ class MatchingModule(LightningModule):
         training = self.trainer.state.fn == "fit"
         current = training or (self.trainer.ckpt_path is None and self.global_step > 0)
         return self.global_step if current else self._loaded_steps
+
+    @property
+    def begins_at(self) -> str | None:
+        """The file whose weights are measured before any training; None for other weights."""
+        return None
 
     def samplers(self) -> dict[str, Sampler]:
         """Return every way to turn a latent batch into samples, by name."""
@@ -301,10 +309,11 @@ class MatchingModule(LightningModule):
             shard(self.networks.values(), self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Give every process the weights of process 0.
+        """Start, unless a checkpoint has just filled the networks; give every process the weights of process 0.
 
         DDP does so for what it wraps, and before this hook; here frozen networks and averages begin alike too.
         """
+        self.start()
         if isinstance(self.trainer.strategy, DDPStrategy):
             for tensor in (*self.parameters(), *self.buffers()):  # all at once would need their memory once more
                 share([tensor])
@@ -343,6 +352,33 @@ class MatchingModule(LightningModule):
         """End a run that is lost at its last steps, too."""
         self.guard.end_if_lost(self.trainer)
 
+    # ----------------------------------------------------------------------------------------------------- start
+
+    def start(self) -> None:
+        """Give every network the weights that it begins with; a second call does nothing.
+
+        Raises:
+            UserError: If a file of weights is missing, broken, of another architecture or of another framework.
+        """
+        if not self._started:
+            self._begin()
+            self._started = True
+
+    def _begin(self) -> None:
+        """Load the files that networks begin at, and start what follows from them; nothing by default."""
+
+    def _load(self, network: nn.Module, file: str, ema: float | None, role: Literal["teacher", "generator"]) -> None:
+        """Give a network the weights of a file: its average of decay ``ema``; the raw ones when None."""
+        source = None if self._data is None else self._data.source
+        weights = load_weights(file, role=role, ema=ema, path=self.path, source=source)
+        load_strictly(network, weights, f"{role}_ckpt {file}")
+
+    def on_validation_start(self) -> None:
+        """Start as for training."""
+        self.start()
+
+    on_test_start = on_predict_start = on_validation_start
+
     # ----------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -367,7 +403,10 @@ class MatchingModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another program, another role or another architecture, naming the difference."""
+        """Refuse a checkpoint of another program, another role or another architecture, naming the difference.
+
+        It holds every network, so that no file to begin at is needed beside it.
+        """
         trainer = trainer_of(self)
         fitting = trainer is not None and trainer.state.fn == "fit"
         if fitting:
@@ -386,6 +425,7 @@ class MatchingModule(LightningModule):
         if "guard" in checkpoint:  # as in all but those of earlier versions
             self.guard.load_state_dict(checkpoint["guard"])
         self._loaded_steps = checkpoint["global_step"]
+        self._started = True
         if fitting:
             end_at_update(checkpoint, self.trainer.accumulate_grad_batches)
             self._resumed = checkpoint, averages

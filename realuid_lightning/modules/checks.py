@@ -136,7 +136,12 @@ def distillation_faults(module: Any) -> Iterator[str]:
             f"sampling_steps must be {levels}, one a level of path.levels, or in evaluation a divisor of it, got "
             f"{module.sampling_steps}"
         )
-    for name in ("teacher", "generator"):
+    yield from average_faults(module, "teacher", "generator")
+
+
+def average_faults(module: Any, *roles: str) -> Iterator[str]:
+    """Yield the averages that are to be taken of no file."""
+    for name in roles:
         if getattr(module, f"{name}_ema") is not None and getattr(module, f"{name}_ckpt") is None:
             yield f"{name}_ema is set, but {name}_ckpt is null"
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from realuid_lightning.checkpoints import RECORD, load_strictly, load_weights
+from realuid_lightning.checkpoints import RECORD
 from realuid_lightning.data import Batch, Draws, MatchingDataModule
 from realuid_lightning.errors import Faults, UserError
 from realuid_lightning.guidance import drawn_scale, guided, null_faults
@@ -152,7 +152,6 @@ class RealUIDModule(MatchingModule):
         self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
         self.fake_steps, self.sampling_steps, self.accumulate, self.clip = fake_steps, sampling_steps, accumulate, clip
         self.guidance, self.guide_fake = guidance, guide_fake
-        self._started = False
         faults = self._faults
         faults.finite(clip=clip, teacher_ema=teacher_ema, generator_ema=generator_ema)
         faults.extend(distillation_faults(self))
@@ -345,14 +344,8 @@ class RealUIDModule(MatchingModule):
         if self.trainer.state.fn == "fit":
             faults.extend(part_faults(self, data))
 
-    def start(self) -> None:
-        """Load the teacher, and start the fake model and the generator; a second call does nothing.
-
-        Raises:
-            UserError: If a checkpoint is missing, broken, of another architecture or of another framework.
-        """
-        if self._started:
-            return
+    def _begin(self) -> None:
+        """Load the teacher, and start the fake model and the generator."""
         if self.teacher_ckpt is not None:
             self._load(self.teacher.network, self.teacher_ckpt, self.teacher_ema, "teacher")
         if self.fake_init == "teacher":
@@ -362,26 +355,9 @@ class RealUIDModule(MatchingModule):
         elif self.generator_init == "teacher":
             begin_at(self.teacher.network, self.generator.network)
         self.ema.reset(self.generator)
-        self._started = True
-
-    def _load(self, network: nn.Module, file: str, ema: float | None, role: Literal["teacher", "generator"]) -> None:
-        source = None if self._data is None else self._data.source
-        weights = load_weights(file, role=role, ema=ema, path=self.path, source=source)
-        load_strictly(network, weights, f"{role}_ckpt {file}")
-
-    def on_fit_start(self) -> None:
-        """Load the teacher and start both other networks, unless a checkpoint has just filled all three."""
-        self.start()
-        super().on_fit_start()
-
-    def on_validation_start(self) -> None:
-        """Load and start as for training."""
-        self.start()
-
-    on_test_start = on_predict_start = on_validation_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint; it holds every network, so the teacher's own file is not needed."""
+        """Check the checkpoint, and that its generator makes as many steps."""
         super().on_load_checkpoint(checkpoint)
         trained = checkpoint[RECORD].get("sampling_steps", 1)
         trainer = trainer_of(self)
@@ -391,7 +367,6 @@ class RealUIDModule(MatchingModule):
                 f"ckpt_path: the generator was trained for {trained} sampling_steps, got {self.sampling_steps}: "
                 "training goes on with the same number, and evaluation with one that divides it"
             )
-        self._started = True
 
     def _record(self) -> dict[str, Any]:
         made = self.generator.network
@@ -399,6 +374,11 @@ class RealUIDModule(MatchingModule):
         return {**super()._record(), "network": network, "sampling_steps": self.sampling_steps}
 
     # ------------------------------------------------------------------------------------------------ evaluation
+
+    @property
+    def begins_at(self) -> str | None:
+        """The file of the generator that is fine-tuned."""
+        return self.generator_ckpt
 
     def samplers(self) -> dict[str, Sampler]:
         """Return the generator with its raw weights and with every average."""

@@ -19,6 +19,7 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.guidance import dropped, null_faults, scale_faults
 from realuid_lightning.losses import matching_loss
 from realuid_lightning.modules.base import MatchingModule
+from realuid_lightning.modules.checks import average_faults
 from realuid_lightning.modules.generation import Sampler
 from realuid_lightning.networks import trainable, unconditional
 from realuid_lightning.networks.ema import EMA
@@ -34,6 +35,10 @@ class TeacherModule(MatchingModule):
     Args:
         network: Network ``f(t, x, y)``; ``y`` is given when the data has labels.
         path: The framework; flow matching when None.
+        teacher_ckpt: Weights of a teacher that is trained further: a checkpoint of this class, an official ``.pt``, or
+            a state dict, of this network, and of this path but for its training times. The averages begin there too.
+            None says that training begins at the weights that ``network`` holds.
+        teacher_ema: Average of that checkpoint to take, such as 0.9999; the raw weights when None.
         optimizer: Makes the optimizer of the network's parameters.
         schedule: Makes its learning-rate schedule, stepped once an update; constant by default.
         solver: Multi-step sampler of validation and prediction; Euler when None.
@@ -70,6 +75,8 @@ class TeacherModule(MatchingModule):
         self,
         network: nn.Module,
         path: MatchingPath | None = None,
+        teacher_ckpt: str | None = None,
+        teacher_ema: float | None = None,
         optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4, fused=True),
         schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=0),
         solver: Solver | None = None,
@@ -88,7 +95,10 @@ class TeacherModule(MatchingModule):
         super().__init__(
             path, ema, evaluate, predict_with, eval_batch_size, max_skips, compile, channels_last, fresh_optimizers
         )
+        self.teacher_ckpt, self.teacher_ema = teacher_ckpt, teacher_ema
         faults = self._faults
+        faults.finite(teacher_ema=teacher_ema)
+        faults.extend(average_faults(self, "teacher"))
         faults.unless(bool(sampling_steps), "sampling_steps must name at least one number of steps, got none")
         for steps in sampling_steps:
             faults.unless(steps >= 1, f"sampling_steps must be at least 1, got {steps}")
@@ -120,6 +130,17 @@ class TeacherModule(MatchingModule):
     def _check_sampling(self, faults: Faults) -> None:
         fault = self.solver.fault(self.path) if max(self.sampling_steps) > 1 else None
         faults.unless(fault is None, f"solver: {fault}")
+
+    @property
+    def begins_at(self) -> str | None:
+        """The file of the teacher that is trained further."""
+        return self.teacher_ckpt
+
+    def _begin(self) -> None:
+        """Load the teacher that is trained further, if there is one, and let the averages begin there."""
+        if self.teacher_ckpt is not None:
+            self._load(self.network, self.teacher_ckpt, self.teacher_ema, "teacher")
+            self.ema.reset(self.network)
 
     def draw(self, batch: Batch, rng: torch.Generator, sample_t: Callable[[Tensor], Tensor] | None = None) -> Draws:
         """Make every draw, and of each sample whether it is told its condition."""

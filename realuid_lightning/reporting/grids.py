@@ -24,7 +24,7 @@ class Grid(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The last pictures of a teacher and of its generator.
+    """The last pictures of a teacher and of a run that began at it.
 
     Attributes:
         title: Names of both runs.
@@ -58,7 +58,7 @@ def sample_grids(runs: Iterable[Run]) -> list[Grid]:
 
 
 def teacher_pairs(runs: Iterable[Run]) -> list[Pair]:
-    """Return the last pictures of each distillation beside those of its teacher, where both are of the same latents."""
+    """Return the last pictures of each run beside those of the teacher it began at, where both are of the same latents."""
     pairs = []
     for run in runs:
         teacher = teacher_folder(run)

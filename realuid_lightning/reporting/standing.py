@@ -1,4 +1,4 @@
-"""In words: where a generator stands between real data, its teacher and a Gaussian."""
+"""In words: where a run stands between real data, the teacher it began at and a Gaussian."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,9 @@ PLACES = (
 
 
 def standings(runs: Sequence[Run], compared: Sequence[Comparison]) -> list[str]:
-    """Return a sentence for each distillation whose teacher is among the runs, for each protocol of both.
+    """Return a sentence for each run whose teacher is among the runs, for each protocol of both.
+
+    A teacher that was trained further has one, too: that which it began at.
 
     Both are taken at their last steps, by the sampler that is best in the first figure. What real data score against
     held-out ones is the measure: a figure's distance from that, and that of the teacher and of a Gaussian with the
