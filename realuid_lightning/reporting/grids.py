@@ -58,7 +58,7 @@ def sample_grids(runs: Iterable[Run]) -> list[Grid]:
 
 
 def teacher_pairs(runs: Iterable[Run]) -> list[Pair]:
-    """Return the last pictures of each run beside those of the teacher it began at, where both are of the same latents."""
+    """Return the last pictures of each run beside those of its teacher, where both are of the same latents."""
     pairs = []
     for run in runs:
         teacher = teacher_folder(run)
