@@ -84,7 +84,10 @@ METHODS = {
     "Corrected, rho 0.5": f"{CORRECTED}.rho 0.5",
     "Corrected, rho 1": f"{CORRECTED}.rho 1",
     "UID + GAN": "--model.alpha 1 --model.beta 1 --model.gan GAN",
+    "UID of a tuned teacher": "--model.alpha 1 --model.beta 1",
 }
+TUNING = training(500)
+"""Of a teacher on the data as they are, from the weights that it has with its flaw."""
 
 
 class Run(NamedTuple):
@@ -123,6 +126,8 @@ def main() -> None:
         for seed, data in product(options.seeds, options.data):
             teachers = [teacher(options.folder, data, flaw, seed) for flaw in options.flaws]
             train(teachers, options.jobs)
+            if any("tuned" in method for method in options.methods):
+                train([tuned(options.folder, data, flaw, seed) for flaw in options.flaws], options.jobs)
             students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
             train(students, options.jobs)
     for data in options.data:
@@ -145,13 +150,27 @@ def teacher(folder: Path, data: str, flaw: str, seed: int) -> Run:
     return Run(place, f"{words} {study.teacher} {study.flaws[flaw]}")
 
 
+def tuned(folder: Path, data: str, flaw: str, seed: int) -> Run:
+    """Return the run that trains that teacher further on the data as they are."""
+    study, place = STUDIES[data], folder / data / flaw / "tuned_teacher" / f"seed={seed}"
+    start = f"--model.teacher_ckpt {teacher(folder, data, flaw, seed).folder}/checkpoints/last.ckpt"
+    words = f"--config {CONFIGS / study.configs / 'teacher.yaml'} --seed_everything {seed} {study.teacher} {TUNING}"
+    return Run(place, f"{words} {start} {width(study.flaws[flaw])} --trainer.default_root_dir {place}")
+
+
 def student(folder: Path, data: str, flaw: str, method: str, seed: int) -> Run:
     """Return the run of a generator of that teacher, which sees the data as they are."""
     study, place = STUDIES[data], folder / data / flaw / method.replace(" ", "_") / f"seed={seed}"
-    config, taught = CONFIGS / study.configs / "distil.yaml", teacher(folder, data, flaw, seed).folder
+    config = CONFIGS / study.configs / "distil.yaml"
+    taught = (tuned if "tuned" in method else teacher)(folder, data, flaw, seed).folder
     words = f"--config {config} --seed_everything {seed} --trainer.default_root_dir {place} {study.distil}"
-    width = study.flaws[flaw] if "width" in study.flaws[flaw] else ""
-    return Run(place, f"{words} {METHODS[method]} {width} --model.teacher_ckpt {taught}/checkpoints/last.ckpt")
+    start = f"--model.teacher_ckpt {taught}/checkpoints/last.ckpt"
+    return Run(place, f"{words} {METHODS[method]} {width(study.flaws[flaw])} {start}")
+
+
+def width(flaw: str) -> str:
+    """Return the words of a flaw that all networks share."""
+    return flaw if "width" in flaw else ""
 
 
 def table(folder: Path, data: str, figure: str) -> Iterator[str]:
@@ -165,7 +184,7 @@ def table(folder: Path, data: str, figure: str) -> Iterator[str]:
     yield f"**{data}, {figure}{factor}**: floor {floor:.3g}, Gaussian {gaussian:.3g}\n"
     yield f"| | {' | '.join(study.flaws)} |"
     yield "| --- " * (len(study.flaws) + 1) + "|"
-    for method in ("teacher", *METHODS):
+    for method in ("teacher", "tuned teacher", *METHODS):
         cells = (folder / data / flaw / method.replace(" ", "_") for flaw in study.flaws)
         yield f"| {method} | {' | '.join(spread(cell, figure, study.figures[figure]) for cell in cells)} |"
 

@@ -44,8 +44,8 @@ def test_a_table_has_a_row_a_method_and_counts_what_is_done_alone(tmp_path):
     assert title.startswith("**moons, mmd_0.2 x 10000**: floor 1, Gaussian 300")
     assert head == "| | none | blurred | biased | few | early | small |"
     assert lines[0] == "| teacher |  |  |  | 200 |  |  |"
-    assert lines[1] == "| UID |  | 20 ± 14 (2) |  |  |  |  |"
-    assert len(lines) == 1 + len(study.METHODS)
+    assert lines[2] == "| UID |  | 20 ± 14 (2) |  |  |  |  |"
+    assert len(lines) == 2 + len(study.METHODS)
     assert list(study.table(tmp_path, "digits", "fid")) == []
 
 
@@ -59,7 +59,7 @@ def test_every_run_is_a_command_that_the_planner_takes(data, tmp_path, monkeypat
     runs = [study.teacher(tmp_path, data, flaw, 0) for flaw in flaws]
     small = [study.student(tmp_path, data, flaws[-1], method, 0) for method in study.METHODS]
     monkeypatch.setattr(sys, "argv", ["realuid"])
-    for run in [*runs, *small]:
+    for run in [*runs, *small, study.tuned(tmp_path, data, flaws[-1], 0)]:
         assert main(["fit", *run.words.split(), "--print_config"]) == 0
     assert capsys.readouterr().out.count("class_path: flawed.") == sum("flawed." in run.words for run in runs)
 
