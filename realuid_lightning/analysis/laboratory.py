@@ -6,8 +6,8 @@ is ``mean + std z``, so that where it ends can be compared with ``best_generator
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from realuid_lightning.analysis.gaussian import Normal, velocity
-from realuid_lightning.losses import fake_loss, generator_loss
+from realuid_lightning.losses import fake_loss, general_fake_loss, general_generator_loss, generator_loss
 from realuid_lightning.paths import FlowMatchingPath, PathSample
 from realuid_lightning.seeding import keyed_generator
 
@@ -34,12 +34,14 @@ class Problem(NamedTuple):
         teacher: Distribution that the teacher was trained on; another than ``real`` makes it a wrong teacher.
         alpha: In (0, 1].
         beta: Any real number.
+        gamma: Third coefficient of general RealUID; None stands for alpha, which is RealUID.
     """
 
     real: Normal
     teacher: Normal
     alpha: float
     beta: float
+    gamma: float | None = None
 
 
 def train_generators(
@@ -63,8 +65,9 @@ def train_generators(
     """
     if not problems or steps < 1:
         raise ValueError(f"train_generators needs a problem and a step, got {len(problems)} and {steps}")
-    # Problems of one (alpha, beta) lie side by side: they are the dimensions of a sample in one call of a loss.
-    order = sorted(range(len(problems)), key=lambda index: problems[index][2:])
+    # Problems of the same coefficients lie side by side: they are the dimensions of a sample in one call of a loss.
+    coefficients = [problem[2:] for problem in problems]
+    order = sorted(range(len(problems)), key=lambda index: coefficients.index(coefficients[index]))
     game = _Game([problems[index] for index in order], seed)
     fake = torch.optim.Adam(game.correction.parameters(), LEARNING_RATE, BETAS)
     generators = torch.optim.Adam([game.mean, game.log_std], LEARNING_RATE, BETAS)
@@ -117,7 +120,7 @@ class _Draw(NamedTuple):
 
 
 class _Game:
-    """Both players of all problems, which are sorted by (alpha, beta), and their losses, summed over the problems.
+    """Both players of all problems, grouped by their coefficients, and their losses, summed over the problems.
 
     A sum keeps the problems apart: the gradient of a problem's parameters comes from its own loss alone, and Adam
     updates every parameter by itself.
@@ -130,8 +133,8 @@ class _Game:
         self.correction = _Correction(len(problems), seed)
         self.mean = self.teacher[0].clone().requires_grad_()
         self.log_std = self.teacher[1].log().requires_grad_()
-        groups = {key: len(list(group)) for key, group in groupby(problem[2:] for problem in problems)}
-        self.coefficients = [{"alpha": alpha, "beta": beta} for alpha, beta in groups]
+        groups = Counter(problem[2:] for problem in problems)
+        self.coefficients = list(groups)
         self.sizes = list(groups.values())
 
     def fake_loss(self, draw: _Draw) -> Tensor:
@@ -139,9 +142,11 @@ class _Game:
         with torch.no_grad():
             generated, real = self._generated(draw), self._point(draw, self.real[0] + self.real[1] * draw.data[:, None])
         t, x = torch.cat([draw.t, draw.t]), torch.cat([generated.xt, real.xt])
-        fake_generated, fake_real = (self._velocity(t, x) + self.correction(t, x)).chunk(2)
-        halves = [self._split(half) for half in (fake_generated, generated.target, fake_real, real.target)]
-        losses = [fake_loss(*group, **own) for *group, own in zip(*halves, self.coefficients, strict=True)]
+        teacher = self._velocity(t, x)
+        fakes, teachers = (teacher + self.correction(t, x)).chunk(2), teacher.chunk(2)
+        terms = [fakes[0], teachers[0], generated.target, fakes[1], teachers[1], real.target]
+        groups = zip(*map(self._split, terms), self.coefficients, strict=True)
+        losses = [_fake_loss(group[:3], group[3:], *own) for *group, own in groups]
         return torch.stack(losses).sum()
 
     def generator_loss(self, draw: _Draw) -> Tensor:
@@ -150,7 +155,7 @@ class _Game:
         teacher = self._velocity(draw.t, generated.xt)
         fake = teacher + self.correction(draw.t, generated.xt)
         terms = [self._split(term) for term in (teacher, fake, generated.target)]
-        losses = [generator_loss(*group, **own) for *group, own in zip(*terms, self.coefficients, strict=True)]
+        losses = [_generator_loss(*group, *own) for *group, own in zip(*terms, self.coefficients, strict=True)]
         return torch.stack(losses).sum()
 
     def _generated(self, draw: _Draw) -> PathSample:
@@ -164,6 +169,23 @@ class _Game:
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
         return torch.split(values, self.sizes, dim=1)
+
+
+def _fake_loss(
+    generated: Sequence[Tensor], real: Sequence[Tensor], alpha: float, beta: float, gamma: float | None
+) -> Tensor:
+    """Return the loss of a group; both halves are fake, teacher and target."""
+    if gamma is None:
+        return fake_loss(*generated[::2], *real[::2], alpha=alpha, beta=beta)
+    return general_fake_loss(*generated, *real, alpha=alpha, beta=beta, gamma=gamma)
+
+
+def _generator_loss(
+    teacher: Tensor, fake: Tensor, target: Tensor, alpha: float, beta: float, gamma: float | None
+) -> Tensor:
+    if gamma is None:
+        return generator_loss(teacher, fake, target, alpha=alpha, beta=beta)
+    return general_generator_loss(teacher, fake, target, alpha=alpha, beta=beta, gamma=gamma)
 
 
 def _draw(batch_size: int, generator: torch.Generator) -> _Draw:

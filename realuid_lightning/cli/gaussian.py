@@ -35,9 +35,11 @@ MEANS, STDS = np.arange(-12, 13) / 10, np.linspace(0.4, 1.8, 22)
 LEVELS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 # Study 2, the teacher is wrong: off by its mean, by its standard deviation, and by both.
 TEACHERS = (Normal(1.0, 1.0), Normal(0.0, 0.5), Normal(0.5, 1.5))
-COEFFICIENTS = (
+# Pairs are RealUID, and triples general RealUID with beta = gamma, which divides the teacher's error by them.
+COEFFICIENTS: tuple[tuple[float, ...], ...] = (
     *((1.0, 1.0), (0.9, 0.9), (0.92, 0.94), (0.94, 0.92), (0.8, 0.9)),
     *((0.9, 0.8), (0.5, 0.6), (1.0, 0.9), (0.94, 1.0), (0.9, 1.08)),
+    *((0.5, 1.0, 1.0), (0.5, 2.0, 2.0), (0.5, 4.0, 4.0), (0.5, 10.0, 10.0)),
 )
 DPI = 76  # keeps each figure below 100 kB
 
@@ -85,7 +87,7 @@ def loss_row(alpha: float, beta: float) -> Row:
 
 
 def teacher_rows(steps: int, seed: int) -> list[Row]:
-    """Return where exact and trained generators end under each wrong teacher, one row a teacher and (alpha, beta).
+    """Return where exact and trained generators end under each wrong teacher, one row a teacher and coefficients.
 
     Distances are Wasserstein-2, between Gaussians ``sqrt(difference of means^2 + difference of stds^2)``.
 
@@ -96,18 +98,19 @@ def teacher_rows(steps: int, seed: int) -> list[Row]:
     problems = [Problem(REAL, teacher, *coefficients) for teacher in TEACHERS for coefficients in COEFFICIENTS]
     rows = []
     for problem, trained in zip(problems, train_generators(problems, steps, seed), strict=True):
-        real, teacher, alpha, beta = problem
+        real, teacher, alpha, beta, gamma = problem
         exact = best_generator(*problem)
         rows.append(
             {
                 **{f"teacher_{field}": value for field, value in teacher._asdict().items()},
                 "alpha": alpha,
                 "beta": beta,
-                "bounded_at_teacher": is_bounded(teacher, real, alpha, beta),
+                "gamma": alpha if gamma is None else gamma,
+                "bounded_at_teacher": is_bounded(teacher, *problem),
                 **{f"exact_{field}": value for field, value in exact._asdict().items()},
                 **{f"trained_{field}": value for field, value in trained._asdict().items()},
                 "error": max(abs(trained.mean - exact.mean), abs(trained.std - exact.std)),
-                "exact_value": realuid_value(exact, real, teacher, alpha, beta),
+                "exact_value": realuid_value(exact, *problem),
                 "teacher_to_real": math.dist(teacher, real),
                 "exact_to_real": math.dist(exact, real),
                 "trained_to_real": math.dist(trained, real),
@@ -165,7 +168,11 @@ def draw_teachers(rows: Sequence[Row], target: Path) -> None:
     panels[0].set_ylabel("standard deviation")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=5, fontsize=9, title="circle: exact, cross: trained"
+        *(handles, labels),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=9,
+        title="circle (square where gamma is not alpha): exact, cross: trained",
     )
     with replacing(target) as file:
         figure.savefig(file, dpi=DPI)
@@ -173,10 +180,14 @@ def draw_teachers(rows: Sequence[Row], target: Path) -> None:
 
 def _draw_ends(axes: "Axes", rows: Sequence[Row]) -> None:
     for index, row in enumerate(rows):
-        label = f"alpha = {row['alpha']:g}, beta = {row['beta']:g}"
+        label, marker = f"alpha = {row['alpha']:g}, beta = {row['beta']:g}", "o"
+        if row["gamma"] != row["alpha"]:
+            label, marker = f"{label}, gamma = {row['gamma']:g}", "s"
         exact = [row["exact_mean"], row["trained_mean"]], [row["exact_std"], row["trained_std"]]
         axes.plot(*exact, color=f"C{index}", linewidth=0.8)  # joins what belongs together
-        axes.plot(exact[0][:1], exact[1][:1], "o", color=f"C{index}", markerfacecolor="none", markersize=9, label=label)
+        axes.plot(
+            exact[0][:1], exact[1][:1], marker, color=f"C{index}", markerfacecolor="none", markersize=9, label=label
+        )
         axes.plot(exact[0][1:], exact[1][1:], "x", color=f"C{index}", markersize=6)
 
 
@@ -210,7 +221,8 @@ def _print_teachers(rows: Sequence[Row]) -> None:
         title=f"Wrong teachers, real = {_name(REAL)}: where the generator ends (mean, std)",
         caption="Distances are Wasserstein-2.   * inner problem not bounded at the teacher, where training starts",
     )
-    for name in ("teacher", "alpha", "beta", "exact", "trained", "error", "teacher to real", "exact", "trained"):
+    ends = ("exact", "trained")
+    for name in ("teacher", "alpha", "beta", "gamma", *ends, "error", "teacher to real", *ends):
         table.add_column(name, justify="right")
     for row in rows:
         teacher, exact, trained = (
@@ -218,9 +230,11 @@ def _print_teachers(rows: Sequence[Row]) -> None:
             for who, digits in (("teacher", 1), ("exact", 3), ("trained", 3))
         )
         table.add_row(
-            *(teacher, f"{row['alpha']:g}", f"{row['beta']:g}", exact, trained),
+            teacher,
+            *(f"{row[name]:g}" for name in ("alpha", "beta", "gamma")),
+            *(exact, trained),
             f"{row['error']:.3f}{' ' if row['bounded_at_teacher'] else '*'}",
             *(f"{row[f'{who}_to_real']:.3f}" for who in ("teacher", "exact", "trained")),
-            end_section=(row["alpha"], row["beta"]) == COEFFICIENTS[-1],
+            end_section=(row["alpha"], row["beta"], row["gamma"]) == COEFFICIENTS[-1],
         )
     Console().print(table)

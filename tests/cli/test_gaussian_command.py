@@ -29,12 +29,17 @@ def test_it_draws_both_studies_and_writes_their_tables(realuid, tmp_path, monkey
     assert [row["alpha"] for row in tables["losses"]] == [1.0, 0.9, 0.92, 0.98, 0.9, 1.0]
     with (folder / "table.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == len(tables["teachers"]) == 30
+    assert len(rows) == len(tables["teachers"]) == 42
     for row, same in zip(rows, tables["teachers"], strict=True):
         assert {key: str(value) for key, value in same.items()} == row
     first = tables["teachers"][1]  # alpha = beta = 0.9 under the teacher N(1, 1)
     assert (first["exact_mean"], first["exact_std"]) == pytest.approx((1.10743, 0.94679), abs=1e-4)
     assert first["exact_to_real"] > first["teacher_to_real"] == 1.0
+    assert all(row["gamma"] == row["alpha"] for row in tables["teachers"][:10])
+    corrected = tables["teachers"][12]
+    assert [corrected[name] for name in ("alpha", "beta", "gamma")] == [0.5, 4.0, 4.0]
+    assert corrected["exact_to_real"] == pytest.approx(0.2635, abs=1e-4)
+    assert re.search(r"0\.5 .* 4 .* 4 .* 0\.250, 1\.084", written)
     assert [row["bounded_at_teacher"] for row in rows].count("False") == 1
     assert len(re.findall(r"\d\*", written)) == 1  # the row that is not bounded is marked
 

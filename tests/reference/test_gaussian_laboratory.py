@@ -1,6 +1,7 @@
 """Where the generator ends under a wrong teacher, exact and trained, against quadrature values."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,22 @@ PROBLEMS = [
 ]
 # Training starts at the teacher. Where the exact inner problem has no value there, no sample ever shows it: the tails
 # that decide lie beyond four standard deviations. docs/gaussian.md tells where training ends instead.
-BOUNDED = [row for row, at in enumerate(PROBLEMS) if is_bounded(at.teacher, at.real, at.alpha, at.beta)]
+BOUNDED = [row for row, at in enumerate(PROBLEMS) if is_bounded(at.teacher, *at)]
+# General RealUID of beta = gamma = b: teacher, b, and how far from the real data the generator ends.
+REAL, ALPHA = Normal(0.0, 1.0), 0.5
+GENERAL = [
+    *((Normal(1.0, 1.0), b, distance) for b, distance in ((1.0, 1.0), (2.0, 0.513), (4.0, 0.264), (10.0, 0.105))),
+    *((Normal(0.0, 0.5), b, distance) for b, distance in ((1.0, 0.5), (2.0, 0.188), (4.0, 0.077), (10.0, 0.028))),
+    *((Normal(0.5, 1.5), b, distance) for b, distance in ((1.0, 0.707), (2.0, 0.383), (4.0, 0.176), (10.0, 0.061))),
+]
+TRAINED = [GENERAL[2], GENERAL[5], GENERAL[11]]
 
 
 def test_the_criterion_tells_the_unbounded_value():
     for row in TOLD["values"]:
         generated, real, teacher = (Normal(*row[name]) for name in ("generator", "real", "teacher"))
         alpha, beta = float(row["alpha"]), float(row["beta"])
-        assert is_bounded(generated, real, alpha, beta) == (row["value"] < 1e6), row
+        assert is_bounded(generated, real, teacher, alpha, beta) == (row["value"] < 1e6), row
         if row["value"] > 1e6:
             assert realuid_value(generated, real, teacher, alpha, beta) == float("inf")
     assert len(BOUNDED) == len(ROWS) - 1
@@ -32,12 +41,22 @@ def test_exact_minimisers(index):
     assert best_generator(*PROBLEMS[index]) == pytest.approx((ROWS[index]["mean"], ROWS[index]["std"]), abs=1e-4)
 
 
+@pytest.mark.parametrize(("teacher", "b", "distance"), GENERAL)
+def test_exact_minimisers_of_general_realuid(teacher, b, distance):
+    assert math.dist(best_generator(REAL, teacher, ALPHA, b, b), REAL) == pytest.approx(distance, abs=6e-4)
+
+
 @pytest.fixture(scope="module")
 def trained():
     """All rows in one run, of the length that the command takes by default."""
-    return train_generators(PROBLEMS)
+    return train_generators([*PROBLEMS, *(Problem(REAL, teacher, ALPHA, b, b) for teacher, b, _ in TRAINED)])
 
 
 @pytest.mark.parametrize("index", BOUNDED)
 def test_trained_minimisers(index, trained):
     assert trained[index] == pytest.approx((ROWS[index]["mean"], ROWS[index]["std"]), abs=0.03)
+
+
+def test_trained_minimisers_of_general_realuid(trained):
+    for (teacher, b, _), end in zip(TRAINED, trained[len(PROBLEMS) :], strict=True):
+        assert end == pytest.approx(best_generator(REAL, teacher, ALPHA, b, b), abs=0.03)

@@ -4,11 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from realuid_lightning.analysis import Normal, best_fake, realuid_value
-from realuid_lightning.losses import fake_loss, generator_loss
+from realuid_lightning.losses import fake_loss, general_fake_loss, generator_loss
 
 TOLD = json.loads((Path(__file__).parent / "values" / "gaussian1d.json").read_text())
 BOUNDED = [row for row in TOLD["values"] if row["value"] < 1e6]
@@ -48,7 +49,7 @@ def test_the_maximiser_maximises_and_the_generator_loss_is_its_generated_half():
     s = torch.randn(4096, dtype=torch.float64, generator=generator)
     alpha, beta = 0.9, 0.94
     x = t * generated.mean + generated.variance(t).sqrt() * s
-    best = best_fake(t, x, generated, real, alpha, beta)
+    best = best_fake(t, x, generated, real, real, alpha, beta)
     p_g, p_r = generated.density(t, x), real.density(t, x)
 
     def pointwise(fake):
@@ -64,6 +65,55 @@ def test_the_maximiser_maximises_and_the_generator_loss_is_its_generated_half():
     assert generator_loss(teacher, fake, target, alpha=alpha, beta=beta).item() == pytest.approx(
         (halves[0] - halves[1]).item(), rel=1e-12
     )
+
+
+def value_by_quadrature(generated, real, teacher, alpha, beta, gamma):
+    """``m d = beta p_g u_g + (1-beta) p_r u_r - (gamma p_g + (1-gamma) p_r) f*``, squared, over m, integrated."""
+    x, total = np.linspace(-15, 15, 3001), 0.0
+
+    def density_and_velocity(mean, std, t):
+        variance = (1 - t) ** 2 + (t * std) ** 2
+        density = np.exp(-((x - t * mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+        return density, mean + (t * std**2 - (1 - t)) / variance * (x - t * mean)
+
+    for node, share in zip(*np.polynomial.legendre.leggauss(60), strict=True):
+        (p_g, u_g), (p_r, u_r), (_, f) = (
+            density_and_velocity(*data, (node + 1) / 2) for data in (generated, real, teacher)
+        )
+        flux = beta * p_g * u_g + (1 - beta) * p_r * u_r - (gamma * p_g + (1 - gamma) * p_r) * f
+        total += share / 2 * (flux**2 / (alpha * p_g + (1 - alpha) * p_r)).sum() * (x[1] - x[0])
+    return total
+
+
+@pytest.mark.parametrize(
+    "coefficients",
+    [(0.5, 1.0, 1.0), (0.5, 4.0, 4.0), (0.9, 1.1, 0.3), (0.8, 0.9, 0.8), (1.0, 2.0, 2.0), (1.0, 0.9, 2.0)],
+)
+def test_values_of_general_realuid(coefficients):
+    generated, real, teacher = Normal(0.4, 0.9), Normal(-0.2, 1.1), Normal(0.5, 1.3)
+    expected = value_by_quadrature(generated, real, teacher, *coefficients)
+    assert realuid_value(generated, real, teacher, *coefficients) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("b", [2, 5])
+def test_a_mixture_of_real_data_and_the_teachers_makes_the_teacher_the_best_fake_model(b):
+    """At beta = gamma = b and ``p_g = (1 - 1/b) p_r + p_teacher / b`` only squares of ``d = f - f*`` are left."""
+    real, teacher, alpha = Normal(0.0, 1.0), Normal(1.0, 0.6), 0.4
+    generator = torch.Generator().manual_seed(2)
+    t, s, gaps = torch.rand(500), torch.randn(500, generator=generator), torch.randn(2, 500, generator=generator)
+    halves, squares = [], []
+    for data, gap in zip((real, teacher), gaps, strict=True):
+        x = t * data.mean + data.variance(t).sqrt() * s
+        f = teacher.velocity(t, x)
+        halves.append([f + gap, f, data.velocity(t, x)])
+        squares.append(gap.square().mean())
+    mixture = [
+        torch.cat([of_real] * (b - 1) + [of_teacher])[:, None] for of_real, of_teacher in zip(*halves, strict=True)
+    ]
+    on_real = [values.repeat(b)[:, None] for values in halves[0]]
+    loss = general_fake_loss(*mixture, *on_real, alpha=alpha, beta=b, gamma=b)
+    expected = alpha * ((b - 1) * squares[0] + squares[1]) / b + (1 - alpha) * squares[0]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_velocity_is_the_regression_of_the_flow_target():
