@@ -100,7 +100,7 @@ def test_a_mixture_of_real_data_and_the_teachers_makes_the_teacher_the_best_fake
     """At beta = gamma = b and ``p_g = (1 - 1/b) p_r + p_teacher / b`` only squares of ``d = f - f*`` are left."""
     real, teacher, alpha = Normal(0.0, 1.0), Normal(1.0, 0.6), 0.4
     generator = torch.Generator().manual_seed(2)
-    t, s, gaps = torch.rand(500), torch.randn(500, generator=generator), torch.randn(2, 500, generator=generator)
+    t, (s, *gaps) = torch.rand(500, generator=generator), torch.randn(3, 500, generator=generator)
     halves, squares = [], []
     for data, gap in zip((real, teacher), gaps, strict=True):
         x = t * data.mean + data.variance(t).sqrt() * s
@@ -111,7 +111,7 @@ def test_a_mixture_of_real_data_and_the_teachers_makes_the_teacher_the_best_fake
         torch.cat([of_real] * (b - 1) + [of_teacher])[:, None] for of_real, of_teacher in zip(*halves, strict=True)
     ]
     on_real = [values.repeat(b)[:, None] for values in halves[0]]
-    loss = general_fake_loss(*mixture, *on_real, alpha=alpha, beta=b, gamma=b)
+    loss = general_fake_loss(*mixture, *on_real, alpha=alpha, beta=float(b), gamma=float(b))
     expected = alpha * ((b - 1) * squares[0] + squares[1]) / b + (1 - alpha) * squares[0]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 

@@ -47,10 +47,12 @@ def test_a_problem_ends_among_others_where_it_ends_alone(index, together):
 
 def test_gamma_that_is_alpha_is_realuid(together):
     """Exact and trained, though by the losses of general RealUID."""
-    for problem, end in zip(PROBLEMS[:2], together[:2], strict=True):
-        general = problem._replace(gamma=problem.alpha)
-        assert train_generators([general], **SHORT)[0] == pytest.approx(end, abs=1e-4)
-        assert best_generator(*general) == pytest.approx(best_generator(*problem), abs=1e-5)
+    general = [problem._replace(gamma=problem.alpha) for problem in PROBLEMS[:2]]
+    for end, same in zip(train_generators(general, **SHORT), together[:2], strict=True):
+        assert end == pytest.approx(same, abs=1e-4)
+    generated = Normal(0.2, 0.9)
+    for problem, same in zip(PROBLEMS[:2], general, strict=True):
+        assert realuid_value(generated, *same) == pytest.approx(realuid_value(generated, *problem), rel=1e-9)
 
 
 def test_training_leaves_the_global_generator_alone():
@@ -67,7 +69,7 @@ def test_nothing_to_train_is_an_error():
 
 
 def test_velocity_of_many_is_that_of_each():
-    t, x = torch.rand(5), torch.randn(5, 4)
+    t, x = torch.rand(5), torch.randn(5, len(PROBLEMS))
     mean, std = torch.tensor([problem.teacher for problem in PROBLEMS]).T
     each = [problem.teacher.velocity(t, x[:, column]) for column, problem in enumerate(PROBLEMS)]
     torch.testing.assert_close(velocity(mean, std, t[:, None], x), torch.stack(each, dim=1))
@@ -117,14 +119,13 @@ def test_a_right_teacher_leaves_of_beta_and_gamma_a_factor():
     assert realuid_value(generated, REAL, REAL, 1.0, 3.0, 3.0) == pytest.approx(9 * of_uid, rel=1e-9)
 
 
-@pytest.mark.parametrize("alpha", [0.3, 0.9])
-@pytest.mark.parametrize("b", [0.8, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize(("alpha", "b"), [(0.8, 0.8), (0.3, 2.0), (0.9, 2.0), (0.5, 5.0)])
 @pytest.mark.parametrize("error", [(0.01, 0.0), (0.0, 0.01)], ids=["mean", "std"])
 def test_beta_and_gamma_divide_a_small_error_of_the_teacher(alpha, b, error):
     teacher = Normal(*(value + wrong for value, wrong in zip(REAL, error, strict=True)))
     expected = [value + wrong / b for value, wrong in zip(REAL, error, strict=True)]
-    # Of the second order is what is left, and nothing where beta = gamma = 1: that ends at any teacher.
-    assert best_generator(REAL, teacher, alpha, b, b) == pytest.approx(expected, abs=1e-5 if b == 1 else 2e-4)
+    # What is left is of the second order.
+    assert best_generator(REAL, teacher, alpha, b, b) == pytest.approx(expected, abs=2e-4)
 
 
 def test_beta_and_gamma_of_1_end_at_any_teacher():
