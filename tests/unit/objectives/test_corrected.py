@@ -91,12 +91,12 @@ def test_under_any_teacher_the_real_distribution_solves_the_whole_game(teacher, 
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_the_mixture_of_real_samples_and_the_teachers_solves_the_game(teacher, rho):
     """No error of the teacher is small here; the flux of a mixture is the mixture of the fluxes."""
-    t, x = torch.meshgrid(torch.linspace(0.1, 0.9, 5).double(), torch.linspace(-6, 6, 101).double(), indexing="ij")
+    t, x = torch.linspace(0.1, 0.9, 5).double().repeat_interleave(101), torch.linspace(-6, 6, 101).double().repeat(5)
     p_r, p_t, said = REAL.density(t, x), teacher.density(t, x), teacher.velocity(t, x)
     p_g = rho * p_r + (1 - rho) * p_t
     u_g = (rho * p_r * REAL.velocity(t, x) + (1 - rho) * p_t * said) / p_g
     agree = p_g * (u_g - said) - rho * p_r * (REAL.velocity(t, x) - said)
-    assert agree.abs().max() < 1e-15
+    assert agree.abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
