@@ -19,7 +19,7 @@ class Corrected(Objective):
     With ``u_g, u_r`` the exact predictions of generated and real samples and ``m = alpha p_g + (1-alpha) p_r``, the
     exact fake model is ``f* + (p_g (u_g - f*) - rho p_r (u_r - f*)) / m``: both networks agree, and the game is solved,
     at ``p_g = rho p_r + (1-rho) p_T``, the mixture of the real distribution and the teacher's own. Under an exact
-    teacher that is ``p_r``, and at ``rho = 1`` it is ``p_r`` whatever the teacher says, which then shows where to begin,
+    teacher that is ``p_r``, and at ``rho = 1`` it is ``p_r`` whatever the teacher says: it then shows where to begin,
     and no more.
 
     It is general RealUID (arXiv 2509.22459) at ``beta = gamma = b = 1 / (1 - rho)`` with the fake model
