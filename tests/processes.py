@@ -18,13 +18,17 @@ from typing import NamedTuple
 
 import torch
 
+# What the package imports only when it is needed, which it is by most processes.
+ON_DEMAND = "realuid_lightning.strategies", "sklearn.datasets", "torch.utils.tensorboard"
+IMPORTED = ["realuid_lightning.cli.training", *ON_DEMAND]
+
 
 class Process:
     """``python SCRIPT WORDS`` in a group of its own, with what a test needs of ``subprocess.Popen``."""
 
     def __init__(self, script, words, environment, cwd=None, stdout=os.devnull, stderr=os.devnull):
         server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(["realuid_lightning.cli.training"])
+        server.set_forkserver_preload(IMPORTED)
         words, streams = list(map(str, words)), (str(stdout), str(stderr))
         self._process = server.Process(
             target=_become, args=(str(script), words, environment, str(cwd or Path.cwd()), streams)
@@ -47,6 +51,7 @@ class Process:
 
 def _become(script, words, environment, cwd, streams):
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # back to the default, instead of how this one was started
     for number, file in zip((1, 2), streams, strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
