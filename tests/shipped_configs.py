@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -15,3 +17,38 @@ CLASSIFIERS = _found("features/*")
 """Those that no fit trains."""
 
 FILES = sorted({*_found("**/*.yaml")} - {*OVERLAYS, *CLASSIFIERS})
+
+
+def _named(value):
+    """Yield names of classes, and of switches that are on."""
+    if isinstance(value, dict):
+        for option, part in value.items():
+            yield from [option] if part is True else _named(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _named(part)
+    elif isinstance(value, str) and value.isidentifier():
+        yield value
+
+
+def kind(model):
+    """What a module is made of, whatever its numbers are."""
+    options = [name for name, value in model["init_args"].items() if not isinstance(value, float)]
+    return frozenset([*_named(model), *options])
+
+
+def _kinds():
+    """Return files of which each has a model of another kind than those before, or something new beside it."""
+    seen, kept = set(), []
+    for file in FILES:
+        config = yaml.safe_load((CONFIGS / file).read_text())
+        has = {kind(config.pop("model")), *_named(config)}
+        if not has <= seen:
+            kept.append(file)
+            seen |= has
+    return kept
+
+
+KINDS = _kinds()
+"""Configs of which every other differs from one in numbers and by what others have as well."""
+OTHERS = [file for file in FILES if file not in KINDS]

@@ -1,12 +1,12 @@
-"""``realuid plan``: every shipped config, on a machine without its devices, data or teacher; faults as those of fit."""
+"""``realuid plan``: every kind of shipped config, on a machine without its devices, data or teacher; faults of fit."""
 
 import re
 
 import pytest
 from PIL import Image
-from shipped_configs import CONFIGS, FILES
+from shipped_configs import CONFIGS, KINDS, OTHERS
 
-from realuid_lightning.cli.plan import device_count
+from realuid_lightning.cli.plan import checked_fit, device_count
 
 DISTIL = CONFIGS / "demo" / "distil.yaml"
 
@@ -17,26 +17,37 @@ def somewhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_config_is_planned(file, realuid, tmp_path, tmp_path_factory):
-    config, words = (CONFIGS / file).read_text(), []
+def asked(file, tmp_path_factory):
+    """Words by which a config has images, and less of its UNet."""
+    config, words = (CONFIGS / file).read_text(), ["--config", str(CONFIGS / file)]
     if "ImageFolder" in config:  # whose classes are its folders
         folder = tmp_path_factory.mktemp("images")
         for label in range(10):
             (folder / str(label)).mkdir()
             Image.new("RGB", (16, 16)).save(folder / str(label) / "image.png")
-        words = [f"--data.{name}.root={folder}" for name in ("source", "held_out")]
-    if "UNet" in config:  # the same kind of network, with less of it
+        words += [f"--data.{name}.root={folder}" for name in ("source", "held_out")]
+    if "UNet" in config:  # the same kind of network
         words += ["--model.network.num_res_blocks=1", "--model.network.channel_mult=[1]"]
         size = 64 if "CelebA" in config else int(found[1]) if (found := re.search(r"\bsize: (\d+)", config)) else 32
         words += [f"--model.network.attention_resolutions=[{size}]"]
-    code, written = realuid("plan", "--config", CONFIGS / file, *words)
+    return words
+
+
+@pytest.mark.parametrize("file", KINDS, ids=str)
+def test_a_config_of_every_kind_is_planned(file, realuid, tmp_path, tmp_path_factory):
+    code, written = realuid("plan", *asked(file, tmp_path_factory))
     assert code == 0, written
     for title in ("Networks", "Memory of each device", "Work of all devices", "Disk", "Not judged"):
         assert title in written
-    distilling = "class_path: RealUIDModule" in config
+    distilling = "class_path: RealUIDModule" in (CONFIGS / file).read_text()
     assert ("generator pass" in written) == distilling
     assert not list(tmp_path.iterdir())  # nothing downloaded, nothing written
+
+
+@pytest.mark.parametrize("file", OTHERS, ids=str)
+def test_every_other_config_is_sound(file, tmp_path, tmp_path_factory):
+    checked_fit(asked(file, tmp_path_factory))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_published_run_at_its_full_size(realuid):
