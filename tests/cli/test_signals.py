@@ -21,6 +21,7 @@ TINY = [
     *("--trainer.enable_model_summary=false", "--trainer.log_every_n_steps=50", "--trainer.enable_progress_bar=false"),
 ]
 TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_find_unused_parameters_true"]
+REALUID = Path(sys.executable).with_name("realuid")
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +40,12 @@ def heedful():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def asked(folder, *words, command="fit", checkpoint="resume"):
+    return [command, *TINY, *words, f"--trainer.default_root_dir={folder}", f"--ckpt_path={checkpoint}"]
+
+
 class Run:
-    """``realuid fit``, or another command, as a process in a group of its own."""
+    """``realuid fit``, or another command, as a process in a group of its own, which launches the others itself."""
 
     started: ClassVar = []
 
@@ -48,16 +53,15 @@ class Run:
         self.last = folder / "checkpoints" / "last.ckpt"
         self.log = folder.with_suffix(".log")
         self.log.touch()
-        words = [command, *TINY, *words, f"--trainer.default_root_dir={folder}", f"--ckpt_path={checkpoint}"]
+        words = asked(folder, *words, command=command, checkpoint=checkpoint)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        script = Path(sys.executable).with_name("realuid")
         if fresh:  # as in a shell, from the first import on
             with self.log.open("a") as log:
                 options = {"stdout": log, "stderr": log, "start_new_session": True, "cwd": folder.parent}
                 options["preexec_fn"] = heedful
-                self.process = subprocess.Popen(list(map(str, [script, *words])), env=environment, **options)
+                self.process = subprocess.Popen(list(map(str, [REALUID, *words])), env=environment, **options)
         else:
-            self.process = processes.Process(script, words, environment, folder.parent, self.log, self.log)
+            self.process = processes.Process(REALUID, words, environment, folder.parent, self.log, self.log)
         self.started.append(self)
 
     def progress(self):
@@ -75,7 +79,7 @@ class Run:
         return next(
             int(pid)
             for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            if "realuid" in Path(f"/proc/{pid}/cmdline").read_text()
+            if str(REALUID) in Path(f"/proc/{pid}/cmdline").read_text()
         )
 
     def end(self):
@@ -124,11 +128,12 @@ def test_two_processes_stop_together_whichever_is_told(tmp_path):
     run = Run(tmp_path / "stopped", *TWO, fresh=True).progress()
     os.kill(run.child(), signal.SIGTERM)
     assert run.end() == 143, run.log.read_text()
-    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1", fresh=True).progress()
+    run = Run(tmp_path / "stopped", *TWO, "--data.num_workers=1").progress()
     os.killpg(run.process.pid, signal.SIGUSR1)  # loaders' processes, too, as SLURM does
     assert run.end() == 138, run.log.read_text()
     for name in ("stopped", "whole"):
-        assert Run(tmp_path / name, *TWO).end() == 0
+        done = processes.run(REALUID, *asked(tmp_path / name, *TWO), count=2, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
@@ -141,7 +146,7 @@ def test_two_processes_leave_an_evaluation_together(tmp_path, realuid, command, 
     words = ["--data.num_workers=1", "--model.eval_batch_size=64", "--data.eval_samples=1000000", "--bounds=false"]
     words += ["--data.predict_seeds=0-999999", f"--writer.folder={tmp_path / 'samples'}", "--grid.count=1"]
     words += ["--model.sampling_steps=[1]", "--model.evaluate=null"]
-    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last", fresh=True)
+    evaluation = Run(run, *TWO, *words, command=command, checkpoint="last")
     end = time.monotonic() + 240  # of a busy machine
     while not (tmp_path / "samples").is_dir() and "measuring the real data" not in evaluation.log.read_text():
         assert evaluation.process.poll() is None, evaluation.log.read_text()
