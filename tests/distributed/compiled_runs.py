@@ -11,13 +11,13 @@ from torch._dynamo.utils import counters
 import realuid_lightning.strategies  # noqa: F401 - makes ddp_per_network known
 from realuid_lightning.data import Digits, MatchingDataModule
 from realuid_lightning.modules import RealUIDModule
-from realuid_lightning.networks import UNet
+from realuid_lightning.networks import DiT
 
 
 def trained(compiled):
     """Train for two cycles; return all weights."""
     torch.manual_seed(1)
-    network = acting(UNet(8, 1, 32, 1, [1], [8], 32, checkpoint="cheap"), 0.05)
+    network = acting(DiT(8, 4, 1, 32, 1, 2, num_classes=None, learn_sigma=False, checkpoint="cheap"), 0.05)
     module = RealUIDModule(network, None, alpha=0.9, beta=0.94, fake_steps=2, ema=[0.9], compile=compiled)
     fit(module, MatchingDataModule(Digits(), batch_size=4), None, devices=2, strategy="ddp_per_network")
     return weights(module)
