@@ -36,7 +36,7 @@ def network(kind):
     if kind == "mlp":
         return mlp(width=32, depth=2)
     torch.manual_seed(1)
-    return acting(UNet(8, 1, 32, 1, [1, 2], [4], 32, checkpoint=True), 0.05)
+    return acting(UNet(8, 1, 32, 1, [1], [8], 32, checkpoint=True), 0.05)
 
 
 def module(kind):
