@@ -83,6 +83,14 @@ def small():
     return mlp([3], width=5, depth=2, seed=3)
 
 
+class Pair(Tied):
+    """Two layers, for what takes long: every operation is compiled for every role and strategy."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3, 3)
+
+
 def partly_frozen():
     made = plain()
     for weight in list(made.parameters())[1:3]:
@@ -109,13 +117,12 @@ def teaching(network=plain, **options):
 CELLS = {
     "distillation": (distilling, {}),
     "teacher": (teaching, {}),
-    "accumulation": (teaching, {"accumulate_grad_batches": 2}),
     "averages": (functools.partial(distilling, ema=[0.9, 0.5]), {}),
     "averages of a teacher": (functools.partial(teaching, ema=[0.9, 0.5]), {"accumulate_grad_batches": 2}),
     "clipping": (functools.partial(distilling, clip=0.05), {}),
     "clipping of a teacher": (teaching, {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}),
-    "compile": (functools.partial(distilling, compile=True), {}),
-    "compile of a teacher": (functools.partial(teaching, compile=True), {}),
+    "compile": (functools.partial(distilling, Pair, compile=True), {}),
+    "compile of a teacher": (functools.partial(teaching, Pair, compile=True), {}),
     "channels_last": (functools.partial(distilling, channels_last=True), {}),
     "several steps": (functools.partial(distilling, sampling_steps=2), {}),
     "discriminator": (functools.partial(distilling, gan=GAN()), {}),
@@ -136,7 +143,6 @@ CELLS = {
         functools.partial(distilling, fake_network=LoRA(2), generator_network=LoRA(3, ["blocks.*"]), ema=[0.5]),
         {},
     ),
-    "parts of a batch": (functools.partial(distilling, accumulate=2), {}),
     "parts of a batch and a discriminator": (functools.partial(distilling, accumulate=4, gan=GAN()), {}),
     "a mixture that leaves the discriminator out at first": (
         functools.partial(

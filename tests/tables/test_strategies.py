@@ -41,7 +41,7 @@ ROW_OF = {
     **{"sampling_steps": "several steps", "gan": "discriminator", "objective": "a GAN alone"},
     **dict.fromkeys(("generator_network", "fake_network", "generator_init"), "networks of their own"),
     **dict.fromkeys(("generator_frozen", "fake_frozen"), "patterns of frozen weights"),
-    "accumulate": "parts of a batch",
+    "accumulate": "parts of a batch and a discriminator",
     **{"label_dropout": "labels left out", "guidance": "guidance"},
     "guide_fake": "guidance of both, and a discriminator",
 }
