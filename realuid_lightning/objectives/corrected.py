@@ -8,7 +8,7 @@ from torch import Tensor
 from realuid_lightning.errors import Faults
 from realuid_lightning.losses import corrected_fake_loss, general_generator_loss
 from realuid_lightning.objectives.base import Objective
-from realuid_lightning.objectives.divergences import Divergence
+from realuid_lightning.objectives.divergences import Divergence, SquaredDistance
 from realuid_lightning.objectives.game import Game, Point
 from realuid_lightning.paths import MatchingPath
 
@@ -17,10 +17,15 @@ class Corrected(Objective):
     """UID whose fake model learns the teacher's residual on real data as well, and takes ``rho`` of it away.
 
     With ``u_g, u_r`` the exact predictions of generated and real samples and ``m = alpha p_g + (1-alpha) p_r``, the
-    exact fake model is ``f* + (p_g (u_g - f*) - rho p_r (u_r - f*)) / m``: both networks agree, and the game is solved,
-    at ``p_g = rho p_r + (1-rho) p_T``, the mixture of the real distribution and the teacher's own. Under an exact
-    teacher that is ``p_r``, and at ``rho = 1`` it is ``p_r`` whatever the teacher says: it then shows where to begin,
-    and no more.
+    exact fake model is ``f* + (p_g (u_g - f*) - rho p_r (u_r - f*)) / m``. For a teacher that is the exact prediction
+    of some distribution ``p_T``, both networks agree, and the game is solved, at ``p_g = rho p_r + (1-rho) p_T``. Under
+    an exact teacher that is ``p_r``, and at ``rho = 1`` it is ``p_r`` whatever the teacher says: it then shows where to
+    begin, and no more. All of that holds given the condition ``y``, and given ``x0`` where the network sees it; where
+    it does not, for the distribution of samples, not for which of them belongs to which ``x0``.
+
+    A teacher that is exact for no distribution has no ``p_T``: one with errors of training has it nearly, a guided one
+    (``guidance``) hardly. Below ``rho = 1`` the networks then agree nowhere, and the end is a compromise that depends
+    on ``alpha`` and on the weights of times. ``rho`` takes guidance away like any error of the teacher; at 1, all of it.
 
     It is general RealUID (arXiv 2509.22459) at ``beta = gamma = b = 1 / (1 - rho)`` with the fake model
     ``f* + b (f - f*)``: in these units the fake model need not go farther for a larger ``rho``, and ``rho = 1`` is a
@@ -30,8 +35,9 @@ class Corrected(Objective):
         rho: Share of the teacher's residual on real data that is taken away, in [0, 1]; 0 is UID, but for ``alpha``.
         alpha: Weight of generated samples in the fake model's squares, in (0, 1]. Below 1, real samples hold the fake
             model where generated ones are rare; at 1 nothing does.
-        divergence: What the generator minimises; when None, the value of the game, ``general_generator_loss``. Others
-            compare the two networks as in UID.
+        divergence: What the generator minimises; when None or ``SquaredDistance``, the value of the game,
+            ``general_generator_loss``. Others compare the two networks as in UID, without ``alpha``: they too rest
+            where these agree, but elsewhere ``SiD(a)`` is, by the value of the game, ``SiD(a / alpha)``.
 
     Raises:
         UserError: If arguments are out of range, listing all of them.
@@ -48,7 +54,8 @@ class Corrected(Objective):
         faults.unless(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
         faults.raise_any()
         self.rho, self.alpha = rho, alpha
-        self.divergence = divergence
+        # The square of the distance is the value of the game, with alpha; that of UID would leave it out.
+        self.divergence = None if type(divergence) is SquaredDistance else divergence
 
     @property
     def needs_real(self) -> bool:  # type: ignore[override]

@@ -7,7 +7,7 @@ from games import compare, draws, mlp, module, turn
 from realuid_lightning.analysis import Normal
 from realuid_lightning.errors import UserError
 from realuid_lightning.losses import corrected_fake_loss, general_fake_loss, general_generator_loss
-from realuid_lightning.objectives import Corrected, RealUID, SiD
+from realuid_lightning.objectives import Corrected, RealUID, SiD, SquaredDistance
 
 REAL = Normal(0.0, 1.0)
 TEACHERS = (Normal(1.0, 1.0), Normal(0.0, 0.5), Normal(0.5, 1.5))
@@ -57,6 +57,16 @@ def test_a_divergence_takes_the_place_of_the_value():
     made, sid = module(Corrected(1.0, 0.5, SiD(1.2)), mlp), module(RealUID(divergence=SiD(1.2)), mlp)
     compare(turn(made, "generator"), turn(sid, "generator"))
     compare(turn(made, "fake"), turn(module(Corrected(1.0, 0.5), mlp), "fake"))
+
+
+def test_the_squared_distance_by_name_is_the_value_of_the_game_with_alpha():
+    made = module(Corrected(0.8, 0.5, SquaredDistance()), mlp)
+    compare(turn(made, "generator"), turn(module(Corrected(0.8, 0.5), mlp), "generator"))
+
+
+def test_another_divergence_stands_to_the_value_as_told():
+    guess = module(Corrected(0.8, 0.5, SiD(0.5 * 0.5, normalise=False)), mlp)
+    compare(turn(guess, "generator"), turn(module(Corrected(0.8, 0.5), mlp), "generator"))
 
 
 def test_the_generator_gets_no_gradient_of_a_fake_step_and_the_teacher_no_graph():
