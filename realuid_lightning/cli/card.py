@@ -139,12 +139,20 @@ def _class(record: dict[str, Any] | None) -> str:
 def _objective(model: dict[str, Any]) -> str:
     """Return what a config says of its objective."""
     names = ("objective", "alpha", "beta", "gamma", "divergence", "gan", "guidance", "guide_fake")
+    if model.get("objective") is not None:  # the shorthands have no part in it
+        names = tuple(name for name in names if name not in ("alpha", "beta", "gamma", "divergence", "gan"))
     told = {name: model[name] for name in names if model.get(name) not in (None, False)}
     return ", ".join(f"{name} {_short(value)}" for name, value in told.items()) or "not told"
 
 
 def _short(value: Any) -> str:
-    return value["class_path"].rpartition(".")[2] if isinstance(value, dict) and "class_path" in value else str(value)
+    """Return a value of a config as words: a class with those of its arguments that are set."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    if not isinstance(value, dict) or "class_path" not in value:
+        return str(value)
+    given = [f"{name} {_short(each)}" for name, each in (value.get("init_args") or {}).items() if each is not None]
+    return value["class_path"].rpartition(".")[2] + (f" ({', '.join(given)})" if given else "")
 
 
 def _of_average(model: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from realuid_lightning import load_generator
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
+from realuid_lightning.cli.card import _objective
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.paths import BridgePath
 
@@ -116,6 +117,16 @@ def run(tmp_path):
     rows[-1] |= {"floor": {"fid": 0.2}, "gaussian": {"fid": 9.5}}
     (folder / "figures.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return folder
+
+
+def test_a_card_tells_the_arguments_of_an_objective_and_no_shorthand_that_has_no_part():
+    corrected = {"class_path": "a.Corrected", "init_args": {"rho": 0.5, "alpha": 0.9, "divergence": None}}
+    gan = {"class_path": "a.GAN", "init_args": {"generator_weight": 0.3}}
+    both = {"class_path": "a.Adversarial", "init_args": {"objective": corrected, "gan": gan}}
+    model = {"objective": both, "alpha": 1.0, "beta": 1.0, "guidance": 2.0}
+    expected = "objective Adversarial (objective Corrected (rho 0.5, alpha 0.9), gan GAN (generator_weight 0.3))"
+    assert _objective(model) == f"{expected}, guidance 2.0"
+    assert _objective({"alpha": 1.0, "beta": 1.0, "gan": {"class_path": "a.GAN"}}) == "alpha 1.0, beta 1.0, gan GAN"
 
 
 def test_a_card_tells_where_it_comes_from_and_how_good_it_is(run, realuid, tmp_path, monkeypatch):
