@@ -9,10 +9,11 @@ Usage: python benchmarks/convergence.py runs/convergence/uid runs/convergence/re
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 from statistics import fmean, stdev
+
+from realuid_lightning.reporting import read_runs
 
 Curve = list[tuple[int, float]]
 
@@ -25,22 +26,29 @@ def main() -> None:
     parser.add_argument("--sampler", help="whose figures; the last average of a run by default")
     parser.add_argument("--cost", type=float, default=1.0, help="of an update of the second, in updates of the first")
     options = parser.parse_args()
-    pairs = [
+    found = [
         [curve(folder / seed.name, options.figure, options.sampler) for folder in (options.first, options.second)]
         for seed in sorted(options.first.glob("seed=*"))
-        if (options.second / seed.name / "figures.jsonl").exists()
     ]
+    pairs = [pair for pair in found if all(pair)]
     if not pairs:
-        raise SystemExit("error: no seed has figures of both")
+        raise SystemExit(f"error: no seed has measured {options.figure}, above 0, in both folders")
     print("\n".join(curves(pairs, options.figure, (options.first.name, options.second.name))), end="\n\n")
     print("\n".join(ratios(pairs, options.figure, options.cost)))
 
 
 def curve(run: Path, figure: str, sampler: str | None) -> Curve:
-    """Return a figure by generator updates."""
-    rows = [json.loads(line) for line in (run / "figures.jsonl").read_text().splitlines()]
-    sampler = sampler or rows[-1]["sampler"]
-    return [(row["step"], row["figures"][figure]) for row in rows if row["sampler"] == sampler]
+    """Return a figure by generator updates; empty where a run has none, or none above 0, of which a logarithm is."""
+    runs = read_runs([run]) if (run / "figures.jsonl").is_file() else []  # and those that lie in it
+    rows = [row for each in runs if each.folder == run.resolve() for row in each.measurements]
+    samplers = [row.sampler for row in rows]
+    last = next((name for name in reversed(samplers) if name.startswith("ema")), samplers[-1] if samplers else None)
+    found = [
+        (row.step, row.figures[figure])
+        for row in rows
+        if row.sampler == (sampler or last) and math.isfinite(row.figures.get(figure, math.nan))
+    ]
+    return found if any(value > 0 for _, value in found) else []
 
 
 def curves(pairs: list[list[Curve]], figure: str, names: tuple[str, str]) -> list[str]:
@@ -48,6 +56,8 @@ def curves(pairs: list[list[Curve]], figure: str, names: tuple[str, str]) -> lis
     lines = [f"| updates | {figure}, {names[0]} | {names[1]} |", "| --- " * 3 + "|"]
     for step, _ in pairs[0][0]:
         found = [[dict(each)[step] for each in sides if step in dict(each)] for sides in zip(*pairs, strict=True)]
+        if not all(found):
+            continue  # the other has measured at other steps
         lines.append(f"| {step} | {' | '.join(map(spread, found))} |")
     return lines
 
@@ -55,7 +65,7 @@ def curves(pairs: list[list[Curve]], figure: str, names: tuple[str, str]) -> lis
 def ratios(pairs: list[list[Curve]], figure: str, cost: float) -> list[str]:
     """Return a table of targets and of how much sooner the second method reaches them, by updates and by compute."""
     reached = [value for pair in pairs for each in pair for _, value in each]
-    ends = [min(value for _, value in each) for pair in pairs for each in pair]
+    ends = [min(value for _, value in each if value > 0) for pair in pairs for each in pair]
     low, high = math.log(max(ends)), math.log(max(reached))
     lines = [f"| {figure} | updates | compute | seeds |", "| --- " * 4 + "|"]
     for part in (0.75, 0.5, 0.25, 0.0):

@@ -9,8 +9,8 @@ Usage: python benchmarks/wrong_teachers.py runs/wrong_teachers [--data moons dig
 """
 
 import argparse
-import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
+
+from realuid_lightning.reporting import Measurement, read_runs
 
 HOME = Path(__file__).resolve().parent
 CONFIGS = HOME.parent / "configs"
@@ -95,15 +97,24 @@ class Run(NamedTuple):
 
     folder: Path
     words: str
+    after: Path | None = None  # the folder of the run whose weights it begins at
 
     def __call__(self) -> str:
         """Train, unless that is done, and tell how it went."""
         done = self.folder / "done"
         if done.exists():
             return ""
+        if self.after is not None and not (self.after / "done").exists():  # it may have left weights of half its steps
+            return f"{self.folder}: left out, for {self.after} is not done"
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = [str(HOME / "parts"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        command = [sys.executable, "-m", "realuid_lightning.cli", "fit", *self.words.split(), "--ckpt_path", "resume"]
+        command = [
+            sys.executable,
+            "-m",
+            "realuid_lightning.cli",
+            "fit",
+            *shlex.split(f"{self.words} --ckpt_path resume"),
+        ]
         with (self.folder / "log.txt").open("a") as log:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
             code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
@@ -119,9 +130,11 @@ def main() -> None:
     parser.add_argument("--flaws", nargs="+", choices=STUDIES["moons"].flaws, default=list(STUDIES["moons"].flaws))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, at least 1")
     parser.add_argument("--show", action="store_true", help="print the tables and train nothing")
     options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}")
     if not options.show:
         for seed, data in product(options.seeds, options.data):
             teachers = [teacher(options.folder, data, flaw, seed) for flaw in options.flaws]
@@ -130,42 +143,55 @@ def main() -> None:
                 train([tuned(options.folder, data, flaw, seed) for flaw in options.flaws], options.jobs)
             students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
             train(students, options.jobs)
-    for data in options.data:
-        for figure in STUDIES[data].figures:
-            print("\n".join(table(options.folder, data, figure)), end="\n\n")
+    pairs = [(data, figure) for data in options.data for figure in STUDIES[data].figures]
+    tables = ["\n".join(table(options.folder, *pair)) for pair in pairs]
+    if not any(tables):
+        raise SystemExit(f"error: {options.folder} has no figures of {' or '.join(options.data)}")
+    print(*filter(None, tables), sep="\n\n", end="\n\n")
 
 
 def train(runs: list[Run], jobs: int) -> None:
     """Train runs, so many at a time."""
     with ThreadPoolExecutor(jobs) as pool:
-        for told in filter(None, pool.map(lambda run: run(), runs)):
-            print(told, flush=True)
+        try:
+            for told in filter(None, pool.map(lambda run: run(), runs)):
+                print(told, flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # who stops this program wants none of those that wait
+            raise
 
 
 def teacher(folder: Path, data: str, flaw: str, seed: int) -> Run:
     """Return the run of a teacher with a flaw."""
     study, place = STUDIES[data], folder / data / flaw / "teacher" / f"seed={seed}"
-    config = CONFIGS / study.configs / "teacher.yaml"
-    words = f"--config {config} --seed_everything {seed} --trainer.default_root_dir {place}"
-    return Run(place, f"{words} {study.teacher} {study.flaws[flaw]}")
+    return Run(place, f"{common(study, 'teacher', place, seed)} {study.teacher} {study.flaws[flaw]}")
 
 
 def tuned(folder: Path, data: str, flaw: str, seed: int) -> Run:
     """Return the run that trains that teacher further on the data as they are."""
     study, place = STUDIES[data], folder / data / flaw / "tuned_teacher" / f"seed={seed}"
-    start = f"--model.teacher_ckpt {teacher(folder, data, flaw, seed).folder}/checkpoints/last.ckpt"
-    words = f"--config {CONFIGS / study.configs / 'teacher.yaml'} --seed_everything {seed} {study.teacher} {TUNING}"
-    return Run(place, f"{words} {start} {width(study.flaws[flaw])} --trainer.default_root_dir {place}")
+    begun = teacher(folder, data, flaw, seed).folder
+    words = f"{common(study, 'teacher', place, seed)} {study.teacher} {TUNING}"
+    return Run(place, f"{words} {start(begun)} {width(study.flaws[flaw])}", begun)
 
 
 def student(folder: Path, data: str, flaw: str, method: str, seed: int) -> Run:
     """Return the run of a generator of that teacher, which sees the data as they are."""
     study, place = STUDIES[data], folder / data / flaw / method.replace(" ", "_") / f"seed={seed}"
-    config = CONFIGS / study.configs / "distil.yaml"
     taught = (tuned if "tuned" in method else teacher)(folder, data, flaw, seed).folder
-    words = f"--config {config} --seed_everything {seed} --trainer.default_root_dir {place} {study.distil}"
-    start = f"--model.teacher_ckpt {taught}/checkpoints/last.ckpt"
-    return Run(place, f"{words} {METHODS[method]} {width(study.flaws[flaw])} {start}")
+    words = f"{common(study, 'distil', place, seed)} {study.distil}"
+    return Run(place, f"{words} {METHODS[method]} {width(study.flaws[flaw])} {start(taught)}", taught)
+
+
+def common(study: Study, config: str, place: Path, seed: int) -> str:
+    """Return the words that every run has; places are quoted as in a shell, for a name may have blanks."""
+    file = shlex.quote(str(CONFIGS / study.configs / f"{config}.yaml"))
+    return f"--config {file} --seed_everything {seed} --trainer.default_root_dir {shlex.quote(str(place))}"
+
+
+def start(run: Path) -> str:
+    """Return the words of a teacher that a run has left."""
+    return f"--model.teacher_ckpt {shlex.quote(str(run / 'checkpoints' / 'last.ckpt'))}"
 
 
 def width(flaw: str) -> str:
@@ -176,10 +202,11 @@ def width(flaw: str) -> str:
 def table(folder: Path, data: str, figure: str) -> Iterator[str]:
     """Yield the lines of a table in Markdown: a row a method, a column a flaw."""
     study = STUDIES[data]
-    ends = [ends for path in folder.glob(f"{data}/*/*/*/figures.jsonl") for ends in [last(path)] if ends]
+    found = map(last, sorted(folder.glob(f"{data}/*/*/seed=*/figures.jsonl")))
+    ends = [end for end in found if end and figure in end.floor and figure in end.gaussian]
     if not ends:
         return
-    floor, gaussian = (ends[0][name][figure] * study.figures[figure] for name in ("floor", "gaussian"))
+    floor, gaussian = (known[figure] * study.figures[figure] for known in (ends[0].floor, ends[0].gaussian))
     factor = f" x {study.figures[figure]:g}" if study.figures[figure] != 1 else ""
     yield f"**{data}, {figure}{factor}**: floor {floor:.3g}, Gaussian {gaussian:.3g}\n"
     yield f"| | {' | '.join(study.flaws)} |"
@@ -191,17 +218,19 @@ def table(folder: Path, data: str, figure: str) -> Iterator[str]:
 
 def spread(cell: Path, figure: str, factor: float) -> str:
     """Return mean and standard deviation over the seeds that are done."""
-    files = sorted(done.parent / "figures.jsonl" for done in cell.glob("*/done"))
-    values = [factor * row["figures"][figure] for row in map(last, files) if row]
+    files = sorted(done.parent / "figures.jsonl" for done in cell.glob("seed=*/done"))
+    values = [factor * row.figures[figure] for row in map(last, files) if row and figure in row.figures]
     if not values:
         return ""
     return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g} ({len(values)})" if len(values) > 1 else "")
 
 
-def last(file: Path) -> dict | None:
+def last(file: Path) -> Measurement | None:
     """Return the last row that a file of figures has of an average of the weights."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return next((row for row in reversed(rows) if row["sampler"].startswith("ema")), None)
+    place = file.parent.resolve()
+    runs = read_runs([place]) if file.is_file() else []  # and those that lie in it
+    rows = [row for run in runs if run.folder == place for row in run.measurements]
+    return next((row for row in reversed(rows) if row.sampler.startswith("ema")), None)
 
 
 if __name__ == "__main__":

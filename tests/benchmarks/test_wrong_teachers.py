@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,56 @@ def test_what_is_done_is_left_alone_and_what_fails_is_told(tmp_path, monkeypatch
     ]
 
 
+def test_places_may_have_blanks_and_no_run_begins_at_one_that_is_not_done(tmp_path, monkeypatch):
+    called = []
+
+    def run(command, **_):
+        called.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    folder = tmp_path / "two words"
+    student = study.student(folder, "moons", "none", "UID of a tuned teacher", 0)
+    tuned, teacher = (make(folder, "moons", "none", 0) for make in (study.tuned, study.teacher))
+    assert [begun.after for begun in (student, tuned, teacher)] == [tuned.folder, teacher.folder, None]
+    assert student() == f"{student.folder}: left out, for {tuned.folder} is not done"
+    assert [each().endswith(": done") for each in (teacher, tuned, student)] == [True] * 3
+    assert f"{tuned.folder}/checkpoints/last.ckpt" in called[2]
+    assert all(str(each.folder) in words for each, words in zip((teacher, tuned, student), called, strict=True))
+
+
+def test_who_stops_the_study_stops_what_waits(monkeypatch):
+    begun = []
+
+    def run(number):
+        begun.append(number)
+        if number == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        return ""
+
+    with pytest.raises(KeyboardInterrupt):
+        study.train([partial(run, number) for number in range(40)], jobs=1)
+    assert len(begun) < 5
+
+
+def test_tables_pass_over_lines_that_are_cut_off_and_folders_that_are_none_of_theirs(tmp_path, monkeypatch, capsys):
+    cell = tmp_path / "moons" / "none" / "UID"
+    measured(cell / "seed=0", 0.002)
+    measured(cell / "a copy", 1.0)
+    measured(cell / "seed=0" / "older", 1.0)
+    measured(cell / "seed=1", 1.0, figure="another")
+    with (cell / "seed=0" / "figures.jsonl").open("a") as file:
+        file.write('{"step": 20, "sampler": "ema')
+    lines = list(study.table(tmp_path, "moons", "mmd_0.2"))
+    assert lines[0].startswith("**moons, mmd_0.2 x 10000**: floor 1,")
+    assert "| UID | 20 |  |  |  |  |  |" in lines
+    monkeypatch.setattr(sys, "argv", ["wrong_teachers", str(tmp_path / "none"), "--show"])
+    with pytest.raises(SystemExit, match="none has no figures of moons or digits"):
+        study.main()
+    assert capsys.readouterr().out == ""
+
+
 def test_flaws_are_what_they_say():
     whole = [source.load() for source in (Toy2D("moons", 20000), Digits())]
     moons, digits = flawed.BlurredMoons().load()[0], flawed.BlurredDigits().load()[0]
@@ -118,3 +170,26 @@ def test_a_target_that_is_not_reached_counts_for_none():
     assert convergence.crossing([(0, 4.0), (10, 2.0)], 1.0) is None
     assert convergence.crossing([(0, 4.0), (10, 1.0)], 2.0) == pytest.approx(5)
     assert convergence.crossing([(0, 4.0), (10, -1.0)], 0.5) == 10
+
+
+def test_a_comparison_passes_over_what_it_cannot_use(tmp_path, capsys, monkeypatch):
+    """A line that is cut off, distances that are no numbers or below 0, runs without figures or the other's steps."""
+    for name, steps in (("first", (0, 100, 150, 200)), ("second", (0, 100, 200))):
+        for step in steps:
+            measured(tmp_path / name / "seed=0", 4.0 * 0.5 ** (step / 100), "kid", step=step)
+            measured(tmp_path / name / "seed=0", 9.0, "kid", step=step, sampler="raw")
+        measured(tmp_path / name / "seed=0", -0.1, "kid", step=300)
+        measured(tmp_path / name / "seed=0", math.nan, "kid", step=400)
+        with (tmp_path / name / "seed=0" / "figures.jsonl").open("a") as file:
+            file.write('{"step": 500, "sam')
+        (tmp_path / name / "seed=1").mkdir()
+    measured(tmp_path / "second" / "seed=1", 1.0, "kid")
+    words = ["convergence", str(tmp_path / "first"), str(tmp_path / "second"), "--figure"]
+    monkeypatch.setattr(sys, "argv", [*words, "kid"])
+    convergence.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| 0", "| 100", "| 200", "| 300"]
+    assert [line.split(" | ")[1] for line in lines[7:] if line.endswith("| 1 |")] == ["1"] * 4
+    monkeypatch.setattr(sys, "argv", [*words, "fid"])
+    with pytest.raises(SystemExit, match="no seed has measured fid"):
+        convergence.main()
