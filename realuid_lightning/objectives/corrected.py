@@ -25,7 +25,7 @@ class Corrected(Objective):
 
     A teacher that is exact for no distribution has no ``p_T``: one with errors of training has it nearly, a guided one
     (``guidance``) hardly. Below ``rho = 1`` the networks then agree nowhere, and the end is a compromise that depends
-    on ``alpha`` and on the weights of times. ``rho`` takes guidance away like any error of the teacher; at 1, all of it.
+    on ``alpha`` and on the weights of times. ``rho`` takes guidance away like any error of the teacher; 1 all of it.
 
     It is general RealUID (arXiv 2509.22459) at ``beta = gamma = b = 1 / (1 - rho)`` with the fake model
     ``f* + b (f - f*)``: in these units the fake model need not go farther for a larger ``rho``, and ``rho = 1`` is a
