@@ -153,12 +153,8 @@ def main() -> None:
 def train(runs: list[Run], jobs: int) -> None:
     """Train runs, so many at a time."""
     with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for told in filter(None, pool.map(lambda run: run(), runs)):
-                print(told, flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # who stops this program wants none of those that wait
-            raise
+        for told in filter(None, pool.map(lambda run: run(), runs)):
+            print(told, flush=True)
 
 
 def teacher(folder: Path, data: str, flaw: str, seed: int) -> Run:

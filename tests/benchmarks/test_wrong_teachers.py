@@ -5,8 +5,6 @@ import json
 import math
 import subprocess
 import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,21 +98,6 @@ def test_places_may_have_blanks_and_no_run_begins_at_one_that_is_not_done(tmp_pa
     assert [each().endswith(": done") for each in (teacher, tuned, student)] == [True] * 3
     assert f"{tuned.folder}/checkpoints/last.ckpt" in called[2]
     assert all(str(each.folder) in words for each, words in zip((teacher, tuned, student), called, strict=True))
-
-
-def test_who_stops_the_study_stops_what_waits(monkeypatch):
-    begun = []
-
-    def run(number):
-        begun.append(number)
-        if number == 0:
-            raise KeyboardInterrupt
-        time.sleep(0.05)
-        return ""
-
-    with pytest.raises(KeyboardInterrupt):
-        study.train([partial(run, number) for number in range(40)], jobs=1)
-    assert len(begun) < 5
 
 
 def test_tables_pass_over_lines_that_are_cut_off_and_folders_that_are_none_of_theirs(tmp_path, monkeypatch, capsys):
