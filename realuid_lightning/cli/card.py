@@ -138,10 +138,9 @@ def _class(record: dict[str, Any] | None) -> str:
 
 def _objective(model: dict[str, Any]) -> str:
     """Return what a config says of its objective."""
-    names = ("objective", "alpha", "beta", "gamma", "divergence", "gan", "guidance", "guide_fake")
-    if model.get("objective") is not None:  # the shorthands have no part in it
-        names = tuple(name for name in names if name not in ("alpha", "beta", "gamma", "divergence", "gan"))
-    told = {name: model[name] for name in names if model.get(name) not in (None, False)}
+    shorthands = ("alpha", "beta", "gamma", "divergence", "gan")  # which have no part in an objective that is named
+    names = ("objective",) if model.get("objective") is not None else shorthands
+    told = {name: model[name] for name in (*names, "guidance", "guide_fake") if model.get(name) not in (None, False)}
     return ", ".join(f"{name} {_short(value)}" for name, value in told.items()) or "not told"
 
 
@@ -152,7 +151,7 @@ def _short(value: Any) -> str:
     if not isinstance(value, dict) or "class_path" not in value:
         return str(value)
     given = [f"{name} {_short(each)}" for name, each in (value.get("init_args") or {}).items() if each is not None]
-    return value["class_path"].rpartition(".")[2] + (f" ({', '.join(given)})" if given else "")
+    return _class(value) + (f" ({', '.join(given)})" if given else "")
 
 
 def _of_average(model: dict[str, Any]) -> str:
