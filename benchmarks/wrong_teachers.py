@@ -5,7 +5,7 @@ done are left alone and others go on where they were, the first seed of everythi
 docs/wrong_teachers.md: mean and standard deviation over the seeds that are done, of the average of the weights.
 
 Usage: python benchmarks/wrong_teachers.py runs/wrong_teachers [--data moons digits] [--flaws blurred ...]
-           [--methods UID ...] [--seeds 0 1 2] [--jobs 2] [--show]
+           [--methods UID ...] [--seeds 0 1 2] [--jobs 2] [--show] [--picture FILE.png]
 """
 
 import argparse
@@ -88,6 +88,8 @@ METHODS = {
     "UID + GAN": "--model.alpha 1 --model.beta 1 --model.gan GAN",
     "UID of a tuned teacher": "--model.alpha 1 --model.beta 1",
 }
+DRAWN = ("teacher", "UID", "RealUID (0.98, 0.96)", "UID + GAN", "Corrected, rho 1")
+DRAWN_FLAWS = ("blurred", "biased", "few", "early")
 TUNING = training(500)
 """Of a teacher on the data as they are, from the weights that it has with its flaw."""
 
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, at least 1")
     parser.add_argument("--show", action="store_true", help="print the tables and train nothing")
+    parser.add_argument("--picture", type=Path, help="where to draw the moons of the first seed, a .png file")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {options.jobs}")
@@ -143,6 +146,8 @@ def main() -> None:
                 train([tuned(options.folder, data, flaw, seed) for flaw in options.flaws], options.jobs)
             students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
             train(students, options.jobs)
+    if options.picture:
+        draw(options.folder / "moons", options.seeds[0], options.picture)
     pairs = [(data, figure) for data in options.data for figure in STUDIES[data].figures]
     tables = ["\n".join(table(options.folder, *pair)) for pair in pairs]
     if not any(tables):
@@ -193,6 +198,29 @@ def start(run: Path) -> str:
 def width(flaw: str) -> str:
     """Return the words of a flaw that all networks share."""
     return flaw if "width" in flaw else ""
+
+
+def draw(folder: Path, seed: int, target: Path) -> None:
+    """Draw the densities of teachers in 50 steps and of generators in one, a row a flaw."""
+    import torch
+    from matplotlib.figure import Figure
+
+    from realuid_lightning import load_generator, load_teacher
+
+    z = torch.randn(20000, 2, generator=torch.Generator().manual_seed(0))
+    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    for row, flaw in zip(figure.subplots(len(DRAWN_FLAWS), len(DRAWN)), DRAWN_FLAWS, strict=True):
+        row[0].set_ylabel(flaw)
+        for axes, method in zip(row, DRAWN, strict=True):
+            file = folder / flaw / method.replace(" ", "_") / f"seed={seed}" / "checkpoints" / "last.ckpt"
+            with torch.no_grad():
+                sampler = load_teacher(file, 0.99) if method == "teacher" else load_generator(file, 0.99)
+                x = sampler(z)
+            axes.hist2d(*x.T.numpy(), bins=70, range=[[-2.8, 2.8], [-1.9, 1.9]], cmap="magma", vmax=40)
+            axes.set(xticks=[], yticks=[])
+            if flaw == DRAWN_FLAWS[0]:
+                axes.set_title(method, fontsize=9)
+    figure.savefig(target, dpi=64)
 
 
 def table(folder: Path, data: str, figure: str) -> Iterator[str]:

@@ -176,3 +176,23 @@ def test_a_comparison_passes_over_what_it_cannot_use(tmp_path, capsys, monkeypat
     monkeypatch.setattr(sys, "argv", [*words, "fid"])
     with pytest.raises(SystemExit, match="no seed has measured fid"):
         convergence.main()
+
+
+def test_the_picture_is_of_the_seed_that_is_named(tmp_path, monkeypatch):
+    """Teachers and generators are read from the folders of their flaws and methods, and drawn."""
+    import realuid_lightning
+
+    opened = []
+
+    def load(file, ema):
+        opened.append(file.relative_to(tmp_path).parts)
+        assert ema == 0.99
+        return lambda z: z
+
+    monkeypatch.setattr(realuid_lightning, "load_teacher", load)
+    monkeypatch.setattr(realuid_lightning, "load_generator", load)
+    study.draw(tmp_path, 2, tmp_path / "drawn.png")
+    assert (tmp_path / "drawn.png").stat().st_size > 1000
+    assert opened[0] == ("blurred", "teacher", "seed=2", "checkpoints", "last.ckpt")
+    assert opened[-1] == ("early", "Corrected,_rho_1", "seed=2", "checkpoints", "last.ckpt")
+    assert len(opened) == 20
