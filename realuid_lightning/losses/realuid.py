@@ -124,12 +124,13 @@ def general_fake_loss(
         >>> general_fake_loss(2 * one, one, one, 2 * one, one, one, alpha=0.5, beta=1.0, gamma=0.5)
         tensor(2.)
     """
-    generated = _general(fake_generated, teacher_generated, target_generated, alpha, beta, gamma)
-    if not needs_real(alpha, beta, gamma):
-        return expectation(generated, weight)
-    fake_real, teacher_real, target_real = _real_half(fake_real, teacher_real, target_real)
-    real = _general(fake_real, teacher_real, target_real, 1 - alpha, 1 - beta, 1 - gamma)
-    return expectation(generated + real, weight)
+    return _general_fake(
+        (fake_generated, teacher_generated, target_generated),
+        (fake_real, teacher_real, target_real),
+        (alpha, beta, gamma),
+        (1 - alpha, 1 - beta, 1 - gamma),
+        weight,
+    )
 
 
 def general_generator_loss(
@@ -178,12 +179,13 @@ def corrected_fake_loss(
         >>> corrected_fake_loss(2 * one, one, 2 * one, 2 * one, one, 2 * one, alpha=0.5, rho=1.0)
         tensor(2.)
     """
-    generated = _general(fake_generated, teacher_generated, target_generated, alpha, 1.0, 1.0)
-    if alpha == 1 and rho == 0:
-        return expectation(generated, weight)
-    fake_real, teacher_real, target_real = _real_half(fake_real, teacher_real, target_real)
-    real = _general(fake_real, teacher_real, target_real, 1 - alpha, -rho, -rho)
-    return expectation(generated + real, weight)
+    return _general_fake(
+        (fake_generated, teacher_generated, target_generated),
+        (fake_real, teacher_real, target_real),
+        (alpha, 1.0, 1.0),
+        (1 - alpha, -rho, -rho),
+        weight,
+    )
 
 
 def needs_real(*coefficients: float) -> bool:
@@ -194,6 +196,21 @@ def needs_real(*coefficients: float) -> bool:
         (False, True)
     """
     return any(coefficient != 1 for coefficient in coefficients)
+
+
+def _general_fake(
+    generated: tuple[Tensor, Tensor, Tensor],
+    real: tuple[Tensor | None, Tensor | None, Tensor | None],
+    of_generated: tuple[float, float, float],
+    of_real: tuple[float, float, float],
+    weight: Tensor | None,
+) -> Tensor:
+    """Return both halves, each of fake model, teacher and target, by their coefficients; no real one of zeros alone."""
+    loss = _general(*generated, *of_generated)
+    if any(of_real):
+        fake, teacher, target = _real_half(*real)
+        loss = loss + _general(fake, teacher, target, *of_real)
+    return expectation(loss, weight)
 
 
 def _general(fake: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
