@@ -10,10 +10,10 @@ Usage: python benchmarks/convergence.py runs/convergence/uid runs/convergence/re
 
 import argparse
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean, stdev
 
-from realuid_lightning.reporting import read_runs
+from frameworks import measured, spread
 
 Curve = list[tuple[int, float]]
 
@@ -39,8 +39,7 @@ def main() -> None:
 
 def curve(run: Path, figure: str, sampler: str | None) -> Curve:
     """Return a figure by generator updates; empty where a run has none, or none above 0, of which a logarithm is."""
-    runs = read_runs([run]) if (run / "figures.jsonl").is_file() else []  # and those that lie in it
-    rows = [row for each in runs if each.folder == run.resolve() for row in each.measurements]
+    rows = measured(run)
     samplers = [row.sampler for row in rows]
     last = next((name for name in reversed(samplers) if name.startswith("ema")), samplers[-1] if samplers else None)
     found = [
@@ -78,22 +77,17 @@ def ratios(pairs: list[list[Curve]], figure: str, cost: float) -> list[str]:
     return lines
 
 
-def crossing(curve: Curve, target: float) -> float | None:
-    """Return the updates after which a curve first lies at or below a target, or None."""
-    before = None
+def crossing(curve: Iterable[tuple[int, float]], target: float) -> float | None:
+    """Return the step at which a curve first reaches a target, on straight lines of its logarithm; None if never."""
+    before: tuple[int, float] | None = None
     for step, value in curve:
         if value <= target:
-            if before is None or before[1] <= 0 or value <= 0 or value == before[1]:
+            if before is None or value <= 0:
                 return float(step)
             share = math.log(before[1] / target) / math.log(before[1] / value)
             return before[0] + share * (step - before[0])
         before = step, value
     return None
-
-
-def spread(values: list[float]) -> str:
-    """Return mean and standard deviation."""
-    return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

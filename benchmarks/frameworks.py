@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.reporting import Comparison, Run, Series, comparisons, read_runs
+from realuid_lightning.reporting import Comparison, Measurement, Run, Series, comparisons, read_runs
 from realuid_lightning.sweeping import state_of
 
 TEACHER = "teacher"
@@ -40,6 +40,12 @@ def main() -> None:
 def own(run: Run) -> Run:
     """Return a run without what was measured of other weights in its folder."""
     return run._replace(measurements=[each for each in run.measurements if each.checkpoint is None])
+
+
+def measured(folder: Path) -> list[Measurement]:
+    """Return what the run of this very folder has measured, without runs that lie in it; nothing where it has none."""
+    runs = read_runs([folder]) if (folder / "figures.jsonl").is_file() else []
+    return [row for run in runs if run.folder == folder.resolve() for row in run.measurements]
 
 
 def table(figure: str, compared: Comparison) -> str:

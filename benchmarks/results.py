@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
+from convergence import crossing
 from frameworks import TEACHER, line, own, spread
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
@@ -260,16 +261,8 @@ def faster(methods: Sequence[Method]) -> str:
 
 
 def reach(curve: dict[int, float], goal: float) -> float | None:
-    """Return the step at which a curve first reaches a distance, on straight lines of its logarithm; None if never."""
-    before: tuple[int, float] | None = None
-    for step, value in sorted(curve.items()):
-        if value <= goal:
-            if before is None:
-                return float(step)
-            share = math.log(before[1] / goal) / math.log(before[1] / value)
-            return before[0] + share * (step - before[0])
-        before = step, value
-    return None
+    """Return the step at which a curve first reaches a distance; None if never."""
+    return crossing(sorted(curve.items()), goal)
 
 
 def draw_curves(methods: Sequence[Method], target: Path) -> None:

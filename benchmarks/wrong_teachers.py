@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import NamedTuple
 
-from realuid_lightning.reporting import Measurement, read_runs
+import frameworks
+
+from realuid_lightning.reporting import Measurement
 
 HOME = Path(__file__).resolve().parent
 CONFIGS = HOME.parent / "configs"
@@ -147,7 +148,7 @@ def main() -> None:
             students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
             train(students, options.jobs)
     if options.picture:
-        draw(options.folder / "moons", options.seeds[0], options.picture)
+        draw(options.folder, options.seeds[0], options.picture)
     pairs = [(data, figure) for data in options.data for figure in STUDIES[data].figures]
     tables = ["\n".join(table(options.folder, *pair)) for pair in pairs]
     if not any(tables):
@@ -164,13 +165,13 @@ def train(runs: list[Run], jobs: int) -> None:
 
 def teacher(folder: Path, data: str, flaw: str, seed: int) -> Run:
     """Return the run of a teacher with a flaw."""
-    study, place = STUDIES[data], folder / data / flaw / "teacher" / f"seed={seed}"
+    study, place = STUDIES[data], cell(folder, data, flaw, "teacher") / f"seed={seed}"
     return Run(place, f"{common(study, 'teacher', place, seed)} {study.teacher} {study.flaws[flaw]}")
 
 
 def tuned(folder: Path, data: str, flaw: str, seed: int) -> Run:
     """Return the run that trains that teacher further on the data as they are."""
-    study, place = STUDIES[data], folder / data / flaw / "tuned_teacher" / f"seed={seed}"
+    study, place = STUDIES[data], cell(folder, data, flaw, "tuned teacher") / f"seed={seed}"
     begun = teacher(folder, data, flaw, seed).folder
     words = f"{common(study, 'teacher', place, seed)} {study.teacher} {TUNING}"
     return Run(place, f"{words} {start(begun)} {width(study.flaws[flaw])}", begun)
@@ -178,10 +179,15 @@ def tuned(folder: Path, data: str, flaw: str, seed: int) -> Run:
 
 def student(folder: Path, data: str, flaw: str, method: str, seed: int) -> Run:
     """Return the run of a generator of that teacher, which sees the data as they are."""
-    study, place = STUDIES[data], folder / data / flaw / method.replace(" ", "_") / f"seed={seed}"
+    study, place = STUDIES[data], cell(folder, data, flaw, method) / f"seed={seed}"
     taught = (tuned if "tuned" in method else teacher)(folder, data, flaw, seed).folder
     words = f"{common(study, 'distil', place, seed)} {study.distil}"
     return Run(place, f"{words} {METHODS[method]} {width(study.flaws[flaw])} {start(taught)}", taught)
+
+
+def cell(folder: Path, data: str, flaw: str, method: str) -> Path:
+    """Return where the runs of a method, or of the teachers, are."""
+    return folder / data / flaw / method.replace(" ", "_")
 
 
 def common(study: Study, config: str, place: Path, seed: int) -> str:
@@ -212,7 +218,7 @@ def draw(folder: Path, seed: int, target: Path) -> None:
     for row, flaw in zip(figure.subplots(len(DRAWN_FLAWS), len(DRAWN)), DRAWN_FLAWS, strict=True):
         row[0].set_ylabel(flaw)
         for axes, method in zip(row, DRAWN, strict=True):
-            file = folder / flaw / method.replace(" ", "_") / f"seed={seed}" / "checkpoints" / "last.ckpt"
+            file = cell(folder, "moons", flaw, method) / f"seed={seed}" / "checkpoints" / "last.ckpt"
             with torch.no_grad():
                 sampler = load_teacher(file, 0.99) if method == "teacher" else load_generator(file, 0.99)
                 x = sampler(z)
@@ -226,7 +232,7 @@ def draw(folder: Path, seed: int, target: Path) -> None:
 def table(folder: Path, data: str, figure: str) -> Iterator[str]:
     """Yield the lines of a table in Markdown: a row a method, a column a flaw."""
     study = STUDIES[data]
-    found = map(last, sorted(folder.glob(f"{data}/*/*/seed=*/figures.jsonl")))
+    found = map(last, sorted(folder.glob(f"{data}/*/*/seed=*")))
     ends = [end for end in found if end and figure in end.floor and figure in end.gaussian]
     if not ends:
         return
@@ -236,24 +242,20 @@ def table(folder: Path, data: str, figure: str) -> Iterator[str]:
     yield f"| | {' | '.join(study.flaws)} |"
     yield "| --- " * (len(study.flaws) + 1) + "|"
     for method in ("teacher", "tuned teacher", *METHODS):
-        cells = (folder / data / flaw / method.replace(" ", "_") for flaw in study.flaws)
-        yield f"| {method} | {' | '.join(spread(cell, figure, study.figures[figure]) for cell in cells)} |"
+        cells = (cell(folder, data, flaw, method) for flaw in study.flaws)
+        yield f"| {method} | {' | '.join(spread(each, figure, study.figures[figure]) for each in cells)} |"
 
 
-def spread(cell: Path, figure: str, factor: float) -> str:
-    """Return mean and standard deviation over the seeds that are done."""
-    files = sorted(done.parent / "figures.jsonl" for done in cell.glob("seed=*/done"))
-    values = [factor * row.figures[figure] for row in map(last, files) if row and figure in row.figures]
-    if not values:
-        return ""
-    return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g} ({len(values)})" if len(values) > 1 else "")
+def spread(runs: Path, figure: str, factor: float) -> str:
+    """Return mean and standard deviation over the seeds that are done, and how many these are."""
+    found = map(last, sorted(done.parent for done in runs.glob("seed=*/done")))
+    values = [factor * row.figures[figure] for row in found if row and figure in row.figures]
+    return frameworks.spread(values) + (f" ({len(values)})" if len(values) > 1 else "")
 
 
-def last(file: Path) -> Measurement | None:
-    """Return the last row that a file of figures has of an average of the weights."""
-    place = file.parent.resolve()
-    runs = read_runs([place]) if file.is_file() else []  # and those that lie in it
-    rows = [row for run in runs if run.folder == place for row in run.measurements]
+def last(run: Path) -> Measurement | None:
+    """Return the last that a run has measured of an average of its weights."""
+    rows = frameworks.measured(run)
     return next((row for row in reversed(rows) if row.sampler.startswith("ema")), None)
 
 

@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def results(monkeypatch):
     """Both by their files: on the path, that folder's modules would stand in for those of the tests of their names."""
-    for name in ("frameworks", "results"):
+    for name in ("frameworks", "convergence", "results"):
         spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
