@@ -73,7 +73,7 @@ class Corrected(Objective):
             yield from self.divergence.faults(path)
 
     def prepare_fake(self, game: Game) -> None:
-        """Expect the predictions of both networks on both halves."""
+        """Expect the fake model's predictions on both halves; the teacher's carry no graph, and are asked for apart."""
         game.expect(fake=self._matched(game))
 
     def fake(self, game: Game) -> Tensor:
