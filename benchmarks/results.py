@@ -26,6 +26,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
+from realuid_lightning.cli.card import objective_of
 from realuid_lightning.cli.plan import checked_fit, quiet
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation.writer import write_png
@@ -134,7 +135,7 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
     for name in names:
         own_cells = [cell for cell in cells if cell.row == name]
         config = own_cells[0].run.config
-        found.append(Method(name, objective(config), own_cells))
+        found.append(Method(name, options_of(config), own_cells))
     return sorted(found, key=lambda each: fmean(last(cell)["fid"] for cell in each.cells))
 
 
@@ -144,17 +145,10 @@ def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
     return steps[max(steps)]
 
 
-def objective(config: dict[str, Any]) -> str:
-    """Return what a config says of the objective, in short."""
+def options_of(config: dict[str, Any]) -> str:
+    """Return what a config says of the objective, and whether it goes on from a generator."""
     model = config.get("model", {}).get("init_args", {})
-    told = [f"{name} {model[name]:g}" for name in ("alpha", "beta") if isinstance(model.get(name), float | int)]
-    for part in (model.get("divergence"), model.get("gan")):
-        if part:
-            values = ", ".join(
-                f"{value}" for value in part.get("init_args", {}).values() if not isinstance(value, bool)
-            )
-            told.append(f"{part['class_path'].rpartition('.')[2]}({values})")
-    return ", ".join(told) + ", fine-tuned" * (model.get("generator_ckpt") is not None)
+    return objective_of(model) + ", fine-tuned" * (model.get("generator_ckpt") is not None)
 
 
 def flops(run: Run) -> float:

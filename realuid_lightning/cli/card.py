@@ -109,7 +109,7 @@ def card(export: Export, licences: Licences) -> str:
         ("network calls a sample", record["sampling_steps"]),
         ("weights", f"{'raw' if export.ema is None else ema_name(export.ema)}, {export.dtype}"),
         ("generator updates", "not told" if export.step is None else export.step),
-        ("objective", _objective(model)),
+        ("objective", objective_of(model)),
         ("teacher", f"{teacher}{_of_average(model)}; licence: {licences.teacher}"),
         *(("which began at", file) for file in begun_at),
         ("licence", licences.own),
@@ -136,7 +136,7 @@ def _class(record: dict[str, Any] | None) -> str:
     return "not recorded" if record is None else record["class_path"].rpartition(".")[2]
 
 
-def _objective(model: dict[str, Any]) -> str:
+def objective_of(model: dict[str, Any]) -> str:
     """Return what a config says of its objective."""
     shorthands = ("alpha", "beta", "gamma", "divergence", "gan")  # which have no part in an objective that is named
     names = ("objective",) if model.get("objective") is not None else shorthands

@@ -79,8 +79,8 @@ def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, mon
         "| held-out real images: the floor |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
         "| teacher, 50 steps |  | 1 | 0.2 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
         "| teacher, 1 step |  | 1 | 9 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
-        "| `realuid` | alpha 0.9, beta 1, GAN(0.3) | 2 | 1.2 ± 0.28 | 0.9 ± 0 | 0.8 ± 0 | 0.7 ± 0 | 4 | 0.01 | 4e+09 |",
-        "| `uid` | alpha 1, beta 1 | 1 | 2 | 0.9 | 0.8 | 0.7 | 4 | 0.01 | 4e+09 |",
+        "| `realuid` | alpha 0.9, beta 1, gan GAN (weight 0.3) | 2 | 1.2 ± 0.28 | 0.9 ± 0 | 0.8 ± 0 | 0.7 ± 0 | 4 | 0.01 | 4e+09 |",
+        "| `uid` | alpha 1.0, beta 1.0 | 1 | 2 | 0.9 | 0.8 | 0.7 | 4 | 0.01 | 4e+09 |",
         "| a Gaussian with the data's moments |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
     ]
     # 2 after step 2 of 4, and on the way from 4 to 1.4.

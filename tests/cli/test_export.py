@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from realuid_lightning import load_generator
 from realuid_lightning.checkpoints.io import AtomicCheckpointIO
-from realuid_lightning.cli.card import _objective
+from realuid_lightning.cli.card import objective_of
 from realuid_lightning.modules import RealUIDModule
 from realuid_lightning.paths import BridgePath
 
@@ -125,8 +125,8 @@ def test_a_card_tells_the_arguments_of_an_objective_and_no_shorthand_that_has_no
     both = {"class_path": "a.Adversarial", "init_args": {"objective": corrected, "gan": gan}}
     model = {"objective": both, "alpha": 1.0, "beta": 1.0, "guidance": 2.0}
     expected = "objective Adversarial (objective Corrected (rho 0.5, alpha 0.9), gan GAN (generator_weight 0.3))"
-    assert _objective(model) == f"{expected}, guidance 2.0"
-    assert _objective({"alpha": 1.0, "beta": 1.0, "gan": {"class_path": "a.GAN"}}) == "alpha 1.0, beta 1.0, gan GAN"
+    assert objective_of(model) == f"{expected}, guidance 2.0"
+    assert objective_of({"alpha": 1.0, "beta": 1.0, "gan": {"class_path": "a.GAN"}}) == "alpha 1.0, beta 1.0, gan GAN"
 
 
 def test_a_card_tells_where_it_comes_from_and_how_good_it_is(run, realuid, tmp_path, monkeypatch):
