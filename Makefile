@@ -40,10 +40,9 @@ frameworks: .venv/installed  ## Train and distil all frameworks over seeds, and 
 DATA ?= fashion_mnist cifar10_16
 JOBS ?= 2
 ROWS := uid realuid corrected uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 realuid_098 realuid_100 finetune
-experiments: .venv/installed  ## Train and distil on images, a row a method (minutes on a GPU, days on a CPU)
+experiments: .venv/installed  ## Distil the teachers on images that docs/results keeps, a row a method (a day on a CPU)
 	set -e; for data in $(DATA); do \
 		place=configs/experiments/$$data; \
-		$(BIN)/realuid fit --config $$place/teacher.yaml --ckpt_path resume; \
 		for row in $(ROWS); do \
 			file=configs/experiments/rows/$$row.yaml; [ -f $$file ] || file=$$place/$$row.yaml; \
 			$(BIN)/realuid sweep --config $$place/distil.yaml --config $$file \

@@ -1,10 +1,10 @@
 """The experiments on images: table, curve and picture of docs/results.md, from what a folder keeps of their runs.
 
-`--keep runs/experiments` first copies what is small of the runs that are done: figures, times, configs and, of seed 0,
-the last grids of samples. From these alone all else is made: for each data set a table of what each row has reached
-over its seeds, its hours and its FLOPs (those of `realuid plan`); distances against generator updates and FLOPs; and
-samples of the teacher and of the best generator from the same latents. The page's text between two marks is replaced;
-the rest of it stays. Nothing is trained or measured.
+`--keep runs/experiments` first copies what is small of the runs that are done: figures, times, configs, of seed 0 the
+last grids of samples, and the teacher's weights, at which its students begin. From these alone all else is made: for
+each data set a table of what each row has reached over its seeds, its hours and its FLOPs (those of `realuid plan`);
+distances against generator updates and FLOPs; and samples of the teacher and of the best generator from the same
+latents. The page's text between two marks is replaced; the rest of it stays. Nothing is trained or measured.
 
 Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/results] [--page docs/results.md]
 """
@@ -26,6 +26,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
+from realuid_lightning.checkpoints import read_teacher, write_teacher
 from realuid_lightning.cli.card import objective_of
 from realuid_lightning.cli.plan import checked_fit, quiet
 from realuid_lightning.errors import UserError
@@ -35,6 +36,7 @@ from realuid_lightning.reporting import Run, comparisons, read_fits, read_runs
 from realuid_lightning.reporting.pictures import find_pictures
 from realuid_lightning.sweeping import state_of
 
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
 FLOPS = "flops.json"
 SMALL = ("figures.jsonl", "fits.json", "config.yaml", "sweep.json")
 SHOWN = ("fid", "precision", "recall", "coverage")
@@ -100,6 +102,16 @@ def keep(runs: Path, folder: Path) -> None:
             shutil.rmtree(target / "samples" / name, ignore_errors=True)
             (target / "samples" / name).mkdir(parents=True)
             shutil.copy(files[max(files)], target / "samples" / name)
+        if (run.folder / CHECKPOINT).is_file() and run.folder.name == TEACHER:
+            keep_teacher(run, target.with_suffix(".safetensors"))
+
+
+def keep_teacher(run: Run, target: Path) -> None:
+    """Write the average of the teacher's weights in half precision: the students of all rows begin from this file."""
+    ema = run.config["model"]["init_args"]["ema"][0]
+    step = max(each.step for each in run.measurements)
+    network, path = read_teacher(run.folder / CHECKPOINT, ema)
+    write_teacher(network.half(), path, target, {"weights": f"ema_{ema}, step {step}, in float16"})
 
 
 def seed_of(run: Run) -> str | None:

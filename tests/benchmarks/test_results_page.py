@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import checkpoint
 from torchvision.utils import make_grid
 
+from realuid_lightning import TeacherModule
+from realuid_lightning.checkpoints import read_teacher
 from realuid_lightning.evaluation.writer import write_png
+from realuid_lightning.networks import MLP
+from realuid_lightning.paths import FlowMatchingPath
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -79,7 +84,8 @@ def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, mon
         "| held-out real images: the floor |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
         "| teacher, 50 steps |  | 1 | 0.2 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
         "| teacher, 1 step |  | 1 | 9 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
-        "| `realuid` | alpha 0.9, beta 1, gan GAN (weight 0.3) | 2 | 1.2 ± 0.28 | 0.9 ± 0 | 0.8 ± 0 | 0.7 ± 0 | 4 | 0.01 | 4e+09 |",
+        "| `realuid` | alpha 0.9, beta 1, gan GAN (weight 0.3) | 2 | 1.2 ± 0.28 | 0.9 ± 0 | 0.8 ± 0 | 0.7 ± 0 | 4 "
+        "| 0.01 | 4e+09 |",
         "| `uid` | alpha 1.0, beta 1.0 | 1 | 2 | 0.9 | 0.8 | 0.7 | 4 | 0.01 | 4e+09 |",
         "| a Gaussian with the data's moments |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
     ]
@@ -108,6 +114,23 @@ def test_the_picture_shows_the_teacher_and_the_best_generator(results, runs, mon
     picture = results.pil_to_tensor(results.Image.open(runs / "kept" / "images_samples.png"))
     assert picture.shape == (1, 3 * 34 + 2, 20 * 34 + 2)
     assert [int(picture[0, 34 * row + 16, 16]) for row in range(3)] == [250, 20, 200]
+
+
+def test_the_average_of_the_teacher_is_kept_for_its_students(results, runs, monkeypatch):
+    network = MLP([1, 8, 8], width=32)
+    place = runs / "runs" / "images" / "teacher"
+    (place / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"ema": [0.9]}}}))
+    (place / "checkpoints").mkdir()
+    content = checkpoint(TeacherModule(network, ema=[0.9]))
+    averages = [name for name in content["state_dict"] if name.startswith("ema.")]
+    for name in averages:
+        content["state_dict"][name].add_(1.0)
+    torch.save(content, place / "checkpoints" / "last.ckpt")
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    kept, path = read_teacher(runs / "kept" / "images" / "teacher.safetensors")
+    assert isinstance(path, FlowMatchingPath)
+    for mine, theirs in zip(kept.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs + 1, atol=0, rtol=1e-3)
 
 
 def test_protocols_are_not_mixed(results, runs, monkeypatch):
