@@ -64,9 +64,9 @@ class RealUIDModule(MatchingModule):
         generator_ema: Average of that checkpoint to take; the raw weights when None.
         generator_frozen: Shell-style patterns of names of the generator's weights that stay as they start.
         generator_optimizer: Makes the generator's optimizer.
-        generator_schedule: Makes its schedule, stepped once a generator update.
+        generator_schedule: Makes its schedule, stepped once a generator update; None keeps the rate.
         fake_optimizer: Makes the fake model's optimizer.
-        fake_schedule: Makes its schedule, stepped once a fake update.
+        fake_schedule: Makes its schedule, stepped once a fake update; None keeps the rate.
         clip: Greatest gradient norm of each network, above 0; None clips nothing.
         accumulate: Parts that the batch of an update is split into, one after the other, to spare memory; draws and
             gradients are those of the whole. At least 1.
@@ -123,9 +123,9 @@ class RealUIDModule(MatchingModule):
         generator_ema: float | None = None,
         generator_frozen: Sequence[str] = (),
         generator_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
-        generator_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
+        generator_schedule: LRSchedulerCallable | None = lambda optimizer: Warmup(optimizer, steps=500),
         fake_optimizer: OptimizerCallable = lambda parameters: RecipeAdam(parameters, lr=3e-5),
-        fake_schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=500),
+        fake_schedule: LRSchedulerCallable | None = lambda optimizer: Warmup(optimizer, steps=500),
         clip: float | None = 1.0,
         accumulate: int = 1,
         guidance: float | tuple[float, float] | None = None,
@@ -148,8 +148,8 @@ class RealUIDModule(MatchingModule):
         self.teacher_ckpt, self.teacher_ema = teacher_ckpt, teacher_ema
         self.generator_ckpt, self.generator_ema = generator_ckpt, generator_ema
         self.fake_init, self.generator_init = fake_init, generator_init
-        self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule
-        self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule
+        self.generator_optimizer, self.generator_schedule = generator_optimizer, generator_schedule or Warmup
+        self.fake_optimizer, self.fake_schedule = fake_optimizer, fake_schedule or Warmup
         self.fake_steps, self.sampling_steps, self.accumulate, self.clip = fake_steps, sampling_steps, accumulate, clip
         self.guidance, self.guide_fake = guidance, guide_fake
         faults = self._faults
@@ -177,8 +177,10 @@ class RealUIDModule(MatchingModule):
         if roles is not None:
             self.teacher, self.fake, self.generator = roles
             fake_names, generator_names = ((f"{each}_optimizer", f"{each}_schedule") for each in ("fake", "generator"))
-            faults.extend(optimizer_faults(self.fake, fake_optimizer, fake_schedule, fake_names))
-            faults.extend(optimizer_faults(self.generator, generator_optimizer, generator_schedule, generator_names))
+            faults.extend(optimizer_faults(self.fake, fake_optimizer, self.fake_schedule, fake_names))
+            faults.extend(
+                optimizer_faults(self.generator, generator_optimizer, self.generator_schedule, generator_names)
+            )
         faults.raise_any()
         assert chosen is not None
         self.objective = chosen

@@ -40,7 +40,7 @@ class TeacherModule(MatchingModule):
             None says that training begins at the weights that ``network`` holds.
         teacher_ema: Average of that checkpoint to take, such as 0.9999; the raw weights when None.
         optimizer: Makes the optimizer of the network's parameters.
-        schedule: Makes its learning-rate schedule, stepped once an update; constant by default.
+        schedule: Makes its learning-rate schedule, stepped once an update; constant by default, and when None.
         solver: Multi-step sampler of validation and prediction; Euler when None.
         label_dropout: Share of the samples whose condition is left out in training, in [0, 1), so that the network also
             learns to do without, as guidance needs it (arXiv 2207.12598; 0.1 is usual). Above 0, the network must know
@@ -78,7 +78,7 @@ class TeacherModule(MatchingModule):
         teacher_ckpt: str | None = None,
         teacher_ema: float | None = None,
         optimizer: OptimizerCallable = lambda parameters: Adam(parameters, lr=2e-4, fused=True),
-        schedule: LRSchedulerCallable = lambda optimizer: Warmup(optimizer, steps=0),
+        schedule: LRSchedulerCallable | None = lambda optimizer: Warmup(optimizer, steps=0),
         solver: Solver | None = None,
         label_dropout: float = 0.0,
         guidance: float | None = None,
@@ -109,11 +109,11 @@ class TeacherModule(MatchingModule):
             faults.extend(f"{asks}: {fault}" for fault in null_faults(network))
         self.network = network = trainable(network)
         self.optimizer = optimizer
-        self.schedule = schedule
+        self.schedule = schedule or Warmup
         self.solver = solver or Euler()
         self.label_dropout, self.guidance = label_dropout, guidance
         self.sampling_steps = list(sampling_steps)
-        faults.extend(optimizer_faults(network, optimizer, schedule, closure=True))
+        faults.extend(optimizer_faults(network, optimizer, self.schedule, closure=True))
         faults.raise_any()
         self.ema = EMA(network, self.ema_decays)
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from helpers import mlp
 from torch.optim import SGD
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.modules import LinearDecay, Warmup
+from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
 
 RATE = 0.25
 
@@ -28,6 +29,13 @@ def test_warm_up_is_linear_and_then_constant(steps):
 
 def test_no_warm_up_is_constant():
     assert rates(Warmup, 5) == [RATE] * 5
+
+
+def test_no_schedule_is_constant():
+    teacher = TeacherModule(mlp(), schedule=None)
+    distillation = RealUIDModule(mlp(), None, fake_schedule=None, generator_schedule=None)
+    for make in (teacher.schedule, distillation.fake_schedule, distillation.generator_schedule):
+        assert rates(make, 5) == [RATE] * 5
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0), (10, 4), (5, 4), (1, 0)])
