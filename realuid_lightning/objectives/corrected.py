@@ -9,7 +9,8 @@ from realuid_lightning.errors import Faults
 from realuid_lightning.losses import corrected_fake_loss, general_generator_loss
 from realuid_lightning.objectives.base import Objective
 from realuid_lightning.objectives.divergences import Divergence, SquaredDistance
-from realuid_lightning.objectives.game import Game, Point
+from realuid_lightning.objectives.game import Game
+from realuid_lightning.objectives.realuid import RealUID
 from realuid_lightning.paths import MatchingPath
 
 
@@ -74,21 +75,27 @@ class Corrected(Objective):
 
     def prepare_fake(self, game: Game) -> None:
         """Expect the fake model's predictions on both halves; the teacher's carry no graph, and are asked for apart."""
-        game.expect(fake=self._matched(game))
+        game.expect(fake=[game.generated, game.real] if self.needs_real else [game.generated])
 
     def fake(self, game: Game) -> Tensor:
-        """Return ``corrected_fake_loss``."""
-        generated, *others = self._matched(game)
+        """Return ``corrected_fake_loss``; without real samples UID's, which needs no teacher for the same gradients."""
+        if not self.needs_real:
+            return RealUID().fake(game)
+        generated, real = game.generated, game.real
         with torch.no_grad():
-            game.expect(teacher=[generated, *others])
-            teacher, *teachers = (game.teacher(point) for point in (generated, *others))
-        real = (game.fake(others[0]), teachers[0], others[0].target) if others else (None, None, None)
+            game.expect(teacher=[generated, real])
+            teachers = game.teacher(generated), game.teacher(real)
         return corrected_fake_loss(
-            game.fake(generated), teacher, generated.target, *real, alpha=self.alpha, rho=self.rho, weight=game.weight
+            game.fake(generated),
+            teachers[0],
+            generated.target,
+            game.fake(real),
+            teachers[1],
+            real.target,
+            alpha=self.alpha,
+            rho=self.rho,
+            weight=game.weight,
         )
-
-    def _matched(self, game: Game) -> list[Point]:
-        return [game.generated, game.real] if self.needs_real else [game.generated]
 
     def prepare_generator(self, game: Game) -> None:
         """Expect the fake model's prediction at generated samples, or what the divergence will ask for."""

@@ -368,7 +368,7 @@ def test_the_generator_descends_the_functional(name, objective, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "objective", ["RealUID", "RealUID, beta above 1", "general RealUID", "RealUID + GAN", "UID + GAN"]
+    "objective", ["RealUID", "RealUID, beta above 1", "general RealUID", "corrected", "RealUID + GAN", "UID + GAN"]
 )
 @pytest.mark.parametrize("name", PATHS)
 def test_the_exact_fake_model_is_where_its_loss_is_least(name, objective):
