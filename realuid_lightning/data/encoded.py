@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -45,8 +45,8 @@ class Latents(Source):
 
     The cache is a folder named by a hash of what all of it is made of, the samples' contents and the encoder's weights
     and code, so what has changed is encoded anew. It holds files of 4,096 samples, each written whole or not at all: an
-    interrupted run goes on at the first that is missing, and several processes share them out. Nothing of it is held in
-    memory but what the system keeps of files.
+    interrupted run goes on at the first that is missing, one that was cut off since is encoded again, and several
+    processes share them out. Nothing of it is held in memory but what the system keeps of files.
 
     Networks, paths and losses see latents. What is generated is decoded before it is measured, drawn or written, and
     compared with the source's own samples, not with decoded ones.
@@ -196,7 +196,7 @@ class Latents(Source):
 
     def _missing(self) -> list[int]:
         parts = range(-(-len(self) // PART))
-        return [part for part in parts if not self._file(part).is_file()]
+        return [part for part in parts if not _is_whole(self._file(part))]
 
     @cached_property
     def _rows(self) -> list[dict[str, Tensor]]:
@@ -281,3 +281,17 @@ class Latents(Source):
         if not bool(z.isfinite().all()):
             raise UserError(f"Latents: {name}.encode must give finite numbers, but there are NaN or infinite ones")
         return z.float()
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether a file of the cache is there, and as long as its beginning says; nothing else of it is read."""
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except FileNotFoundError:
+        return False
+    except SafetensorError as error:
+        rank_zero_info(f"Latents: {file} is broken ({error}), and encoded again")
+        return False
+    except OSError:
+        return True  # who reads it says what is wrong

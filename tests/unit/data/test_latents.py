@@ -171,15 +171,24 @@ def test_what_has_changed_is_encoded_anew(change):
     assert torch.equal(everything(latents())[0], everything(before)[0])
 
 
-def test_a_damaged_file_is_told():
+@pytest.mark.parametrize("left", [0, 5, 40, -5])
+def test_a_file_that_was_cut_off_is_encoded_again(left, caplog):
     made = latents()
-    file = made._file(1)
-    file.write_bytes(file.read_bytes()[:-5])
+    before, file = everything(made)[0].clone(), made._file(1)
+    file.write_bytes(file.read_bytes()[:left])
+    with caplog.at_level("INFO"):
+        again = latents()
+    assert f"{file} is broken" in caplog.text
+    assert torch.equal(everything(again)[0], before)
+    assert Counting.seen == COUNT + 8
+
+
+def test_a_file_that_cannot_be_read_is_told():
+    file = latents()._file(1)
+    file.unlink()
+    file.mkdir()
     with pytest.raises(UserError, match=r"000001.safetensors cannot be read .*remove it, and it is encoded again"):
         latents()
-    file.unlink()
-    latents()
-    assert Counting.seen == COUNT + 8
 
 
 CONDITIONS = {
