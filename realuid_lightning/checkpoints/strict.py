@@ -110,12 +110,15 @@ def _hint(own: Mapping[str, Any], state: Mapping[str, Any], wrong: Collection[st
         labels = next((state[key] for key in wrong if key in state), None)
         if labels is None:
             return f"the checkpoint looks unconditional (it has no {_LABELS}): set num_classes: null and labels: false"
-        classes = len(labels)
-        return f"the checkpoint looks class-conditional ({_LABELS} has {classes} classes): set num_classes: {classes}"
+        rows = len(labels)
+        return (
+            f"the checkpoint looks class-conditional ({_LABELS} has {rows} rows): set num_classes: {rows} and "
+            f"null_label: false, or num_classes: {rows - 1} and null_label: true"
+        )
     if any(f".{ADAPTER}." in key for key in wrong):
         return (
-            "adapters (LoRA) of another rank or target, or on one side alone: set model.fake_network and "
-            "model.generator_network as in the run that wrote the file"
+            "adapters (LoRA) of another rank or target, or on one side alone: to resume, set model.fake_network and "
+            "model.generator_network as in the run that wrote the file; to begin there, name a whole network's file"
         )
     if _headed(own) != _headed(state):
         return "one of both has a discriminator (fake.head): set model.gan as in the run that wrote the file"

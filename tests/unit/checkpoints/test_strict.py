@@ -29,7 +29,7 @@ def test_loads_everything_and_casts() -> None:
         (lambda state: state.update({"out.2.bias": "text"}), ["out.2.bias str, expected (2,)"]),
         (
             lambda state: state.update({"label_emb.weight": torch.ones(10, 4)}),
-            ["class-conditional (label_emb.weight has 10 classes): set num_classes: 10"],
+            ["class-conditional (label_emb.weight has 10 rows): set num_classes: 10 and null_label: false"],
         ),
         (lambda state: state.clear(), ["34 of 34 missing: ", ", ...", "no key is shared"]),
     ],
@@ -52,8 +52,11 @@ def test_hints_at_the_number_of_classes() -> None:
     network = MLP([2], width=8, num_classes=5)
     with pytest.raises(UserError, match=r"looks unconditional .*: set num_classes: null"):
         load_strictly(network, MLP([2], width=8).state_dict(), "a.pt")
-    with pytest.raises(UserError, match="set num_classes: 7"):
-        load_strictly(network, MLP([2], width=8, num_classes=7).state_dict(), "a.pt")
+    for theirs in ({"num_classes": 7}, {"num_classes": 6, "null_label": True}):
+        with pytest.raises(
+            UserError, match="num_classes: 7 and null_label: false, or num_classes: 6 and null_label: t"
+        ):
+            load_strictly(network, MLP([2], width=8, **theirs).state_dict(), "a.pt")
 
 
 @pytest.mark.parametrize("headed_first", [True, False])
