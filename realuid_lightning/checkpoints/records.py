@@ -166,6 +166,10 @@ _OTHERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "guard": ("a dictionary with skipped, an integer, and in_a_row, integers by name", _is_guard),
     "batch": ("a dictionary of integers", _are_counts),
+    "aim": (
+        "a dictionary of words",
+        lambda value: isinstance(value, dict) and all(isinstance(item, str) for item in value.values()),
+    ),
 }
 
 

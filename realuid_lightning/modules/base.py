@@ -29,6 +29,8 @@ from realuid_lightning.modules.checks import disagreements, divided_faults, samp
 from realuid_lightning.modules.generation import Sampler, generate, step_noise
 from realuid_lightning.modules.guard import UpdateGuard
 from realuid_lightning.modules.resuming import (
+    aim_changes,
+    aim_of,
     end_at_update,
     families,
     fit_averages,
@@ -328,8 +330,9 @@ class MatchingModule(LightningModule):
         names = [options.get(id(each.param_groups[0]["params"][0]), "further") for each in self.trainer.optimizers]
         now = stream_of(self)
         streamed = stream_changes(checkpoint.get("batch", {}), now)
+        aims = aim_changes(checkpoint.get("aim", {}), aim_of(self))
         set_anew = fit_optimizers(checkpoint, names, self.trainer.optimizers, schedules, self.fresh_optimizers)
-        if told := [*streamed, *set_anew, *changes]:
+        if told := [*aims, *streamed, *set_anew, *changes]:
             others = "; draws, and which samples come when, are others from here on" if streamed else ""
             rank_zero_info(
                 f"resuming with {', '.join(told)}: weights, moments, averages and counts of updates go on, the "
@@ -387,6 +390,7 @@ class MatchingModule(LightningModule):
         checkpoint["guard"] = self.guard.state_dict()
         if trainer_of(self) is not None:  # as in a run; a module alone can be saved too
             checkpoint["batch"] = stream_of(self)
+            checkpoint["aim"] = aim_of(self)
             checkpoint["optimizers"] = families(self.trainer.optimizers)
             if "loops" in checkpoint:
                 end_at_update(checkpoint, self.trainer.accumulate_grad_batches)

@@ -1,7 +1,7 @@
 """What a resumed run takes from its checkpoint, what from its config, and that it tells where the two differ.
 
-Weights, moments, averages and counts of updates are the checkpoint's. Everything that an option sets (learning rates,
-betas, schedules, decays of averages, the seed) is the config's.
+Weights, moments, averages and counts of updates are the checkpoint's. Everything that an option sets (the objective,
+learning rates, betas, schedules, decays of averages, the seed) is the config's.
 """
 
 import warnings
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.ema import average_key
+from realuid_lightning.objectives import Divergence, Objective
 from realuid_lightning.seeding import global_seed
 
 # Settings of an optimizer that come with further moments, so they cannot be switched on for moments without.
@@ -65,6 +66,32 @@ def end_at_update(checkpoint: dict[str, Any], accumulated: int) -> None:
     for counts in (progress["current"], progress["total"]):
         done = counts["ready"] - gathered
         counts.update(ready=done, started=done, processed=done, completed=done)
+
+
+# ------------------------------------------------------------------------------------------------ what is minimised
+
+_AIM = ("objective", "guidance", "guide_fake", "label_dropout")
+
+
+def aim_of(module: LightningModule) -> dict[str, str]:
+    """Return what a module minimises, and how it is guided, in words: objectives with all of their settings."""
+    return {name: _words(getattr(module, name)) for name in _AIM if hasattr(module, name)}
+
+
+def aim_changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Return what differs between two ``aim_of``; the first lacks what older versions did not write."""
+    return [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Objective | Divergence):
+        settings = ", ".join(f"{name.lstrip('_')} {_words(each)}" for name, each in vars(value).items())
+        return f"{type(value).__name__} ({settings})" if settings else type(value).__name__
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_words, value))}]"
+    if isinstance(value, int | float):
+        return str(value) if isinstance(value, bool) else f"{value:.12g}"  # 1 and 1.0 are alike
+    return str(value) if value is None or isinstance(value, str) else type(value).__name__
 
 
 # ------------------------------------------------------------------------------------------------------- averages

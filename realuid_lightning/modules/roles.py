@@ -82,8 +82,8 @@ def cast_roles(
     faults.extend(objective.faults(path))
     faults.unless(
         objective.gives_ratio or not objective.reads_ratio,
-        f"{_reader(objective)} reads density ratios off a discriminator that has learnt them at all times: set "
-        "gan to GAN with t_range [0, 1]",
+        f"{_reader(objective)} reads density ratios off a discriminator that has learnt them at all times: set gan, "
+        "here or in an Adversarial objective, to GAN with t_range [0, 1]",
     )
     fake = faults.attempt(lambda: _headed(fake, objective)) or fake
     faults.raise_any()
@@ -131,7 +131,8 @@ def _headed(fake: nn.Module, objective: Objective) -> nn.Module:
 def _reader(objective: Objective) -> str:
     while isinstance(objective, Adversarial):
         objective = objective.objectives[0]
-    return f"divergence {type(objective.divergence).__name__}" if isinstance(objective, RealUID) else "the objective"
+    divergence = getattr(objective, "divergence", None)
+    return "the objective" if divergence is None else f"divergence {type(divergence).__name__}"
 
 
 def alike(one: nn.Module, other: nn.Module) -> bool:

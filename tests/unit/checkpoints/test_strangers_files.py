@@ -376,6 +376,7 @@ def test_a_checkpoint_without_weights_is_told(tmp_path, state):
         *(("loops", []), ("loops", {}), ("loops", {**LOOPS, "fit_loop": 3}), ("callbacks", [1]), ("guard", 3)),
         *(("callbacks", {"RunCheckpoint": 3}), ("guard", {"skipped": 0, "in_a_row": {"network": "x"}})),
         *(("optimizer_states", {}), ("lr_schedulers", [1]), ("batch", "x"), ("batch", {"seed": [1]})),
+        *(("aim", "x"), ("aim", {"objective": 1})),
         *(("optimizer_states", [state]) for state in ({}, {"state": {}}, {"state": 3, "param_groups": []})),
         *(("optimizer_states", [{"state": {}, "param_groups": [group]}]) for group in (1, {})),
         *(("lr_schedulers", [state]) for state in ({}, {"last_epoch": "3"}, {"_schedulers": []})),

@@ -7,7 +7,7 @@ from torch import nn
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import RealUIDModule, Warmup
-from realuid_lightning.objectives import DMD, GAN, L2, PseudoHuber, SiD, SquaredDistance
+from realuid_lightning.objectives import DMD, GAN, L2, Adversarial, Corrected, PseudoHuber, SiD, SquaredDistance
 from realuid_lightning.paths import DiffusionPath, FlowMatchingPath
 
 PATHS = [FlowMatchingPath, DiffusionPath]
@@ -153,6 +153,9 @@ def test_what_does_not_go_together_is_told_at_once_with_all_else():
 def test_f_distill_needs_a_discriminator_at_all_times(gan):
     with pytest.raises(UserError, match=r"DMD reads density ratios .* GAN with t_range \[0, 1\]"):
         RealUIDModule(network(), None, divergence=DMD(f="softened_reverse_kl"), gan=gan)
+    corrected = Corrected(divergence=DMD(f="softened_reverse_kl"))
+    with pytest.raises(UserError, match=r"divergence DMD reads .*set gan, here or in an Adversarial objective, to GAN"):
+        RealUIDModule(network(), None, objective=corrected if gan is None else Adversarial(corrected, gan))
 
 
 @pytest.mark.parametrize("divergence", OTHERS[:5], ids=told)

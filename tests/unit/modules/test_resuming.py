@@ -13,6 +13,7 @@ from torch import nn
 from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.modules.resuming import match_memory_format
+from realuid_lightning.objectives import Corrected, Mixture, RealUID, SiD
 from realuid_lightning.running import RunCheckpoint
 
 
@@ -189,6 +190,41 @@ def test_the_same_config_resumes_bit_for_bit_and_says_nothing(make, tmp_path, sa
     fit(resumed, tmp_path, 7, saved(make()))
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
     assert told(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({"objective": Corrected(0.5)}, {"objective": Corrected(1.0)}, ["rho 0.5, alpha 0.9", "-> Corrected (rho 1, "]),
+        (
+            {"alpha": 0.9},
+            {"alpha": 0.98},
+            ["objective RealUID (alpha 0.9, beta 1, ", "-> RealUID (alpha 0.98, beta 1, "],
+        ),
+        (
+            {},
+            {"divergence": SiD(1.2)},
+            ["divergence SquaredDistance)", "divergence SiD (alpha_sid 1.2, normalise True)"],
+        ),
+        (
+            {"objective": Mixture([RealUID(), Corrected()], {0: [1.0, 0.0]})},
+            {"objective": Mixture([RealUID(), Corrected()], {0: [1.0, 0.0], 4: [1.0, 1.0]})},
+            ["steps [0], shares [[1, 0]])", "steps [0, 4], shares [[1, 0], [0.5, 0.5]])"],
+        ),
+    ],
+)
+def test_another_objective_holds_from_here_on_and_is_told(before, now, words, tmp_path, saved, caplog):
+    file = saved(distillation(**before))
+    fit(distillation(**before), tmp_path, 5, file)
+    assert told(caplog) == []
+    assert fit(distillation(**now), tmp_path, 5, file).global_step == 5
+    (line,) = told(caplog)
+    assert all(part in line for part in words)
+    content = torch.load(file, weights_only=True)
+    del content["aim"]  # as before it was written
+    torch.save(content, file)
+    fit(distillation(**now), tmp_path, 5, file)
+    assert told(caplog) == [line]
 
 
 @pytest.mark.parametrize(
