@@ -1,5 +1,6 @@
 """Building what a config names, and one line for whatever a constructor refuses."""
 
+import inspect
 import re
 import sysconfig
 import traceback
@@ -33,7 +34,7 @@ def _call(class_type: type[T], *args: Any, **kwargs: Any) -> T:
     return class_type(*args, **kwargs)
 
 
-def _told(class_type: type, call: Callable[[], T]) -> T:
+def _told(class_type: type, call: "partial[T]") -> T:
     try:
         return call()
     except UserError:
@@ -41,7 +42,15 @@ def _told(class_type: type, call: Callable[[], T]) -> T:
     except Exception as error:
         if issubclass(class_type, Optimizer | LRScheduler):
             raise  # the module that asks for it knows the option that is at fault
-        raise UserError(f"{class_type.__name__}: {in_one_line(error)}") from error
+        nulls = _nulls(class_type, call.keywords) if "NoneType" in str(error) else ""
+        raise UserError(f"{class_type.__name__}: {in_one_line(error)}{nulls}") from error
+
+
+def _nulls(class_type: type, given: dict[str, Any]) -> str:
+    """Name the options that are null and have another default: the parser takes null for a value of any option."""
+    parameters = inspect.signature(class_type).parameters
+    names = [name for name, it in parameters.items() if name in given and given[name] is None is not it.default]
+    return f"; null is given for {', '.join(names)}: leave it out, or set a value" if names else ""
 
 
 class Missing(Callback):
@@ -74,7 +83,7 @@ class Builder:
         """
         given = {name: value for name, value in kwargs.items() if not lacks(value)}
         lacking = kwargs.keys() - given.keys()
-        call: Callable[[], T] = partial(self.make, class_type, *args, **given)
+        call: partial[T] = partial(self.make, class_type, *args, **given)
         if self._raises:
             return _told(class_type, call)
         self._raises = True

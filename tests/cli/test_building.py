@@ -86,6 +86,20 @@ def test_what_a_constructor_asks_for_is_told_there():
     ]
 
 
+def test_a_null_that_a_constructor_cannot_do_with_is_named():
+    class Ratio:
+        def __init__(self, above, below=1.0, scale=None):
+            self.value = above / below
+
+    builder = Builder()
+    builder.build(Ratio, above=1.0, below=None, scale=None)
+    builder.build(Ratio, above=1.0, below=0.0, scale=None)
+    null, zero = lines(builder)
+    assert "'NoneType'" in null
+    assert null.endswith("; null is given for below: leave it out, or set a value")
+    assert "null" not in zero
+
+
 def test_when_all_is_built_faults_are_raised_at_once_again():
     builder = Builder()
     builder.finish()
