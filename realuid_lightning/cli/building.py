@@ -47,7 +47,7 @@ def _told(class_type: type, call: "partial[T]") -> T:
 
 
 def _nulls(class_type: type, given: dict[str, Any]) -> str:
-    """Name the options that are null and have another default: the parser takes null for a value of any option."""
+    """Name the options that are null and have another default: the parser lets null pass for most types."""
     parameters = inspect.signature(class_type).parameters
     names = [name for name, it in parameters.items() if name in given and given[name] is None is not it.default]
     return f"; null is given for {', '.join(names)}: leave it out, or set a value" if names else ""
