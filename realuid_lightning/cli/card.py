@@ -138,10 +138,11 @@ def _class(record: dict[str, Any] | None) -> str:
 
 def objective_of(model: dict[str, Any]) -> str:
     """Return what a config says of its objective."""
+    named = model.get("objective")
     shorthands = ("alpha", "beta", "gamma", "divergence", "gan")  # which have no part in an objective that is named
-    names = ("objective",) if model.get("objective") is not None else shorthands
-    told = {name: model[name] for name in (*names, "guidance", "guide_fake") if model.get(name) not in (None, False)}
-    return ", ".join(f"{name} {_short(value)}" for name, value in told.items()) or "not told"
+    names = (*(shorthands if named is None else ()), "guidance", "guide_fake")
+    told = [f"{name} {_short(model[name])}" for name in names if model.get(name) not in (None, False)]
+    return ", ".join([*([] if named is None else [_short(named)]), *told]) or "not told"
 
 
 def _short(value: Any) -> str:

@@ -124,7 +124,7 @@ def test_a_card_tells_the_arguments_of_an_objective_and_no_shorthand_that_has_no
     gan = {"class_path": "a.GAN", "init_args": {"generator_weight": 0.3}}
     both = {"class_path": "a.Adversarial", "init_args": {"objective": corrected, "gan": gan}}
     model = {"objective": both, "alpha": 1.0, "beta": 1.0, "guidance": 2.0}
-    expected = "objective Adversarial (objective Corrected (rho 0.5, alpha 0.9), gan GAN (generator_weight 0.3))"
+    expected = "Adversarial (objective Corrected (rho 0.5, alpha 0.9), gan GAN (generator_weight 0.3))"
     assert objective_of(model) == f"{expected}, guidance 2.0"
     assert objective_of({"alpha": 1.0, "beta": 1.0, "gan": {"class_path": "a.GAN"}}) == "alpha 1.0, beta 1.0, gan GAN"
 
