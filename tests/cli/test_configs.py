@@ -12,6 +12,7 @@ from PIL import Image
 from shipped_configs import CLASSIFIERS, CONFIGS, FILES, FINETUNED, KINDS, OVERLAYS, ROWS, kind
 from torch._dynamo.utils import counters
 
+from realuid_lightning.checkpoints import write_teacher
 from realuid_lightning.cli.plan import checked_fit
 from realuid_lightning.modules import RealUIDModule, TeacherModule
 from realuid_lightning.networks import UNet
@@ -138,12 +139,13 @@ def provide(option, file, options):
     ema = options["teacher_ema" if option == "teacher_ckpt" else "generator_ema"]
     network = built(options["network"], torch.nn.Module)
     path = None if options["path"] is None else built(options["path"], MatchingPath)
-    if option == "teacher_ckpt":
-        module = TeacherModule(network, path, ema=[ema])
-    else:
-        module = RealUIDModule(network, teacher_ckpt=None, path=path, ema=[ema])
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint(module), file)
+    if file.suffix == ".safetensors":
+        write_teacher(network, path, file, {})
+    elif option == "teacher_ckpt":
+        torch.save(checkpoint(TeacherModule(network, path, ema=[ema])), file)
+    else:
+        torch.save(checkpoint(RealUIDModule(network, teacher_ckpt=None, path=path, ema=[ema])), file)
 
 
 @pytest.mark.parametrize("file", [*FILES, *OVERLAYS, *CLASSIFIERS], ids=str)
