@@ -27,9 +27,10 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], source: str) -> 
 
     Raises:
         UserError: If a key is missing, unexpected, of another shape, or unlike the one that it is tied to, with counts,
-            examples and a hint.
+            examples and a hint; or if a parameter is not finite.
     """
     check_state(network, state, source)
+    _check_finite(network, state, source)
     own = network.state_dict()
     fitting = {
         key: value.reshape(own[key].shape) if isinstance(value, Tensor) else value for key, value in state.items()
@@ -69,6 +70,19 @@ def check_state(module: nn.Module, state: Mapping[str, Any], source: str) -> Non
         f"  {_hint(own, state, [*missing, *unexpected, *misshapen])}",
     ]
     raise UserError("\n".join(lines))
+
+
+def _check_finite(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Refuse parameters that a training without bounds has left behind; buffers, such as masks, may be infinite."""
+    own = dict(network.named_parameters())
+    lost = [name for name, weight in own.items() if not state[name].to(weight.dtype).isfinite().all()]
+    if lost:
+        lines = [
+            f"{source}: weights are no finite numbers, nothing was loaded",
+            *_examples("not finite", lost, len(own)),
+            "  its run has diverged: take an earlier checkpoint of it, or one of its averages (ema)",
+        ]
+        raise UserError("\n".join(lines))
 
 
 def ties(module: nn.Module) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,9 @@ def workshop(demo):
     """The demo's folder, with all kinds of wrong files beside the runs."""
     whole = (demo / "runs" / "demo" / "teacher" / "checkpoints" / "last.ckpt").read_bytes()
     (demo / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    lost = torch.load(demo / "runs" / "demo" / "teacher" / "checkpoints" / "last.ckpt", weights_only=True)
+    lost["state_dict"] = {key: torch.full_like(value, torch.nan) for key, value in lost["state_dict"].items()}
+    torch.save(lost, demo / "diverged.ckpt")
     (demo / "empty.ckpt").touch()
     (demo / "text.ckpt").write_text("hello\n")
     (demo / "inception.pth").write_text("hello\n")

@@ -22,6 +22,10 @@ CASES = {
         [PATH, "https://x.invalid/a.ckpt"],
     ),
     "a teacher that is gone from home": ((*FINE, "--model.teacher_ckpt=~/a.ckpt"), ["home/a.ckpt", "no such file"]),
+    "a teacher that has diverged": (
+        (*FINE, "--model.teacher_ckpt=diverged.ckpt"),
+        ["teacher_ckpt diverged.ckpt: weights are no finite numbers", "not finite: ", "take an earlier checkpoint"],
+    ),
     "an average of no number of a teacher": ((*FINE, "--model.teacher_ema=much"), ["teacher_ema", "float", "much"]),
     "an average that is not finite": ((*FINE, "--model.teacher_ema=.nan"), ["teacher_ema must be finite, got nan"]),
     "an average of a teacher without one": (

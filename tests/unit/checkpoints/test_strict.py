@@ -75,3 +75,21 @@ def test_a_single_value_fits_with_and_without_a_dimension(mine, theirs) -> None:
     network.gain = nn.Parameter(torch.zeros(mine))
     load_strictly(network, {"gain": torch.full(theirs, 2.0)}, "a file")
     assert network.gain.item() == 2
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_of_a_diverged_run_are_refused_and_load_nothing(value: float) -> None:
+    network, state = MLP([2], width=8), MLP([2], width=8).state_dict()
+    before = {key: kept.clone() for key, kept in network.state_dict().items()}
+    state["out.2.bias"][1] = value
+    with pytest.raises(UserError, match=r"1 of 34 not finite: out.2.bias\n.* diverged: take an earlier checkpoint"):
+        load_strictly(network, state, "a.pt")
+    torch.testing.assert_close(network.state_dict(), before)
+
+
+def test_buffers_may_be_infinite() -> None:
+    source, target = nn.Linear(2, 2), nn.Linear(2, 2)
+    for network, value in ((source, -torch.inf), (target, 0.0)):
+        network.register_buffer("mask", torch.full((2,), value))
+    load_strictly(target, source.state_dict(), "a.pt")
+    assert torch.equal(target.mask, source.mask)
