@@ -37,6 +37,7 @@ from realuid_lightning.paths.time_inputs import (
     VPSteps,
 )
 from realuid_lightning.paths.times import KarrasSigma, LogitNormal, LogNormalSigma, TimeLaw, Uniform
+from realuid_lightning.paths.weights import NoiseWeight, TimeWeight
 
 __all__ = [
     "EDM",
@@ -60,6 +61,7 @@ __all__ = [
     "MatchingPath",
     "Network",
     "Noise",
+    "NoiseWeight",
     "Parameterisation",
     "PathSample",
     "PathTime",
@@ -69,6 +71,7 @@ __all__ = [
     "Sigma",
     "TimeInput",
     "TimeLaw",
+    "TimeWeight",
     "Uniform",
     "VPSchedule",
     "VPSteps",

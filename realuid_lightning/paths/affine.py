@@ -20,7 +20,7 @@ from realuid_lightning.paths.times import TimeLaw, Uniform
 
 EDGE = 1e-3  # least coefficient that a prediction is divided by
 
-_LATER = frozenset({"times", "shift", "generator_times", "levels", "parameterisation"})
+_LATER = frozenset({"times", "shift", "generator_times", "levels", "parameterisation", "weighting"})
 """Arguments that a record leaves out at their defaults, so that records of before there were any stay as they are."""
 
 

@@ -12,6 +12,7 @@ from realuid_lightning.paths.parameterisations import Parameterisation
 from realuid_lightning.paths.sample import Samples, Times, expand
 from realuid_lightning.paths.schedules import Schedule
 from realuid_lightning.paths.times import TimeLaw, Uniform
+from realuid_lightning.paths.weights import TimeWeight
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -32,6 +33,7 @@ class FlowMatchingPath(AffinePath):
         parameterisation: What the network predicts, and how it is told the time; the velocity and ``t`` when None.
             ``t_range`` leaves out the times that it cannot tell, and those at which ``a`` or ``b`` is below 0.001 where
             it divides by them.
+        weighting: Weight ``w_t`` of all losses; 1 when None.
 
     Raises:
         UserError: If arguments are out of range or do not go together.
@@ -45,7 +47,7 @@ class FlowMatchingPath(AffinePath):
         [0.0, 0.4]
     """
 
-    tuning = AffinePath.tuning | {"shift"}
+    tuning = AffinePath.tuning | {"shift", "weighting"}
 
     def __init__(
         self,
@@ -55,9 +57,11 @@ class FlowMatchingPath(AffinePath):
         generator_times: TimeLaw | None = None,
         levels: Sequence[float] | None = None,
         parameterisation: Parameterisation | None = None,
+        weighting: TimeWeight | None = None,
     ) -> None:
         super().__init__(schedule)
         self.times, self.shift, self.generator_times = times or Uniform(), shift, generator_times
+        self.weighting = weighting
         faults = Faults(type(self).__name__)
         self._use_parameterisation(parameterisation, faults, above_zero=True)
         faults.finite(shift=shift)
@@ -78,6 +82,10 @@ class FlowMatchingPath(AffinePath):
     def generator_t(self, u: Times) -> Times:
         """Map uniform draws in [0, 1) to the times of the generator's steps by ``generator_times``, shifted."""
         return self.sample_t(u) if self.generator_times is None else self.shifted(super().generator_t(u))
+
+    def weight(self, t: Times) -> Times | None:
+        """Return the time weight by ``weighting``; None stands for 1."""
+        return None if self.weighting is None else self.weighting(t, self.schedule)
 
     def shifted(self, t: Tensor) -> Tensor:
         """Return the times shifted within ``t_range``."""

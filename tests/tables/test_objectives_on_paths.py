@@ -56,10 +56,12 @@ from realuid_lightning.paths import (
     LogNormalSigma,
     MatchingPath,
     Noise,
+    NoiseWeight,
     ReversedTime,
     Schedule,
     Sigma,
     TimeLaw,
+    TimeWeight,
     VPrediction,
     VPSchedule,
 )
@@ -70,6 +72,7 @@ PATHS: dict[str, MatchingPath] = {
     "flow, vp": FlowMatchingPath(VPSchedule()),
     "flow, noise": FlowMatchingPath(times=LogitNormal(0.4), shift=3.0, parameterisation=Noise(), levels=[0.2]),
     "flow, v": FlowMatchingPath(CosineSchedule(), times=LogNormalSigma(), parameterisation=VPrediction(Sigma())),
+    "flow, weighted": FlowMatchingPath(weighting=NoiseWeight()),
     "edm": DiffusionPath(),
     "edm, data": DiffusionPath(generator_times=KarrasSigma(0.5), parameterisation=Data(unit_variance=True)),
     "vp": DiffusionPath(VPSchedule()),
@@ -271,6 +274,7 @@ def test_everything_that_ships_has_its_row():
     affine = [path for path in PATHS.values() if isinstance(path, AffinePath)]
     laws = [law for path in affine for law in (path.times, path.generator_times) if law is not None]
     assert shipped(TimeLaw) == set(map(type, laws))
+    assert shipped(TimeWeight) == {type(path.weighting) for path in PATHS.values() if getattr(path, "weighting", None)}
     assert set(get_args(FDivergence)) == F_DIVERGENCES.keys()
     assert {row.divergence.f for row in OBJECTIVES.values() if row.by_divergence} == F_DIVERGENCES.keys()
 
