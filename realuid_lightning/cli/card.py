@@ -137,11 +137,12 @@ def _class(record: dict[str, Any] | None) -> str:
 
 
 def objective_of(model: dict[str, Any]) -> str:
-    """Return what a config says of its objective."""
-    named = model.get("objective")
+    """Return what a config says of its objective, and of the weight of times in it."""
+    named, path = model.get("objective"), model.get("path") or {}
     shorthands = ("alpha", "beta", "gamma", "divergence", "gan")  # which have no part in an objective that is named
     names = (*(shorthands if named is None else ()), "guidance", "guide_fake")
-    told = [f"{name} {_short(model[name])}" for name in names if model.get(name) not in (None, False)]
+    found = {name: model.get(name) for name in names} | {"weighting": path.get("init_args", {}).get("weighting")}
+    told = [f"{name} {_short(value)}" for name, value in found.items() if value not in (None, False)]
     return ", ".join([*([] if named is None else [_short(named)]), *told]) or "not told"
 
 

@@ -127,6 +127,11 @@ def test_a_card_tells_the_arguments_of_an_objective_and_no_shorthand_that_has_no
     expected = "Adversarial (objective Corrected (rho 0.5, alpha 0.9), gan GAN (generator_weight 0.3))"
     assert objective_of(model) == f"{expected}, guidance 2.0"
     assert objective_of({"alpha": 1.0, "beta": 1.0, "gan": {"class_path": "a.GAN"}}) == "alpha 1.0, beta 1.0, gan GAN"
+    path = {
+        "class_path": "a.FlowMatchingPath",
+        "init_args": {"weighting": {"class_path": "a.NoiseWeight", "init_args": {"power": 2.0}}},
+    }
+    assert objective_of({"alpha": 1.0, "path": path}) == "alpha 1.0, weighting NoiseWeight (power 2.0)"
 
 
 def test_a_card_tells_where_it_comes_from_and_how_good_it_is(run, realuid, tmp_path, monkeypatch):
