@@ -38,7 +38,7 @@ def load_weights(
         UserError: If the file is missing, broken, foreign, of another role or framework, or lacks that average.
     """
     content = read_checkpoint(file)
-    but = path.tuning if path is not None and role == "teacher" else frozenset()
+    but: frozenset[str] = frozenset() if path is None else path.tuning if role == "teacher" else path.training
     if is_official(content):
         official: Role = "generator" if "gen" in content else "teacher"
         _require_role(file, official, role)

@@ -35,6 +35,7 @@ from realuid_lightning.modules.resuming import (
     families,
     fit_averages,
     fit_optimizers,
+    law_changes,
     match_memory_format,
     stream_changes,
     stream_of,
@@ -420,11 +421,12 @@ class MatchingModule(LightningModule):
             raise UserError(
                 f"ckpt_path: the checkpoint holds a {record['role']}, but {type(self).__name__} resumes a {self.role}"
             )
-        check_path_record(record, self.path, "ckpt_path")
+        check_path_record(record, self.path, "ckpt_path", self.path.training)
         if self._data is not None:
             check_decoder_record(record, self._data.source.decoder, "ckpt_path")
         follows = self.averaged if fitting else None  # what has never been averaged is not measured
         averages = fit_averages(checkpoint["state_dict"], record["ema"], self.ema_decays, follows)
+        changes = [*law_changes(record["path"], self.path), *averages]
         check_state(self, checkpoint["state_dict"], "ckpt_path")
         if "guard" in checkpoint:  # as in all but those of earlier versions
             self.guard.load_state_dict(checkpoint["guard"])
@@ -432,4 +434,4 @@ class MatchingModule(LightningModule):
         self._started = True
         if fitting:
             end_at_update(checkpoint, self.trainer.accumulate_grad_batches)
-            self._resumed = checkpoint, averages
+            self._resumed = checkpoint, changes

@@ -5,7 +5,7 @@ learning rates, betas, schedules, decays of averages, the seed) is the config's.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from realuid_lightning.checkpoints.records import describe
 from realuid_lightning.data import MatchingDataModule
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.ema import average_key
 from realuid_lightning.objectives import Divergence, Objective
+from realuid_lightning.paths import MatchingPath
+from realuid_lightning.recorded import is_record
 from realuid_lightning.seeding import global_seed
 
 # Settings of an optimizer that come with further moments, so they cannot be switched on for moments without.
@@ -81,6 +84,17 @@ def aim_of(module: LightningModule) -> dict[str, str]:
 def aim_changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """Return what differs between two ``aim_of``; the first lacks what older versions did not write."""
     return [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def law_changes(before: Mapping[str, Any], path: MatchingPath) -> list[str]:
+    """Return what differs in how a path, recorded ``before``, draws and weighs the times of training."""
+    recorded, now = before["init_args"], path.recorded()["init_args"]
+    pairs = {name: (recorded.get(name), now.get(name)) for name in sorted(path.training)}
+    return [f"path.{name} {_law(old)} -> {_law(new)}" for name, (old, new) in pairs.items() if old != new]
+
+
+def _law(value: Any) -> str:
+    return describe(value) if is_record(value) else str(value)
 
 
 def _words(value: Any) -> str:

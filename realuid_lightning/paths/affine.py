@@ -36,7 +36,8 @@ class AffinePath(MatchingPath):
         parameterisation: What networks predict, and how they are told the time.
     """
 
-    tuning = frozenset({"times", "generator_times", "levels"})
+    training = frozenset({"times", "generator_times"})
+    tuning = training | {"levels"}
     times: TimeLaw = Uniform()
     generator_times: TimeLaw | None = None
     parameterisation: Parameterisation = Velocity()

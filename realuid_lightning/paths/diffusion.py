@@ -51,7 +51,8 @@ class DiffusionPath(AffinePath):
         >>> ddpm = DiffusionPath(VPSchedule(), parameterisation=Noise(time=DDPMSteps()))
     """
 
-    tuning = AffinePath.tuning | {"log_sigma_mean", "log_sigma_std", "generator_sigma", "generator_share"}
+    training = AffinePath.training | {"log_sigma_mean", "log_sigma_std", "generator_share"}
+    tuning = AffinePath.tuning | training | {"generator_sigma"}
 
     def __init__(
         self,

@@ -47,7 +47,8 @@ class FlowMatchingPath(AffinePath):
         [0.0, 0.4]
     """
 
-    tuning = AffinePath.tuning | {"shift", "weighting"}
+    training = AffinePath.training | {"weighting"}
+    tuning = AffinePath.tuning | training | {"shift"}
 
     def __init__(
         self,

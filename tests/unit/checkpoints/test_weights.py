@@ -22,6 +22,7 @@ from realuid_lightning.paths import (
     KarrasSchedule,
     LogitNormal,
     Noise,
+    NoiseWeight,
     PathTime,
     Uniform,
     Velocity,
@@ -129,22 +130,26 @@ def test_a_teacher_serves_a_path_that_differs_in_its_tuning_alone(tmp_path):
     with pytest.raises(UserError, match="made on the path DiffusionPath"):
         load_weights(teacher, role="teacher", path=DiffusionPath(sigma_data=0.6))
     generator = saved(RealUIDModule(mlp([3]), None, path=DiffusionPath()), tmp_path / "generator.ckpt")
+    load_weights(generator, role="generator", path=DiffusionPath(generator_share=0.9, log_sigma_mean=-1.0))
     with pytest.raises(UserError, match="made on the path DiffusionPath"):
-        load_weights(generator, role="generator", path=tuned)
+        load_weights(generator, role="generator", path=DiffusionPath(generator_sigma=1.5))
 
 
 def test_a_teacher_serves_a_flow_of_other_times_but_of_no_other_prediction(tmp_path):
     noise = FlowMatchingPath(parameterisation=Noise())
     teacher = saved(TeacherModule(mlp([3]), noise, ema=[0.9]), tmp_path / "teacher.ckpt")
-    tuned = {"times": LogitNormal(), "shift": 3.0, "generator_times": Uniform(), "levels": [0.2, 0.5]}
+    trained = {"times": LogitNormal(), "generator_times": Uniform(), "weighting": NoiseWeight()}
+    tuned = {**trained, "shift": 3.0, "levels": [0.2, 0.5]}
     load_weights(teacher, role="teacher", path=FlowMatchingPath(parameterisation=Noise(PathTime()), **tuned))
     others = [Velocity(), Data(), Noise(PathTime(1000.0)), Noise(unit_variance=True)]
     for path in [FlowMatchingPath(), *(FlowMatchingPath(parameterisation=other) for other in others)]:
         with pytest.raises(UserError, match=r"made on the path FlowMatchingPath\(.*parameterisation=Noise\(time=Path"):
             load_weights(teacher, role="teacher", path=path)
     generator = saved(RealUIDModule(mlp([3]), None, path=noise), tmp_path / "generator.ckpt")
-    with pytest.raises(UserError, match="made on the path FlowMatchingPath"):
-        load_weights(generator, role="generator", path=FlowMatchingPath(parameterisation=Noise(), shift=3.0))
+    load_weights(generator, role="generator", path=FlowMatchingPath(parameterisation=Noise(), **trained))
+    for other in ({"shift": 3.0}, {"levels": [0.2]}):
+        with pytest.raises(UserError, match="made on the path FlowMatchingPath"):
+            load_weights(generator, role="generator", path=FlowMatchingPath(parameterisation=Noise(), **other))
 
 
 def test_an_official_teacher_predicts_velocities_and_serves_nothing_else(tmp_path):

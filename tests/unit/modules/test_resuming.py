@@ -14,6 +14,7 @@ from realuid_lightning.errors import UserError
 from realuid_lightning.modules import LinearDecay, RealUIDModule, TeacherModule, Warmup
 from realuid_lightning.modules.resuming import match_memory_format
 from realuid_lightning.objectives import Corrected, Mixture, RealUID, SiD
+from realuid_lightning.paths import FlowMatchingPath, LogitNormal, NoiseWeight, Uniform
 from realuid_lightning.running import RunCheckpoint
 
 
@@ -225,6 +226,19 @@ def test_another_objective_holds_from_here_on_and_is_told(before, now, words, tm
     torch.save(content, file)
     fit(distillation(**now), tmp_path, 5, file)
     assert told(caplog) == [line]
+
+
+@pytest.mark.parametrize("make", [teacher, distillation])
+def test_other_laws_of_times_hold_from_here_on_and_are_told(make, tmp_path, saved, caplog):
+    file = saved(make(path=FlowMatchingPath(times=LogitNormal(), weighting=NoiseWeight())))
+    fit(make(path=FlowMatchingPath(times=LogitNormal(), weighting=NoiseWeight())), tmp_path, 5, file)
+    assert told(caplog) == []
+    fit(make(path=FlowMatchingPath(generator_times=Uniform(), weighting=NoiseWeight(2.0))), tmp_path, 5, file)
+    (line,) = told(caplog)
+    assert "path.generator_times None -> Uniform(), path.times LogitNormal(mean=0.0, std=1.0) -> None" in line
+    assert "path.weighting NoiseWeight(power=1.0) -> NoiseWeight(power=2.0)" in line
+    with pytest.raises(UserError, match=r"made on the path FlowMatchingPath\(.*set model.path"):
+        fit(make(path=FlowMatchingPath(shift=2.0)), tmp_path, 5, file)
 
 
 @pytest.mark.parametrize(
