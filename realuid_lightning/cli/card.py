@@ -138,10 +138,11 @@ def _class(record: dict[str, Any] | None) -> str:
 
 def objective_of(model: dict[str, Any]) -> str:
     """Return what a config says of its objective, and of the weight of times in it."""
-    named, path = model.get("objective"), model.get("path") or {}
+    named, path = model.get("objective"), model.get("path")
+    laws = (path.get("init_args") or {}) if isinstance(path, dict) else {}
     shorthands = ("alpha", "beta", "gamma", "divergence", "gan")  # which have no part in an objective that is named
     names = (*(shorthands if named is None else ()), "guidance", "guide_fake")
-    found = {name: model.get(name) for name in names} | {"weighting": path.get("init_args", {}).get("weighting")}
+    found = {name: model.get(name) for name in names} | {"weighting": laws.get("weighting")}
     told = [f"{name} {_short(value)}" for name, value in found.items() if value not in (None, False)]
     return ", ".join([*([] if named is None else [_short(named)]), *told]) or "not told"
 
