@@ -2,6 +2,8 @@
 
 from itertools import product
 
+import pytest
+
 from realuid_lightning.paths import (
     EDM,
     BridgePath,
@@ -29,6 +31,9 @@ from realuid_lightning.paths import (
 
 SCHEDULES = {"linear": LinearSchedule(), "cosine": CosineSchedule(), "vp": VPSchedule()}
 KARRAS, ENCDEC = KarrasSchedule(), EncoderDecoderSchedule()
+every_schedule = pytest.mark.parametrize(
+    "schedule", [*SCHEDULES.values(), KARRAS], ids=lambda each: type(each).__name__
+)
 GAMMAS = ("sqrt", "sin2", "none")
 PATHS = {
     **{f"flow {name}": FlowMatchingPath(schedule) for name, schedule in SCHEDULES.items()},

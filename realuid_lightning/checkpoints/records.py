@@ -253,11 +253,9 @@ def _listed(tree: Any) -> Any:
     return [_listed(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
 
 
-def describe(record: Mapping[str, Any]) -> str:
-    """Return a record in one line, such as ``MLP(shape=[2], width=8)``."""
-    arguments = ", ".join(f"{name}={_value(value)}" for name, value in record["init_args"].items())
-    return f"{record['class_path'].rpartition('.')[2]}({arguments})"
-
-
-def _value(value: Any) -> str:
-    return describe(value) if is_record(value) else repr(value)
+def describe(value: Any) -> str:
+    """Return a record in one line, such as ``MLP(shape=[2], width=8)``; any other value as Python writes it."""
+    if not is_record(value):
+        return repr(value)
+    arguments = ", ".join(f"{name}={describe(each)}" for name, each in value["init_args"].items())
+    return f"{value['class_path'].rpartition('.')[2]}({arguments})"

@@ -20,7 +20,6 @@ from realuid_lightning.errors import UserError
 from realuid_lightning.networks.ema import average_key
 from realuid_lightning.objectives import Divergence, Objective
 from realuid_lightning.paths import MatchingPath
-from realuid_lightning.recorded import is_record
 from realuid_lightning.seeding import global_seed
 
 # Settings of an optimizer that come with further moments, so they cannot be switched on for moments without.
@@ -90,11 +89,7 @@ def law_changes(before: Mapping[str, Any], path: MatchingPath) -> list[str]:
     """Return what differs in how a path, recorded ``before``, draws and weighs the times of training."""
     recorded, now = before["init_args"], path.recorded()["init_args"]
     pairs = {name: (recorded.get(name), now.get(name)) for name in sorted(path.training)}
-    return [f"path.{name} {_law(old)} -> {_law(new)}" for name, (old, new) in pairs.items() if old != new]
-
-
-def _law(value: Any) -> str:
-    return describe(value) if is_record(value) else str(value)
+    return [f"path.{name} {describe(old)} -> {describe(new)}" for name, (old, new) in pairs.items() if old != new]
 
 
 def _words(value: Any) -> str:

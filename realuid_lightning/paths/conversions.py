@@ -11,7 +11,7 @@ from realuid_lightning.paths.schedules import Coefficients
 
 def denoised_from_velocity(c: Coefficients, xt: Samples, velocity: Samples) -> Samples:
     """Return ``E[x1 | xt]`` from ``E[a' x1 + b' x0 | xt]``."""
-    return (c.b * velocity - c.db * xt) / (c.b * c.da - c.a * c.db)
+    return (c.b * velocity - c.db * xt) / c.wronskian
 
 
 def velocity_from_denoised(c: Coefficients, xt: Samples, denoised: Samples) -> Samples:
@@ -21,7 +21,7 @@ def velocity_from_denoised(c: Coefficients, xt: Samples, denoised: Samples) -> S
 
 def velocity_from_noise(c: Coefficients, xt: Samples, noise: Samples) -> Samples:
     """Return ``E[a' x1 + b' x0 | xt]`` from ``E[x0 | xt]``; ``a`` must not be 0."""
-    return (c.da * xt - (c.b * c.da - c.a * c.db) * noise) / c.a
+    return (c.da * xt - c.wronskian * noise) / c.a
 
 
 def denoised_from_noise(c: Coefficients, xt: Samples, noise: Samples) -> Samples:

@@ -164,7 +164,7 @@ class InterpolantPath(MatchingPath):
         c = self.schedule(time) if self.translates else self._affine(time)
         if not self.schedule.through_noise:
             return denoised_from_velocity(c, xt, prediction)
-        share = c.b * c.da - c.a * c.db
+        share = c.wronskian
         return torch.where(share > 0, (c.b * prediction - c.db * xt) / share.clamp(min=1e-6), 0.0)
 
     @property

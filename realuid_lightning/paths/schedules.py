@@ -21,6 +21,11 @@ class Coefficients(NamedTuple):
     da: Tensor
     db: Tensor
 
+    @property
+    def wronskian(self) -> Tensor:
+        """``b a' - a b'``: ``b`` times the velocity is it times ``x1``, and ``b'`` times ``xt`` besides."""
+        return self.b * self.da - self.a * self.db
+
 
 class Schedule(Recorded, ABC):
     """Coefficients of an affine path; ``a`` rises to 1 and ``b`` falls to 0 as ``t`` goes from 0 to 1.

@@ -67,6 +67,6 @@ class NoiseWeight(TimeWeight):
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
         """Return the weights at times."""
-        a, b, da, db = schedule(t)
-        weight: Tensor = (b / (da * b - a * db).abs()) ** self.power
+        c = schedule(t)
+        weight: Tensor = (c.b / c.wronskian.abs()) ** self.power
         return weight

@@ -2,22 +2,12 @@
 
 import pytest
 import torch
+from shipped_paths import every_schedule
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.paths import (
-    CosineSchedule,
-    DiffusionPath,
-    FlowMatchingPath,
-    KarrasSchedule,
-    LinearSchedule,
-    NoiseWeight,
-    VPSchedule,
-)
+from realuid_lightning.paths import DiffusionPath, FlowMatchingPath, NoiseWeight
 from realuid_lightning.recorded import rebuild
 from realuid_lightning.testing import LAST_U, check_path
-
-SCHEDULES = [LinearSchedule(), CosineSchedule(), VPSchedule(), KarrasSchedule()]
-every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda each: type(each).__name__)
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])

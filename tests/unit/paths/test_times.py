@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from shipped_paths import every_schedule
 
 from realuid_lightning.errors import UserError
 from realuid_lightning.networks.generator import Generator
@@ -11,7 +12,6 @@ from realuid_lightning.paths import (
     CosineSchedule,
     DiffusionPath,
     FlowMatchingPath,
-    KarrasSchedule,
     KarrasSigma,
     LinearSchedule,
     LogitNormal,
@@ -25,8 +25,6 @@ from realuid_lightning.recorded import rebuild
 from realuid_lightning.solvers import Euler
 from realuid_lightning.testing import LAST_U, check_path
 
-SCHEDULES = [LinearSchedule(), CosineSchedule(), VPSchedule(), KarrasSchedule()]
-every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda each: type(each).__name__)
 LAWS = [Uniform(), LogitNormal(), LogitNormal(-0.8, 0.3), LogNormalSigma(), LogNormalSigma(1.0, 3.0)]
 U = torch.linspace(0, LAST_U, 501, dtype=torch.float64)
 
