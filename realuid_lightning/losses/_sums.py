@@ -20,4 +20,8 @@ def inner(left: Tensor, right: Tensor) -> Tensor:
 
 def expectation(value: Tensor, weight: Tensor | None) -> Tensor:
     """Weighted mean over the batch; the weight is 1 when None."""
-    return value.mean() if weight is None else (weight * value).mean()
+    if weight is None:
+        return value.mean()
+    if weight.shape != value.shape:  # a column would weigh every sample by the mean of all weights
+        raise ValueError(f"weight must have shape {tuple(value.shape)}, one a sample, got {tuple(weight.shape)}")
+    return (weight * value).mean()

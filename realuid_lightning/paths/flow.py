@@ -1,8 +1,9 @@
 """Flow matching: affine paths between Gaussian noise and data, with the velocity as target."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from realuid_lightning.errors import Faults
@@ -70,6 +71,22 @@ class FlowMatchingPath(AffinePath):
         self._use_levels(levels, faults)
         faults.raise_any()
         self._refuse_wrong_laws()
+        self._refuse_wrong_weights()
+
+    def _refuse_wrong_weights(self) -> None:
+        """Refuse weights that would silently train something else, such as a column, which weighs all by all."""
+        if self.weighting is None:
+            return
+        t = self.sample_t(torch.tensor([0.25, 0.5, 0.75], device="cpu"))
+        found: Any = self.weighting(t, self.schedule)
+        fits = isinstance(found, Tensor) and found.shape == t.shape
+        faults = Faults(type(self.weighting).__name__)
+        faults.unless(
+            fits and bool((found > 0).all() and found.isfinite().all()),
+            f"expected a tensor of weights, finite and above 0, one a time, at the times {t.tolist()}, got "
+            f"{found.tolist() if fits else repr(found)}; correct its __call__",
+        )
+        faults.raise_any()
 
     def _point(self, t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
         del eps

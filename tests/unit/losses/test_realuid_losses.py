@@ -13,6 +13,7 @@ from realuid_lightning.losses import (
     matching_loss,
     needs_real,
 )
+from realuid_lightning.losses._sums import expectation
 
 COEFFICIENTS = st.floats(0.1, 0.99), st.floats(-0.5, 1.5)
 
@@ -92,6 +93,11 @@ def test_weight_scales_each_sample():
     whole = fake_loss(fake, target, *real, alpha=0.9, beta=0.94, weight=weight)
     one = fake_loss(fake[1:2], target[1:2], real[0][1:2], real[1][1:2], alpha=0.9, beta=0.94)
     torch.testing.assert_close(whole, one * 2 / 5)
+
+
+def test_a_column_of_weights_is_refused():
+    with pytest.raises(ValueError, match=r"weight must have shape \(5,\), one a sample, got \(5, 1\)"):
+        expectation(torch.ones(5), torch.ones(5, 1))  # that losses call; they check types besides, in tests alone
 
 
 def test_half_precision_is_summed_in_float32():

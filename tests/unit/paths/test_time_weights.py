@@ -5,7 +5,7 @@ import torch
 from shipped_paths import every_schedule
 
 from realuid_lightning.errors import UserError
-from realuid_lightning.paths import DiffusionPath, FlowMatchingPath, NoiseWeight
+from realuid_lightning.paths import DiffusionPath, FlowMatchingPath, NoiseWeight, TimeWeight
 from realuid_lightning.recorded import rebuild
 from realuid_lightning.testing import LAST_U, check_path
 
@@ -52,3 +52,25 @@ def test_a_record_holds_a_weight_only_where_there_is_one():
 def test_a_power_that_is_none_is_refused(power):
     with pytest.raises(UserError, match="power must be"):
         NoiseWeight(power)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda t: (2 - t)[:, None], r"\[1.75"),
+        (lambda t: 2.0, "2.0"),
+        (lambda t: None, "None"),
+        (lambda t: t.new_tensor(2.0), r"tensor\(2.\)"),
+        (lambda t: 0.5 - t, "0.25, 0.0, -0.25"),
+        (lambda t: 0 * t, "0.0, 0.0, 0.0"),
+        (lambda t: t / 0, "inf"),
+        (lambda t: 0 * t / 0, "nan"),
+    ],
+)
+def test_weights_that_would_train_something_else_are_refused(given, told):
+    class Own(TimeWeight):
+        def __call__(self, t, schedule):
+            return given(t)
+
+    with pytest.raises(UserError, match=rf"Own: expected .* at the times \[0.25, 0.5, 0.75\], got (.|\n)*{told}"):
+        FlowMatchingPath(weighting=Own())
