@@ -68,5 +68,6 @@ class NoiseWeight(TimeWeight):
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
         """Return the weights at times."""
         c = schedule(t)
-        weight: Tensor = (c.b / c.wronskian.abs()) ** self.power
+        noise = c.b.clamp(min=0)  # the cosine rounds to less than 0 at the end, which has no root
+        weight: Tensor = (noise / c.wronskian.abs()) ** self.power
         return weight

@@ -40,6 +40,13 @@ def test_weights_are_finite_and_shaped_as_times(schedule, dtype):
     assert (weight > 0).all()
 
 
+@every_schedule
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_weights_are_at_least_zero_at_the_very_end(schedule, power):
+    end = torch.tensor([schedule.t_range[1]])
+    assert NoiseWeight(power)(end, schedule) >= 0
+
+
 def test_a_record_holds_a_weight_only_where_there_is_one():
     path = FlowMatchingPath(weighting=NoiseWeight(0.5))
     assert rebuild(path.recorded(), FlowMatchingPath).weighting.power == 0.5
