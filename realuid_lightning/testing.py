@@ -1,5 +1,6 @@
 """What a matching framework of your own must satisfy: call ``check_path`` in a test."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -40,7 +41,7 @@ def check_path(path: MatchingPath, shape: Sequence[int] = (3, 4, 4)) -> None:
     both ends, where 5% of the other one may be left; gradients against finite differences; what the network is shown,
     which must not tell ``x1`` where sampling begins, and what becomes of its output; ``denoise`` against ``x1``, where
     it is overridden and the path has no noise; the steps of solvers, the levels of a generator of several steps;
-    ``one_step``; and the record that goes into checkpoints.
+    ``one_step``; the record that goes into checkpoints, and which arguments may differ from it.
 
     Example:
         >>> from realuid_lightning.paths import FlowMatchingPath
@@ -259,4 +260,18 @@ def _recorded(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
     expect(same, "a path rebuilt from its record must give equal samples; take every setting in __init__")
 
 
-_CHECKS = (_times, _moments, _sample, _target, _ends, _start, _gradients, _prediction, _solving, _one_step, _recorded)
+def _arguments(path: MatchingPath, draws: _Draws, expect: Expect) -> None:
+    del draws
+    makers = [vars(base)["__init__"] for base in type(path).__mro__ if "__init__" in vars(base)]
+    known = {name for maker in makers for name in inspect.signature(maker).parameters}  # ** hands on to a base's
+    for field in ("tuning", "training"):
+        names = getattr(path, field)
+        expect(isinstance(names, frozenset), f"{field} must be a frozenset of names of arguments, got {names!r}")
+        unknown = [] if isinstance(names, str) else sorted({*names} - known)
+        expect(not unknown, f"{field} must name arguments of __init__, got {', '.join(unknown)}; correct or remove it")
+
+
+_CHECKS = (
+    *(_times, _moments, _sample, _target, _ends, _start),
+    *(_gradients, _prediction, _solving, _one_step, _recorded, _arguments),
+)

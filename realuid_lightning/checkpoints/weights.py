@@ -38,7 +38,9 @@ def load_weights(
         UserError: If the file is missing, broken, foreign, of another role or framework, or lacks that average.
     """
     content = read_checkpoint(file)
-    but: frozenset[str] = frozenset() if path is None else path.tuning if role == "teacher" else path.training
+    but: frozenset[str] = frozenset()
+    if path is not None:  # a path that names an argument of training alone need not name it twice
+        but = path.training.union(path.tuning if role == "teacher" else ())
     if is_official(content):
         official: Role = "generator" if "gen" in content else "teacher"
         _require_role(file, official, role)

@@ -30,7 +30,7 @@ class MatchingPath(Recorded, ABC):
         conditions: Number of further blocks, each as large as a sample, that ``inputs`` adds to the network's input.
         tuning: Names of arguments that leave the meaning of a prediction alone, such as those of training times: a
             teacher serves whatever their values.
-        training: Names of those among them that act in training alone: a generator serves, too, and a run goes on.
+        training: Names of arguments that act in training alone: a generator serves, too, and a run goes on.
 
     Example:
         >>> class Straight(MatchingPath):

@@ -60,6 +60,24 @@ class OneWeight(Curved):
         return torch.ones((), dtype=t.dtype)
 
 
+class Weighted(Curved):
+    training = frozenset({"power"})
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+
+    def weight(self, t):
+        return 1 + self.power * t
+
+
+class Misspelt(Weighted):
+    training = frozenset({"pover"})
+
+
+class Word(Weighted):
+    tuning = "power"
+
+
 class Summed(Curved):
     def mean(self, t, x0, x1):
         return super().mean(t, x0, x1).sum(1, keepdim=True)
@@ -355,6 +373,8 @@ def forgetful():
         (Spiked(), ["weight must be finite"]),
         (Negative(), ["weight must be positive, got -0.5"]),
         (OneWeight(), ["weight must have shape (9,), got ()"]),
+        (Misspelt(), ["arguments: training must name arguments of __init__, got pover"]),
+        (Word(), ["arguments: tuning must be a frozenset of names of arguments, got 'power'"]),
         (Summed(), ["mean must have shape (9, 3, 2, 2), got (9, 1, 2, 2)"]),
         (Constants(), ["mean must keep torch.float64"]),
         (Minus(), ["std must be at least 0, got -0.35"]),

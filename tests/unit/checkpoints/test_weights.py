@@ -21,6 +21,7 @@ from realuid_lightning.paths import (
     FlowMatchingPath,
     KarrasSchedule,
     LogitNormal,
+    MatchingPath,
     Noise,
     NoiseWeight,
     PathTime,
@@ -133,6 +134,28 @@ def test_a_teacher_serves_a_path_that_differs_in_its_tuning_alone(tmp_path):
     load_weights(generator, role="generator", path=DiffusionPath(generator_share=0.9, log_sigma_mean=-1.0))
     with pytest.raises(UserError, match="made on the path DiffusionPath"):
         load_weights(generator, role="generator", path=DiffusionPath(generator_sigma=1.5))
+
+
+class Weighted(MatchingPath):
+    training = frozenset({"power"})
+
+    def __init__(self, power=1.0, scale=1.0):
+        self.power, self.scale = power, scale
+
+    def mean(self, t, x0, x1):
+        return (1 - t) * x0 + t * self.scale * x1
+
+    def weight(self, t):
+        return 1 + self.power * t
+
+
+def test_what_acts_in_training_alone_binds_no_teacher_and_no_generator(tmp_path):
+    teacher = saved(TeacherModule(mlp([3]), Weighted()), tmp_path / "teacher.ckpt")
+    generator = saved(RealUIDModule(mlp([3]), None, path=Weighted()), tmp_path / "generator.ckpt")
+    for role, file in {"teacher": teacher, "generator": generator}.items():
+        load_weights(file, role=role, path=Weighted(power=2.0))
+        with pytest.raises(UserError, match="made on the path Weighted"):
+            load_weights(file, role=role, path=Weighted(scale=2.0))
 
 
 def test_a_teacher_serves_a_flow_of_other_times_but_of_no_other_prediction(tmp_path):
