@@ -56,6 +56,29 @@ def test_every_shipped_path_keeps_the_contract(path, shape):
     assert path.conditions == int(shown)
 
 
+class OwnFlow(FlowMatchingPath):
+    def __init__(self, shift: float = 1.0) -> None:
+        super().__init__(CosineSchedule(), shift=shift)
+
+
+class OwnInterpolant(InterpolantPath):
+    def __init__(self, noise: float = 1.0) -> None:
+        super().__init__(CosineSchedule(), noise=noise)
+
+
+class Any(FlowMatchingPath):
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize(
+    "path", [OwnFlow(2.0), OwnInterpolant(0.5), Any(shift=2.0)], ids=lambda each: type(each).__name__
+)
+def test_a_subclass_is_rebuilt_by_the_arguments_that_it_takes(path):
+    check_path(path, (2,))
+    assert ("schedule" in path.recorded()["init_args"]) == isinstance(path, Any)
+
+
 @every_schedule
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_way_there_and_back_changes_nothing(schedule, seed):
