@@ -30,6 +30,10 @@ LONGEST = 300
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
+    (  # jsonargparse hands null of a class within a class on as the word None
+        r"^Expected a dot import path string: None$",
+        "null is not understood so deep on the command line: say it in a further config, --config FILE",
+    ),
     (r"^Expected a dot import path string: (.*)", r"no class \1 is known; name it as package.module.Class"),
     (r"Expected (an? )?", "expected "),
     (r"\. Got value: ", ", got "),

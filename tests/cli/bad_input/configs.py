@@ -128,6 +128,10 @@ CASES = {
         "no", "eval_labels: expected one of 'balanced', 'sampled', got False"
     ),
     "a config that cannot be read": (("fit", "-c", "/proc/self/mem"), ["/proc/self/mem", "cannot be read"]),
+    "null where a class would be, deep down": (
+        (*FINE, "--model.path.times=null"),
+        ["path: times: null is not understood"],
+    ),
     "a value without an end": ((*FINE, f"--model.path={'x' * 10000}"), ["path: no class xxx", "xxx..."]),
     "an option without an end": ((*FINE, f"--{'x' * 10000}=1"), ["unrecognized", "xxx..."]),
     "a folder for a config": ((*FINE, "--config=."), ["config", "not a file"]),
