@@ -185,7 +185,7 @@ def test_a_constructors_own_complaint_is_passed_on() -> None:
 
 
 def test_classes_of_this_package_need_no_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "realuid_lightning.data.pairs")
+    monkeypatch.delitem(sys.modules, "realuid_lightning.data.pairs", raising=False)
     record = {"class_path": "realuid_lightning.data.pairs.SuperResolution", "init_args": {"factor": 2}}
     assert rebuild(record, Recorded).factor == 2  # type: ignore[attr-defined]
     for path in ("unet.torch.nn.Linear", "unet.importlib.import_module", "gone.Class", "unet.UNet.forward"):
