@@ -3,8 +3,8 @@
 `--keep runs/experiments` first copies what is small of the runs that are done: figures, times, configs, of seed 0 the
 last grids of samples, and the teacher's weights, at which its students begin. From these alone all else is made: for
 each data set a table of what each row has reached over its seeds, its hours and its FLOPs (those of `realuid plan`);
-distances against generator updates and FLOPs; and samples of the teacher and of the best generator from the same
-latents. The page's text between two marks is replaced; the rest of it stays. Nothing is trained or measured.
+distances against generator updates and FLOPs; and samples of the teacher, of UID's and of the best generator from the
+same latents. The page's text between two marks is replaced; the rest of it stays. Nothing is trained or measured.
 
 Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/results] [--page docs/results.md]
 """
@@ -158,9 +158,12 @@ def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
 
 
 def options_of(config: dict[str, Any]) -> str:
-    """Return what a config says of the objective, and whether it goes on from a generator."""
+    """Return what a config says of the objective and where the generator begins, in time and from a generator."""
     model = config.get("model", {}).get("init_args", {})
-    return objective_of(model) + ", fine-tuned" * (model.get("generator_ckpt") is not None)
+    path = model.get("path")
+    levels = (path.get("init_args") or {}).get("levels") if isinstance(path, dict) else None
+    begins = f", levels {levels}" * (levels is not None)
+    return objective_of(model) + begins + ", fine-tuned" * (model.get("generator_ckpt") is not None)
 
 
 def flops(run: Run) -> float:
@@ -296,12 +299,13 @@ def draw_curves(methods: Sequence[Method], target: Path) -> None:
 
 
 def draw_samples(cells: Sequence[Cell], methods: Sequence[Method], target: Path) -> None:
-    """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, the best generator."""
+    """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, UID, the best one."""
     rows = []
     for cell in [cell for cell in cells if cell.row == TEACHER]:
         rows += [tiles(file, cell) for file in grids(cell)]
     shown = [cell for method in methods for cell in method.cells if grids(cell)]
-    rows += [tiles(grids(shown[0])[-1], shown[0])] if shown else []
+    usual = [cell for cell in shown[1:] if cell.row == CURVES[0]]
+    rows += [tiles(grids(cell)[-1], cell) for cell in usual[:1] + shown[:1]]
     if rows:
         picture = make_grid(torch.cat(rows), nrow=COLUMNS, padding=2)
         write_png(picture[:1] if bool((picture[0] == picture[1]).all()) else picture, target)
