@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realuid_lightning.networks.attention import attend
 from realuid_lightning.networks.convolution import Convolution
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -151,7 +150,7 @@ class AttentionBlock(nn.Module):
         qkv = self.qkv(pixels.transpose(1, 2)).transpose(1, 2)
         # Official order of the 3C channels: head, then q | k | v, then channel within the head.
         q, k, v = qkv.view(batch, -1, heads, 3, self.head_channels).transpose(1, 2).unbind(3)
-        mixed = attend(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
         update: Tensor = self.proj_out(mixed.transpose(1, 2)).transpose(1, 2)
         return h + update.view(batch, height, width, channels).permute(0, 3, 1, 2)
 

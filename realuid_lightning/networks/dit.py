@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realuid_lightning.errors import Faults
-from realuid_lightning.networks.attention import attend
 from realuid_lightning.networks.blocks import Encoding, time_features, zeroed
 from realuid_lightning.networks.inputs import check_inputs
 from realuid_lightning.networks.recomputation import run
@@ -226,7 +225,7 @@ class _Attention(nn.Module):
 
     def forward(self, h: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return mixed
 
 

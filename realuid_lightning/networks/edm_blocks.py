@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realuid_lightning.networks.attention import attend
 from realuid_lightning.networks.blocks import Norm, zeroed
 from realuid_lightning.networks.convolution import Convolution
 from realuid_lightning.networks.named_unet import Way
@@ -114,7 +113,7 @@ def split_heads(qkv: Float[Tensor, "b 3*c h w"], heads: int) -> Float[Tensor, "3
 def attention(q: Tensor, k: Tensor, v: Tensor, like: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Let every pixel attend to all others; heads are joined to a map of the shape of ``like``."""
     batch, channels, height, width = like.shape
-    mixed = attend(q, k, v).transpose(1, 2)
+    mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     return mixed.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
