@@ -71,7 +71,8 @@ def test_flow_matching_is_the_unet_with_other_heads(name: str, tmp_path: Path) -
     assert network.recorded() == original.recorded()  # type: ignore[operator]
     t, x = torch.rand(3), torch.randn(3, 3, 8, 8)
     y = torch.tensor([0, 9, 10]) if original.num_classes else None
-    assert torch.equal(path.predict(network, t, x, y), original(t, x, y))
+    # Not to the last bit: weights that lie elsewhere in memory take other kernels on some processors.
+    torch.testing.assert_close(path.predict(network, t, x, y), original(t, x, y), atol=1e-4, rtol=1e-4)
     import_teacher(file, tmp_path / "raw.safetensors", image_size=8, num_head_channels=32, weights="model")
     raw = read_teacher(tmp_path / "raw.safetensors").network.state_dict()
     assert all(torch.equal(value, original.state_dict()[key] + 1) for key, value in raw.items())
