@@ -27,7 +27,7 @@ from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
 from realuid_lightning.checkpoints import read_teacher, write_teacher
-from realuid_lightning.cli.card import objective_of
+from realuid_lightning.cli.card import objective_of, path_options
 from realuid_lightning.cli.plan import checked_fit, quiet
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation.writer import write_png
@@ -160,8 +160,7 @@ def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
 def options_of(config: dict[str, Any]) -> str:
     """Return what a config says of the objective and where the generator begins, in time and from a generator."""
     model = config.get("model", {}).get("init_args", {})
-    path = model.get("path")
-    levels = (path.get("init_args") or {}).get("levels") if isinstance(path, dict) else None
+    levels = path_options(model).get("levels")
     begins = f", levels {levels}" * (levels is not None)
     return objective_of(model) + begins + ", fine-tuned" * (model.get("generator_ckpt") is not None)
 

@@ -138,13 +138,18 @@ def _class(record: dict[str, Any] | None) -> str:
 
 def objective_of(model: dict[str, Any]) -> str:
     """Return what a config says of its objective, and of the weight of times in it."""
-    named, path = model.get("objective"), model.get("path")
-    laws = (path.get("init_args") or {}) if isinstance(path, dict) else {}
+    named = model.get("objective")
     shorthands = ("alpha", "beta", "gamma", "divergence", "gan")  # which have no part in an objective that is named
     names = (*(shorthands if named is None else ()), "guidance", "guide_fake")
-    found = {name: model.get(name) for name in names} | {"weighting": laws.get("weighting")}
+    found = {name: model.get(name) for name in names} | {"weighting": path_options(model).get("weighting")}
     told = [f"{name} {_short(value)}" for name, value in found.items() if value not in (None, False)]
     return ", ".join([*([] if named is None else [_short(named)]), *told]) or "not told"
+
+
+def path_options(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a config gives to its path."""
+    path = model.get("path")
+    return (path.get("init_args") or {}) if isinstance(path, dict) else {}
 
 
 def _short(value: Any) -> str:

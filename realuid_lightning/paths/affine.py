@@ -3,7 +3,7 @@
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -55,9 +55,8 @@ class AffinePath(MatchingPath):
 
     def recorded(self) -> dict[str, Any]:
         """Describe this path by plain values, so that equal paths have equal records."""
-        parameters = inspect.signature(type(self).__init__).parameters
-        record = with_schedule(super().recorded(), self.schedule, parameters)
-        usual = {name: each.default for name, each in parameters.items()}
+        record = with_schedule(super().recorded(), self.schedule, type(self))
+        usual = {name: each.default for name, each in inspect.signature(type(self).__init__).parameters.items()}
         arguments = record["init_args"]
         if self.parameterisation.recorded() == self._usual_parameterisation().recorded():
             arguments = {name: value for name, value in arguments.items() if name != "parameterisation"}
@@ -194,13 +193,12 @@ class AffinePath(MatchingPath):
         return self._levels[:: len(self._levels) // steps]
 
 
-def with_schedule(
-    record: dict[str, Any], schedule: Schedule, parameters: Mapping[str, inspect.Parameter]
-) -> dict[str, Any]:
+def with_schedule(record: dict[str, Any], schedule: Schedule, kind: type[MatchingPath]) -> dict[str, Any]:
     """Return a path's record with its schedule written out, so that equal paths have equal records.
 
     A subclass that chooses its schedule itself, and so is built without one, keeps its record.
     """
+    parameters = inspect.signature(kind.__init__).parameters
     if "schedule" not in parameters and all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
         return record
     return {**record, "init_args": {**record["init_args"], "schedule": schedule.recorded()}}

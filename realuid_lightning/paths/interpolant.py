@@ -1,6 +1,5 @@
 """Stochastic interpolants: a deterministic interpolation of both ends, plus noise that vanishes there."""
 
-import inspect
 import math
 from typing import Any, Literal
 
@@ -134,7 +133,7 @@ class InterpolantPath(MatchingPath):
 
     def recorded(self) -> dict[str, Any]:
         """Describe this path by plain values, with the schedule that None stands for."""
-        return with_schedule(super().recorded(), self.schedule, inspect.signature(type(self).__init__).parameters)
+        return with_schedule(super().recorded(), self.schedule, type(self))
 
     # -------------------------------------------------------------------------------------------------- sampling
 
