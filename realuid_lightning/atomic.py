@@ -72,7 +72,10 @@ def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: M
         whole[name] = dense.clone() if place in kept else dense  # tied weights: the format knows no second names
         kept.add(place)
     with replacing(target) as file:
+        file.touch()
+        rights = file.stat().st_mode  # of any new file: safetensors leaves its own to their owner alone
         try:
             save_file(whole, file, dict(metadata))
         except SafetensorError as error:  # of a full disk, or of a folder that cannot be written to
             raise OSError(errno.EIO, str(error), str(target)) from error
+        file.chmod(rights)

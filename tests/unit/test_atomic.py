@@ -127,3 +127,14 @@ def test_tensors_and_their_text_come_back(tmp_path):
             assert torch.equal(file.get_tensor(name), tensor)
             assert file.get_tensor(name).dtype == tensor.dtype
     assert os.listdir(tmp_path) == ["file.safetensors"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_others_may_read_tensors_as_far_as_they_may_read_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_tensors({"a": torch.ones(1)}, tmp_path / "file.safetensors", {})
+        (tmp_path / "any").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
