@@ -301,10 +301,10 @@ def draw_samples(cells: Sequence[Cell], methods: Sequence[Method], target: Path)
     """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, UID, the best one."""
     rows = []
     for cell in [cell for cell in cells if cell.row == TEACHER]:
-        rows += [tiles(file, cell) for file in grids(cell)]
+        rows += [tiles(file, cell)[:COLUMNS] for file in grids(cell)]
     shown = [cell for method in methods for cell in method.cells if grids(cell)]
     usual = [cell for cell in shown[1:] if cell.row == CURVES[0]]
-    rows += [tiles(grids(cell)[-1], cell) for cell in usual[:1] + shown[:1]]
+    rows += [tiles(grids(cell)[-1], cell)[:COLUMNS] for cell in usual[:1] + shown[:1]]
     if rows:
         picture = make_grid(torch.cat(rows), nrow=COLUMNS, padding=2)
         write_png(picture[:1] if bool((picture[0] == picture[1]).all()) else picture, target)
@@ -318,12 +318,12 @@ def grids(cell: Cell) -> list[Path]:
 
 
 def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
-    """Return the first images of a grid, ``(COLUMNS, C, H, W)``."""
+    """Return the images of a square grid, ``(B, C, H, W)``."""
     picture: torch.Tensor = pil_to_tensor(Image.open(file))
     count = round(math.sqrt(cell.run.config.get("grid", {}).get("count", 64)))
     side = (picture.shape[1] - padding) // count
     cut = picture.unfold(1, side, side).unfold(2, side, side)[:, :count, :count, padding:, padding:]
-    return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)[:COLUMNS]
+    return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 
 if __name__ == "__main__":

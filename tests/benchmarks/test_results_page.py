@@ -51,6 +51,15 @@ def ran(folder, fids, sampler="ema_0.99", model=(), state="done", colour=0):
 
 
 @pytest.fixture
+def detail(results, monkeypatch):
+    spec = importlib.util.spec_from_file_location("detail", BENCHMARKS / "detail.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "detail", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
 def runs(tmp_path):
     """A teacher, UID with one seed, RealUID with two seeds and a third that is not done."""
     place = tmp_path / "runs" / "images"
@@ -166,3 +175,44 @@ def test_a_page_without_the_marks_is_told(results, runs, monkeypatch):
 )
 def test_a_goal_is_reached_between_steps(results, curve, goal, step):
     assert results.reach(curve, goal) == (None if step is None else pytest.approx(step))
+
+
+def test_enlarged_images_have_no_detail_and_a_chessboard_has_all(detail):
+    coarse = torch.rand(3, 2, 4, 4).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 1.0
+    assert detail.detail(coarse).tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+    assert detail.detail(board.expand(5, 2, 8, 8)).tolist() == [0.25] * 5
+
+
+def test_details_are_of_pixels_as_they_were_before_they_were_enlarged_to_be_seen(
+    detail, results, runs, monkeypatch, capsys
+):
+    """The grids of `ran` hold 32 x 32 pixels: here those of 16 x 16."""
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    real = torch.rand(100, 3, 16, 16)
+    board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 255).byte()
+    large = board.repeat_interleave(2, dim=0).repeat_interleave(2, dim=1).expand(64, 3, 32, 32)
+    place = runs / "kept" / "images"
+    write_png(make_grid(large, nrow=8, padding=2), place / "uid/seed=0/samples/ema_0.99/step_00000004.png")
+    monkeypatch.setattr(detail, "reference", lambda config: real)
+    monkeypatch.setattr(sys, "argv", ["detail.py", str(place)])
+    detail.main()
+    printed = capsys.readouterr().out.splitlines()
+    (own,) = [line for line in printed if line.startswith("| real | 100 | ")]
+    assert f" {1e3 * detail.detail(real).mean():.3g} ± " in own
+    assert own.endswith(" | 0 |")
+    assert any(line.startswith("| `uid`, ema_0.99 | 64 | 250 ± 0 | ") for line in printed)
+    assert any(line.startswith("| `teacher`, ema_0.9_steps_50 | 64 | 0 ± 0 | ") for line in printed)
+
+
+def test_real_images_are_those_that_figures_compare_with(detail, tmp_path):
+    config = {
+        "trainer": {"max_steps": 1},
+        "model": {"class_path": "TeacherModule", "init_args": {"network": "MLP"}},
+        "data": {"source": "Digits", "batch_size": 2, "eval_samples": 4},
+        "features": "RawFeatures",
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    images = detail.reference(tmp_path / "config.yaml")
+    assert images.shape == (1797, 1, 8, 8)
+    assert 0 == images.min() < images.max() <= 1
