@@ -3,8 +3,8 @@
 `--keep runs/experiments` first copies what is small of the runs that are done: figures, times, configs, of seed 0 the
 last grids of samples, and the teacher's weights, at which its students begin. From these alone all else is made: for
 each data set a table of what each row has reached over its seeds, its hours and its FLOPs (those of `realuid plan`);
-distances against generator updates and FLOPs; and samples of the teacher, of UID's and of the best generator from the
-same latents. The page's text between two marks is replaced; the rest of it stays. Nothing is trained or measured.
+distances against generator updates and FLOPs; and samples of the teacher, of UID's and of the best other generator
+from the same latents. The page's text between two marks is replaced, the rest stays. Nothing is trained or measured.
 
 Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/results] [--page docs/results.md]
 """
@@ -298,13 +298,13 @@ def draw_curves(methods: Sequence[Method], target: Path) -> None:
 
 
 def draw_samples(cells: Sequence[Cell], methods: Sequence[Method], target: Path) -> None:
-    """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, UID, the best one."""
+    """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, UID, the best other."""
     rows = []
     for cell in [cell for cell in cells if cell.row == TEACHER]:
         rows += [tiles(file, cell)[:COLUMNS] for file in grids(cell)]
     shown = [cell for method in methods for cell in method.cells if grids(cell)]
-    usual = [cell for cell in shown[1:] if cell.row == CURVES[0]]
-    rows += [tiles(grids(cell)[-1], cell)[:COLUMNS] for cell in usual[:1] + shown[:1]]
+    usual, others = ([cell for cell in shown if (cell.row == CURVES[0]) is same] for same in (True, False))
+    rows += [tiles(grids(cell)[-1], cell)[:COLUMNS] for cell in usual[:1] + others[:1]]
     if rows:
         picture = make_grid(torch.cat(rows), nrow=COLUMNS, padding=2)
         write_png(picture[:1] if bool((picture[0] == picture[1]).all()) else picture, target)

@@ -118,18 +118,18 @@ def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):
     assert made(results, runs, monkeypatch) == first
 
 
-def test_the_picture_shows_the_teacher_uid_and_the_best_generator(results, runs, monkeypatch):
+def test_the_picture_shows_the_teacher_uid_and_the_best_other_generator(results, runs, monkeypatch):
     made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
     picture = results.pil_to_tensor(results.Image.open(runs / "kept" / "images_samples.png"))
     assert picture.shape == (1, 4 * 34 + 2, 20 * 34 + 2)
     assert [int(picture[0, 34 * row + 16, 16]) for row in range(4)] == [250, 20, 100, 200]
 
 
-def test_the_picture_shows_uid_once_where_it_is_the_best(results, runs, monkeypatch):
+def test_the_picture_shows_the_best_other_one_where_uid_is_the_best(results, runs, monkeypatch):
     ran(runs / "runs" / "images" / "uid" / "seed=0", {6: 0.3}, model={"alpha": 1.0, "beta": 1.0}, colour=100)
     made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
     picture = results.pil_to_tensor(results.Image.open(runs / "kept" / "images_samples.png"))
-    assert [int(picture[0, 34 * row + 16, 16]) for row in range(picture.shape[1] // 34)] == [250, 20, 100]
+    assert [int(picture[0, 34 * row + 16, 16]) for row in range(picture.shape[1] // 34)] == [250, 20, 100, 200]
 
 
 def test_options_tell_where_a_generator_begins(results):
