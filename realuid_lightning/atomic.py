@@ -78,4 +78,5 @@ def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: M
             save_file(whole, file, dict(metadata))
         except SafetensorError as error:  # of a full disk, or of a folder that cannot be written to
             raise OSError(errno.EIO, str(error), str(target)) from error
-        file.chmod(rights)
+        if file.stat().st_mode != rights:  # some file systems know no rights, and refuse to change them
+            file.chmod(rights)

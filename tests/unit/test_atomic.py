@@ -138,3 +138,11 @@ def test_others_may_read_tensors_as_far_as_they_may_read_any_new_file(tmp_path, 
     finally:
         os.umask(before)
     assert (tmp_path / "file.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_a_file_system_that_knows_no_rights_is_not_asked_to_change_them(tmp_path, monkeypatch):
+    """As vfat, where all files have those of the mount: a change is refused there, and none is needed."""
+    monkeypatch.setattr("realuid_lightning.atomic.save_file", lambda tensors, file, metadata: file.write_text("whole"))
+    monkeypatch.setattr(os, "chmod", lambda *words, **options: pytest.fail("rights were changed"))
+    write_tensors({"a": torch.ones(1)}, tmp_path / "file.safetensors", {})
+    assert (tmp_path / "file.safetensors").read_text() == "whole"
