@@ -29,6 +29,7 @@ LONGEST = 300
 
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),
+    (r"collections\.abc\.Sequence", "list"),
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
     (  # jsonargparse hands null of a class within a class on as the word None
         r"^Expected a dot import path string: None$",
@@ -100,7 +101,9 @@ def _most_telling(lines: list[str], given: str) -> list[str]:
     if others:
         return list(dict.fromkeys(others))
     alternatives = " or ".join(dict.fromkeys(kind.removeprefix("expected ") for kind in kinds))
-    return [f"expected {alternatives}, got {given[:80]}"] if kinds else lines
+    # As above for null of a class within a class; in a file, one who writes None means null.
+    mended = "; it is null that stands for none, and for an option of a class only in a config file" * (given == "None")
+    return [f"expected {alternatives}, got {given[:80]}{mended}"] if kinds else lines
 
 
 def check_configs(words: Sequence[str]) -> None:

@@ -132,6 +132,14 @@ CASES = {
         (*FINE, "--model.path.times=null"),
         ["path: times: null is not understood"],
     ),
+    "null where a list would be, deep down": (
+        (*FINE, "--model.path=FlowMatchingPath", "--model.path.levels=null"),
+        ["path: levels: expected list, got None; it is null that", "only in a config file"],
+    ),
+    "None for a number": (
+        (*FINE, "--trainer.limit_val_batches=None"),
+        ["limit_val_batches: expected int or float, got None; it is null that"],
+    ),
     "a value without an end": ((*FINE, f"--model.path={'x' * 10000}"), ["path: no class xxx", "xxx..."]),
     "an option without an end": ((*FINE, f"--{'x' * 10000}=1"), ["unrecognized", "xxx..."]),
     "a folder for a config": ((*FINE, "--config=."), ["config", "not a file"]),
