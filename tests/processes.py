@@ -58,7 +58,9 @@ def _become(script, words, environment, cwd, streams):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # which the server has read long before
+    threads = int(environment["OMP_NUM_THREADS"])  # which the server has read long before
+    if threads != torch.get_num_threads():  # setting it makes a pool, which no further fork would survive
+        torch.set_num_threads(threads)
     sys.argv = [script, *words]
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")

@@ -6,7 +6,6 @@ import math
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -117,12 +116,8 @@ def test_inference(tmp_path):
 def test_adapters(tmp_path):
     pytest.importorskip("peft")
     file = tmp_path / "told.json"
-    # Not by the server of processes: this one forks again, and torch's threads do not always survive two forks.
-    words = ["--device=cpu", "--tiny", "--sizes", "cifar", "--rank=2", "--json", str(file)]
-    path = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(HOME / "benchmarks" / "adapters.py"), *words]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
+    code, written = script("adapters.py", "--sizes", "cifar", "--rank=2", "--json", file)
+    assert code == 0, written
     whole, adapted = json.loads(file.read_text())["cifar"].values()
     for row in (whole, adapted):
         assert row["all"] == row["planned"] == row["weights"] + row["gradients"] + row["states"]

@@ -21,14 +21,19 @@ from realuid_lightning.paths import FlowMatchingPath
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+def loaded(name, monkeypatch):
+    """Import a benchmark by its file: on the path, that folder would hide the modules of tests of the same names."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def results(monkeypatch):
-    """Both by their files: on the path, that folder's modules would stand in for those of the tests of their names."""
     for name in ("frameworks", "convergence", "results"):
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
+        module = loaded(name, monkeypatch)
     monkeypatch.setattr(module, "flops", lambda run: 1e9)
     return module
 
@@ -52,11 +57,7 @@ def ran(folder, fids, sampler="ema_0.99", model=(), state="done", colour=0):
 
 @pytest.fixture
 def detail(results, monkeypatch):
-    spec = importlib.util.spec_from_file_location("detail", BENCHMARKS / "detail.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "detail", module)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("detail", monkeypatch)
 
 
 @pytest.fixture
