@@ -11,8 +11,9 @@ help:  ## Show this help
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
+# What only developing needs is compiled as tests import it: most of it, never.
 .venv/developing: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	@touch $@
 
 setup: .venv/installed  ## Create .venv and install the package
