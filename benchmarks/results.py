@@ -123,7 +123,7 @@ def cells_of(place: Path) -> Iterator[Cell]:
     """Yield the runs of a data set.
 
     Raises:
-        UserError: If they were measured by several protocols, which one table must not mix.
+        UserError: If they were measured by several protocols, which one table must not mix, or are not those kept.
     """
     runs = [own(run) for run in read_runs([place])]
     compared = comparisons(runs)
@@ -136,19 +136,26 @@ def cells_of(place: Path) -> Iterator[Cell]:
             samplers.setdefault(each.sampler, {})[each.step] = each.figures
         seconds = sum(float(fit.get("training_seconds", 0)) for fit in fits)
         row = run.name.rpartition("/")[0] if seed_of(run) is not None else run.name
+        if not (run.folder / FLOPS).is_file():
+            raise UserError(f"{run.folder} has no {FLOPS}: name what `make results` keeps, which is in docs/results")
         steps, each = max(map(max, samplers.values())), json.loads((run.folder / FLOPS).read_text())["step"]
         yield Cell(row, run, steps, seconds, steps * each, samplers)
 
 
 def methods_of(cells: Sequence[Cell]) -> list[Method]:
-    """Return the rows of generators, the least distance first."""
+    """Return the rows of generators, the least distance first; last those without any, which have diverged."""
     names = sorted({cell.row for cell in cells} - {TEACHER})
     found = []
     for name in names:
         own_cells = [cell for cell in cells if cell.row == name]
         config = own_cells[0].run.config
         found.append(Method(name, options_of(config), own_cells))
-    return sorted(found, key=lambda each: fmean(last(cell)["fid"] for cell in each.cells))
+
+    def distance(method: Method) -> tuple[bool, float]:
+        mean = fmean(last(cell)["fid"] for cell in method.cells)
+        return math.isnan(mean), mean
+
+    return sorted(found, key=distance)
 
 
 def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
@@ -318,12 +325,16 @@ def grids(cell: Cell) -> list[Path]:
 
 
 def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
-    """Return the images of a square grid, ``(B, C, H, W)``."""
+    """Return the images of a grid as `SampleGrid` draws it, ``(B, C, H, W)``, without the empty places at its end."""
     picture: torch.Tensor = pil_to_tensor(Image.open(file))
-    count = round(math.sqrt(cell.run.config.get("grid", {}).get("count", 64)))
-    side = (picture.shape[1] - padding) // count
-    cut = picture.unfold(1, side, side).unfold(2, side, side)[:, :count, :count, padding:, padding:]
-    return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)
+    count = cell.run.config.get("grid", {}).get("count", 64)
+    if count == 1:  # drawn without an edge
+        return picture[None]
+    across = math.ceil(math.sqrt(count))
+    down = math.ceil(count / across)
+    side = (picture.shape[1] - padding) // down
+    cut = picture.unfold(1, side, side).unfold(2, side, side)[:, :down, :across, padding:, padding:]
+    return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)[:count]
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from torchvision.utils import make_grid
 
 from realuid_lightning import TeacherModule
 from realuid_lightning.checkpoints import read_teacher
+from realuid_lightning.evaluation.grids import draw
 from realuid_lightning.evaluation.writer import write_png
 from realuid_lightning.networks import MLP
 from realuid_lightning.paths import FlowMatchingPath
+from realuid_lightning.reporting import Run
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -133,6 +135,32 @@ def test_the_picture_shows_the_best_other_one_where_uid_is_the_best(results, run
     assert [int(picture[0, 34 * row + 16, 16]) for row in range(picture.shape[1] // 34)] == [250, 20, 100, 200]
 
 
+def test_a_row_that_has_diverged_is_the_last_one(results, runs, monkeypatch):
+    ran(runs / "runs" / "images" / "diverged" / "seed=0", {4: math.nan}, model={"alpha": 1.0}, colour=60)
+    page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    assert [line.split()[1] for line in page.splitlines() if line.startswith("| `")] == [
+        "`realuid`",
+        "`uid`",
+        "`diverged`",
+    ]
+    picture = results.pil_to_tensor(results.Image.open(runs / "kept" / "images_samples.png"))
+    assert int(picture[0, 34 * 3 + 16, 16]) == 200
+
+
+def test_runs_that_are_not_kept_yet_are_told(results, runs, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["results.py", "--folder", str(runs / "runs"), "--page", str(runs / "page.md")])
+    with pytest.raises(SystemExit, match=r"has no flops.json: name what `make results` keeps"):
+        results.main()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 16, 60])
+def test_a_grid_of_any_number_of_images_is_taken_apart(results, tmp_path, count):
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    write_png(draw(images / 127.5 - 1), tmp_path / "grid.png")
+    cell = results.Cell("uid", Run("uid", tmp_path, {"grid": {"count": count}}, [], 0), 1, 1.0, 1.0, {})
+    assert torch.equal(results.tiles(tmp_path / "grid.png", cell), images)
+
+
 def test_options_tell_where_a_generator_begins(results):
     path = {"class_path": "FlowMatchingPath", "init_args": {"levels": [0.15]}}
     assert results.options_of({"model": {"init_args": {"alpha": 1.0, "path": path}}}) == "alpha 1.0, levels [0.15]"
@@ -183,6 +211,7 @@ def test_enlarged_images_have_no_detail_and_a_chessboard_has_all(detail):
     board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 1.0
     assert detail.detail(coarse).tolist() == pytest.approx([0, 0, 0], abs=1e-12)
     assert detail.detail(board.expand(5, 2, 8, 8)).tolist() == [0.25] * 5
+    assert detail.detail(board[:7, :5].expand(5, 2, 7, 5)).tolist() == [0.25] * 5
 
 
 def test_details_are_of_pixels_as_they_were_before_they_were_enlarged_to_be_seen(
