@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import torch
 
+os.environ["OMP_NUM_THREADS"] = "1"  # for the server, whatever the tests were started with: as in `run`, below
+
 # What the package imports only when it is needed, which it is by most processes.
 ON_DEMAND = "realuid_lightning.strategies", "sklearn.datasets", "torch.utils.tensorboard"
 IMPORTED = ["realuid_lightning.cli.training", *ON_DEMAND]

@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import re
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -111,6 +112,29 @@ def test_inference(tmp_path):
         assert row["generator"] > row["teacher"] > 0
         assert row["ratio"] == pytest.approx(row["generator"] / row["teacher"])
         assert 0 < row["latency"] <= row["latency_95"]
+
+
+SERVED = """
+import multiprocessing
+import processes, torch
+def tell():
+    print(torch.get_num_threads(), flush=True)
+if __name__ == "__main__":
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch"])
+    process = server.Process(target=tell)
+    process.start()
+    process.join()
+"""
+
+
+def test_processes_need_not_change_their_threads_whatever_the_tests_have(tmp_path):
+    """A change makes a pool, which does not always survive the fork of `apart`."""
+    (tmp_path / "served.py").write_text(SERVED)
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(HOME / "tests")}
+    words = [sys.executable, tmp_path / "served.py"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout == "1\n"
 
 
 def test_adapters(tmp_path):
