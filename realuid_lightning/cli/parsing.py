@@ -27,14 +27,14 @@ GROUPS = ("trainer", "model", "data", "grid", "checkpoint", "writer")
 LONGEST = 300
 """Characters of a line after which it is cut: values can be of any length."""
 
+# jsonargparse hands null of the command line on to a class within a class as the word None.
+NONE_MEANT = "if none is meant, write null, and for an option within a class that in a config, --config FILE"
+
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),
     (r"collections\.abc\.Sequence", "list"),
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
-    (  # jsonargparse hands null of a class within a class on as the word None
-        r"^Expected a dot import path string: None$",
-        "null is not understood so deep on the command line: say it in a further config, --config FILE",
-    ),
+    (r"^Expected a dot import path string: None$", f"no class None is known; {NONE_MEANT}"),
     (r"^Expected a dot import path string: (.*)", r"no class \1 is known; name it as package.module.Class"),
     (r"Expected (an? )?", "expected "),
     (r"\. Got value: ", ", got "),
@@ -101,8 +101,7 @@ def _most_telling(lines: list[str], given: str) -> list[str]:
     if others:
         return list(dict.fromkeys(others))
     alternatives = " or ".join(dict.fromkeys(kind.removeprefix("expected ") for kind in kinds))
-    # As above for null of a class within a class; in a file, one who writes None means null.
-    mended = "; it is null that stands for none, and for an option of a class only in a config file" * (given == "None")
+    mended = f"; {NONE_MEANT}" * (given == "None")
     return [f"expected {alternatives}, got {given[:80]}{mended}"] if kinds else lines
 
 

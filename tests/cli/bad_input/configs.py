@@ -130,15 +130,16 @@ CASES = {
     "a config that cannot be read": (("fit", "-c", "/proc/self/mem"), ["/proc/self/mem", "cannot be read"]),
     "null where a class would be, deep down": (
         (*FINE, "--model.path.times=null"),
-        ["path: times: null is not understood"],
+        ["path: times: no class None is known; if none is meant, write null"],
     ),
     "null where a list would be, deep down": (
         (*FINE, "--model.path=FlowMatchingPath", "--model.path.levels=null"),
-        ["path: levels: expected list, got None; it is null that", "only in a config file"],
+        ["path: levels: expected list, got None; if none is meant, write null", "in a config"],
     ),
+    "None for a class": ((*FINE, "--model.gan=None"), ["gan: no class None is known; if none is meant, write null"]),
     "None for a number": (
         (*FINE, "--trainer.limit_val_batches=None"),
-        ["limit_val_batches: expected int or float, got None; it is null that"],
+        ["limit_val_batches: expected int or float, got None; if none is meant, write null"],
     ),
     "a value without an end": ((*FINE, f"--model.path={'x' * 10000}"), ["path: no class xxx", "xxx..."]),
     "an option without an end": ((*FINE, f"--{'x' * 10000}=1"), ["unrecognized", "xxx..."]),
