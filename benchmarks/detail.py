@@ -40,9 +40,11 @@ def table(place: Path) -> list[str]:
     """Return a row for the real images and one a grid, in Markdown.
 
     Raises:
-        UserError: If nothing is kept there, or the data are not to be had.
+        UserError: If no samples are kept there, or the data are not to be had.
     """
     cells = list(cells_of(place))
+    if not any(map(grids, cells)):
+        raise UserError(f"{place} keeps no grids of samples: they are kept of seed 0")
     images = reference(cells[0].run.folder / "config.yaml")
     real, side = detail(images), images.shape[-1]
     lines = [line(["", "images", "detail", "distance from real"]), line(["---"] * 4), row("real", real, real)]

@@ -4,7 +4,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """Yield a temporary file beside ``target`` that takes its place when the block ends well.
 
     Until then, and after a kill at any moment, ``target`` is what it was before; from then on it is on the disk, its
-    name included. Missing folders are made.
+    name included. A file that is replaced leaves its rights to the new one. Missing folders are made.
 
     Args:
         target: The file to create or replace.
@@ -33,10 +33,19 @@ def replacing(target: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if target.exists():
+            _give_rights(temporary, target.stat().st_mode)
         temporary.replace(target)
         _flush_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _give_rights(file: Path, rights: int) -> None:
+    """Set a file's rights where they differ and the file system can: some know none. They matter less than the file."""
+    if file.stat().st_mode != rights:
+        with suppress(OSError):
+            file.chmod(rights)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -78,5 +87,4 @@ def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: M
             save_file(whole, file, dict(metadata))
         except SafetensorError as error:  # of a full disk, or of a folder that cannot be written to
             raise OSError(errno.EIO, str(error), str(target)) from error
-        if file.stat().st_mode != rights:  # some file systems know no rights, and refuse to change them
-            file.chmod(rights)
+        _give_rights(file, rights)

@@ -153,11 +153,15 @@ def test_runs_that_are_not_kept_yet_are_told(results, runs, monkeypatch):
         results.main()
 
 
+@pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 16, 60])
-def test_a_grid_of_any_number_of_images_is_taken_apart(results, tmp_path, count):
+def test_a_grid_of_any_number_of_images_is_taken_apart(results, tmp_path, count, short):
+    """Also where evaluation made fewer samples than the grid would hold."""
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
     write_png(draw(images / 127.5 - 1), tmp_path / "grid.png")
-    cell = results.Cell("uid", Run("uid", tmp_path, {"grid": {"count": count}}, [], 0), 1, 1.0, 1.0, {})
+    data = {"eval_samples": count if short else 100}
+    config = {"grid": {"count": count + 20 * short}, "data": {"init_args": data}}
+    cell = results.Cell("uid", Run("uid", tmp_path, config, [], 0), 1, 1.0, 1.0, {})
     assert torch.equal(results.tiles(tmp_path / "grid.png", cell), images)
 
 

@@ -22,6 +22,15 @@ with replacing(sys.argv[1]) as file:
 """
 
 
+def plain(target):
+    with replacing(target) as file:
+        file.write_text("whole")
+
+
+def tensors(target):
+    write_tensors({"a": torch.ones(1)}, target, {})
+
+
 def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
     target = tmp_path / "new" / "deep" / "file.txt"
     with replacing(target) as file:
@@ -40,6 +49,29 @@ def test_it_replaces_what_was_there(tmp_path):
         file.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("write", [plain, tensors])
+def test_a_file_that_is_replaced_leaves_its_rights(tmp_path, write):
+    """A private export stays private."""
+    (tmp_path / "file.any").touch()
+    (tmp_path / "file.any").chmod(0o600)
+    write(tmp_path / "file.any")
+    assert stat.S_IMODE((tmp_path / "file.any").stat().st_mode) == 0o600
+    assert (tmp_path / "file.any").stat().st_size > 0
+
+
+def test_a_file_is_written_where_its_rights_cannot_be(tmp_path, monkeypatch):
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "file.txt").chmod(0o600)
+
+    def refuse(*words, **options):
+        raise PermissionError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    with replacing(tmp_path / "file.txt") as file:
+        file.write_text("whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
