@@ -6,14 +6,19 @@ BIN := .venv/bin
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# pip compiles a file after the other, and this on all processors; a few files of others are for other Pythons.
+define install
+	$(BIN)/pip install --quiet --no-compile --editable $(1)
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+endef
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
+	$(call install,.)
 	@touch $@
 
-# What only developing needs is compiled as tests import it: most of it, never.
 .venv/developing: .venv/installed
-	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
+	$(call install,'.[dev]')
 	@touch $@
 
 setup: .venv/installed  ## Create .venv and install the package
