@@ -11,7 +11,7 @@ def _found(pattern):
     return sorted(file.relative_to(CONFIGS) for file in CONFIGS.glob(pattern))
 
 
-ROWS, FINETUNED = _found("experiments/rows/*"), _found("experiments/*/finetune.yaml")
+ROWS, FINETUNED = _found("experiments/rows/*"), _found("experiments/*/finetune*.yaml")
 OVERLAYS = [Path("fast.yaml"), *ROWS, *FINETUNED]
 CLASSIFIERS = _found("features/*")
 """Those that no fit trains."""
