@@ -1,6 +1,8 @@
 """What many tests build: networks of which every part acts, data without files, trainers that say nothing."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import torch
 from lightning import LightningModule, Trainer
@@ -167,3 +169,12 @@ def kept(network, *inputs):
         output = network(*inputs)
     del output
     return sum(size for pointer, size in found.items() if pointer not in weights)
+
+
+def benchmark(name):
+    """Import a benchmark by its file: on the path, that folder would hide the modules of tests of the same names."""
+    file = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

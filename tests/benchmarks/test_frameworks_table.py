@@ -1,19 +1,15 @@
 """The table of frameworks: a row a sweep, seeds as mean and deviation, and one protocol a table."""
 
-import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import benchmark
 
 from realuid_lightning.reporting import comparisons, read_runs
 
-# By its file: on the path, that folder's modules would stand in for those of the tests which bear their names.
-spec = importlib.util.spec_from_file_location("frameworks", Path(__file__).parents[2] / "benchmarks" / "frameworks.py")
-frameworks = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(frameworks)
+frameworks = benchmark("frameworks")
 
 
 def measured(folder, step, sampler, coverage, samples=40, **more):

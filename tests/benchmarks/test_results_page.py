@@ -1,15 +1,13 @@
 """The page of results: what is kept of runs, its table and its pictures."""
 
-import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from helpers import checkpoint
+from helpers import benchmark, checkpoint
 from torchvision.utils import make_grid
 
 from realuid_lightning import TeacherModule
@@ -20,16 +18,11 @@ from realuid_lightning.networks import MLP
 from realuid_lightning.paths import FlowMatchingPath
 from realuid_lightning.reporting import Run
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 def loaded(name, monkeypatch):
-    """Import a benchmark by its file: on the path, that folder would hide the modules of tests of the same names."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
+    """Import a benchmark under the name by which others import it."""
+    monkeypatch.setitem(sys.modules, name, benchmark(name))
+    return sys.modules[name]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The study of wrong teachers: what it would run and leaves alone, its tables; and the comparison of two methods."""
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -9,23 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import benchmark
 
 from realuid_lightning.data import Digits, Toy2D
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-def program(name):
-    spec = importlib.util.spec_from_file_location(Path(name).stem, BENCHMARKS / f"{name}.py")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
-flawed = program("parts/flawed")
+flawed = benchmark("parts/flawed")
 with pytest.MonkeyPatch.context() as patch:  # whose name on the path would bring the folder's others along
-    patch.setitem(sys.modules, "frameworks", program("frameworks"))
-    study, convergence = program("wrong_teachers"), program("convergence")
+    patch.setitem(sys.modules, "frameworks", benchmark("frameworks"))
+    study, convergence = benchmark("wrong_teachers"), benchmark("convergence")
 
 
 def measured(folder, value, figure="mmd_0.2", done=True, step=10, sampler="ema_0.99"):
