@@ -3,6 +3,8 @@
 Those that differ from one that runs in numbers alone are checked as ``fit`` checks them (test_plan.py).
 """
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import yaml
 from helpers import checkpoint
 from PIL import Image
 from shipped_configs import CLASSIFIERS, CONFIGS, FILES, FINETUNED, KINDS, OVERLAYS, ROWS, kind
+from torch import nn
 from torch._dynamo.utils import counters
 
 from realuid_lightning.checkpoints import write_teacher
@@ -46,9 +49,11 @@ def tiny(config, folder):
         "data": {"batch_size": None, "global_batch_size": 4, "eval_samples": 8, "num_workers": 0},
     }
     data = config["data"]
+    if config["model"]["class_path"] == "RealUIDModule":  # whose many updates of the fake model are alike
+        overlay["model"]["fake_steps"] = 1
     if "UNet" in str(config["model"]["init_args"]["network"]):
         small = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": [1], "attention_resolutions": [8]}
-        overlay["model"] = {"network": small | {"num_head_channels": 32}, "eval_batch_size": 4}
+        overlay["model"] |= {"network": small | {"num_head_channels": 32}, "eval_batch_size": 4}
         options = {"root": str(images(folder / "images", 8)), "size": 8}
         options["in_memory"] = data.get("on_device", False)
         source = {"class_path": "ImageFolder", "init_args": options}
@@ -89,6 +94,8 @@ def test_what_is_shown_gives_the_same_run(file, resolved, tmp_path):
 # Dynamo looks at every attribute of its inputs; what it has compiled for other tests must not be in the way.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch):
+    # What is traced is run as it is: a compiler takes two minutes on a machine that is fresh (see test_speed.py).
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
     torch._dynamo.reset()
     counters.clear()
     monkeypatch.chdir(tmp_path)
