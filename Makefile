@@ -43,14 +43,15 @@ frameworks: .venv/installed  ## Train and distil all frameworks over seeds, and 
 	$(BIN)/python benchmarks/frameworks.py runs/sweeps
 
 # Rows of docs/results.md, the most important ones first; DATA=fashion_mnist for one data set alone, JOBS at a time.
-DATA ?= fashion_mnist cifar10_16
+DATA := fashion_mnist cifar10_16
 JOBS ?= 2
 ROWS := uid uid_weighted realuid realuid_weighted corrected uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 sid_05 uid_long finetune_corrected uid_started uid_started_long realuid_098 realuid_100 finetune
-experiments: .venv/installed  ## Distil the teachers on images that docs/results keeps, a row a method (a day on a CPU)
+experiments: .venv/installed  ## Distil the teachers on images that docs/results keeps, a row a method (two days on a CPU)
 	set -e; for data in $(DATA); do \
 		place=configs/experiments/$$data; \
 		for row in $(ROWS); do \
 			file=configs/experiments/rows/$$row.yaml; [ -f $$file ] || file=$$place/$$row.yaml; \
+			[ -f $$file ] || { echo "$$row: no such row of $$data"; continue; }; \
 			$(BIN)/realuid sweep --config $$place/distil.yaml --config $$file \
 				--folder runs/experiments/$$data/$$row --jobs $(JOBS) seeds=0-2; \
 		done; \

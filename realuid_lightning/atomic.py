@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """Yield a temporary file beside ``target`` that takes its place when the block ends well.
 
     Until then, and after a kill at any moment, ``target`` is what it was before; from then on it is on the disk, its
-    name included. A file that is replaced leaves its rights to the new one. Missing folders are made.
+    name included. A file that is replaced leaves its rights to the new one, as far as that can be, and one that was its
+    owner's alone is replaced by one that nobody else has been able to read. Missing folders are made.
 
     Args:
         target: The file to create or replace.
@@ -29,22 +31,60 @@ def replacing(target: str | Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     # No process number: containers that share a folder may share their numbers, too.
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:16]}{target.suffix}")
+    old, begun = _looked_at(target), None
     try:
+        if old is not None and not old.st_mode & 0o077:
+            temporary.touch(mode=0o600, exist_ok=False)
+            os.utime(temporary, (0, 0))
+            begun = temporary.stat().st_mtime_ns
         yield temporary
         with temporary.open("rb") as file:
+            if os.fstat(file.fileno()).st_mtime_ns == begun:
+                raise FileNotFoundError(errno.ENOENT, "nothing was written", str(temporary))
             os.fsync(file.fileno())
-        if target.exists():
-            _give_rights(temporary, target.stat().st_mode)
+        if old is not None:
+            _inherit(temporary, old, target)
         temporary.replace(target)
         _flush_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _looked_at(target: Path) -> os.stat_result | None:
+    """Return what the system tells of a file; None where there is none, or it may not be asked."""
+    with suppress(OSError):
+        return target.stat()
+    return None
+
+
+def _inherit(file: Path, old: os.stat_result, target: Path) -> None:
+    """Give a file the group and rights of the one that it replaces; to no group that they were not meant for."""
+    rights = old.st_mode & 0o777
+    if not _same_group(file, old.st_gid) or _has_list(target):
+        rights &= ~0o070
+    _give_rights(file, rights)
+
+
+def _same_group(file: Path, group: int) -> bool:
+    """Whether a file belongs to a group, or has been given to it."""
+    with suppress(OSError):
+        if file.stat().st_gid != group:
+            os.chown(file, -1, group)
+        return True
+    return False
+
+
+def _has_list(target: Path) -> bool:
+    """Whether a file has an access control list, which its rights stand for where those of the group should be."""
+    with suppress(OSError, AttributeError):  # where the file system, or the system, knows none
+        return bool(os.getxattr(target, "system.posix_acl_access"))
+    return False
+
+
 def _give_rights(file: Path, rights: int) -> None:
     """Set a file's rights where they differ and the file system can: some know none. They matter less than the file."""
-    if file.stat().st_mode != rights:
-        with suppress(OSError):
+    with suppress(OSError):
+        if stat.S_IMODE(file.stat().st_mode) != rights:
             file.chmod(rights)
 
 
@@ -82,7 +122,7 @@ def write_tensors(tensors: Mapping[str, Tensor], target: str | Path, metadata: M
         kept.add(place)
     with replacing(target) as file:
         file.touch()
-        rights = file.stat().st_mode  # of any new file: safetensors leaves its own to their owner alone
+        rights = stat.S_IMODE(file.stat().st_mode)  # of any new file: safetensors leaves its own to their owner alone
         try:
             save_file(whole, file, dict(metadata))
         except SafetensorError as error:  # of a full disk, or of a folder that cannot be written to

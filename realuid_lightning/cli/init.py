@@ -15,6 +15,9 @@ FOLDER = Path("configs")
 RUN = re.compile(r"\bruns/(\S+)/checkpoints/")
 """A checkpoint of the run of another config."""
 
+NAMED = re.compile(r"--config configs/(\S+)\.yaml")
+"""A config in a command."""
+
 
 def init(words: Sequence[str]) -> None:
     """Copy a config, with those whose runs it begins with; without a name, print them all.
@@ -76,9 +79,11 @@ def _known(name: str) -> str:
 
 
 def _with_needed(name: str) -> Iterator[str]:
-    """Yield the configs whose runs a config begins with, in the order in which they are to be run, and itself."""
-    for needed in RUN.findall(_file(name).read_text()):
-        yield from _with_needed(needed)
+    """Yield the configs whose runs a config begins with or that its commands name, in the order of running, and itself."""
+    text = _file(name).read_text()
+    for needed in [*RUN.findall(text), *NAMED.findall(" ".join(_commands(text)))]:
+        if needed != name and needed in names():  # a sweep's folder bears no config's name; the commands tell it
+            yield from _with_needed(needed)
     yield name
 
 

@@ -4,6 +4,7 @@ Those that differ from one that runs in numbers alone are checked as ``fit`` che
 """
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -49,8 +50,8 @@ def tiny(config, folder):
         "data": {"batch_size": None, "global_batch_size": 4, "eval_samples": 8, "num_workers": 0},
     }
     data = config["data"]
-    if config["model"]["class_path"] == "RealUIDModule":  # whose many updates of the fake model are alike
-        overlay["model"]["fake_steps"] = 1
+    if config["model"]["class_path"] == "RealUIDModule" and "fake_steps" not in config["model"]["init_args"]:
+        overlay["model"]["fake_steps"] = 1  # the five updates of the fake model are alike
     if "UNet" in str(config["model"]["init_args"]["network"]):
         small = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": [1], "attention_resolutions": [8]}
         overlay["model"] |= {"network": small | {"num_head_channels": 32}, "eval_batch_size": 4}
@@ -125,6 +126,25 @@ def test_rows_of_experiments_go_behind_their_bases(row, tmp_path, monkeypatch):
     assert checked.model.micro_batches == checked.model.fake_steps + 1
 
 
+@pytest.mark.parametrize("file", FINETUNED, ids=str)
+def test_rows_begin_at_a_row_that_is_run_before_them_where_make_leaves_it(file):
+    text, data = (CONFIGS / file).read_text(), file.parent.name
+    place = yaml.safe_load(text)["model"]["generator_ckpt"]
+    start = re.fullmatch(rf"runs/experiments/{data}/(\w+)/seed=0/checkpoints/last.ckpt", place)[1]
+    assert made().index(start) < made().index(file.stem)
+    assert f"--config configs/experiments/rows/{start}.yaml --folder runs/experiments/{data}/{start} seeds=0\n" in text
+    assert "--folder runs/experiments/$$data/$$row" in (CONFIGS.parent / "Makefile").read_text()
+
+
+def made():
+    """Return the rows that `make experiments` runs, in their order."""
+    return re.search(r"^ROWS := (.*)$", (CONFIGS.parent / "Makefile").read_text(), re.MULTILINE)[1].split()
+
+
+def test_every_row_is_run_by_make():
+    assert sorted(made()) == sorted({file.stem for file in (*ROWS, *FINETUNED)})
+
+
 def test_bases_of_experiments_differ_in_numbers_so_that_rows_need_be_tried_behind_one():
     assert len({kind(yaml.safe_load(base.read_text())["model"]) for base in BASES}) == 1
 
@@ -159,7 +179,8 @@ def provide(option, file, options):
 def test_header_says_how_to_run_it(file):
     lines = (CONFIGS / file).read_text().splitlines()
     header = [line for line in lines if line.startswith("# ")]
-    command = "realuid classifier " if file in CLASSIFIERS else "realuid fit "
+    rows = {*ROWS, *FINETUNED}
+    command = "realuid classifier " if file in CLASSIFIERS else "realuid sweep " if file in rows else "realuid fit "
     assert any(command in line and f"--config configs/{file}" in line for line in header)
     assert any("Hardware:" in line for line in header)
 

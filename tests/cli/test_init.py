@@ -1,5 +1,6 @@
 """``realuid init`` brings the shipped configs, in a clone and from a wheel alike."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def test_without_a_name_it_lists_all_of_them_by_their_headers(realuid):
     [
         ("demo/teacher", ["demo/teacher"]),
         ("configs/demo/distil.yaml", ["demo/distil", "demo/teacher"]),
+        ("fast", ["cifar_uncond", "fast", "teacher/cifar_uncond"]),
+        (
+            "experiments/fashion_mnist/finetune",
+            [f"experiments/{each}" for each in ("fashion_mnist/distil", "fashion_mnist/finetune", "rows/realuid")],
+        ),
         ("finetune_cifar_uncond", ["cifar_uncond", "finetune_cifar_uncond", "teacher/cifar_uncond"]),
     ],
 )
@@ -46,6 +52,15 @@ def test_a_config_comes_with_those_that_it_begins_with(realuid, name, needed):
     assert there("configs") == sorted(f"{each}.yaml" for each in needed)
     for each in needed:
         assert (Path("configs") / f"{each}.yaml").read_bytes() == (CONFIGS / f"{each}.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_file_that_its_commands_name_comes_along(name, realuid):
+    code, written = realuid("init", name)
+    assert code == 0, written
+    named = re.findall(r"configs/\S+\.yaml(?!:)", written)
+    assert f"configs/{name}.yaml" in named
+    assert all(Path(file).is_file() for file in named)
 
 
 def test_it_tells_what_to_run_in_order(realuid):

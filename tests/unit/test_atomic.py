@@ -52,13 +52,66 @@ def test_it_replaces_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("write", [plain, tensors])
-def test_a_file_that_is_replaced_leaves_its_rights(tmp_path, write):
-    """A private export stays private."""
+def test_a_file_that_is_replaced_leaves_its_rights(tmp_path, write, monkeypatch):
+    """A private export stays private, and is so while it is written."""
     (tmp_path / "file.any").touch()
     (tmp_path / "file.any").chmod(0o600)
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle)), fsync(handle)))
     write(tmp_path / "file.any")
+    assert stat.S_IMODE(seen[0].st_mode) == 0o600
+    assert seen[0].st_size > 0
     assert stat.S_IMODE((tmp_path / "file.any").stat().st_mode) == 0o600
-    assert (tmp_path / "file.any").stat().st_size > 0
+    assert (tmp_path / "file.any").stat().st_ino == seen[0].st_ino
+
+
+@pytest.mark.parametrize("rights", [0o640, 0o4755, 0o444])
+def test_rights_are_those_of_reading_writing_and_running(tmp_path, rights):
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "file.txt").chmod(rights)
+    plain(tmp_path / "file.txt")
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == rights & 0o777
+
+
+def test_rights_of_a_group_go_to_no_other_group(tmp_path, monkeypatch):
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "file.txt").chmod(0o664)
+    given, group = [], (tmp_path / "file.txt").stat().st_gid + 1
+
+    def belongs_to_another(target):
+        known = list(target.stat())
+        known[stat.ST_GID] = group
+        return os.stat_result(known)
+
+    monkeypatch.setattr("realuid_lightning.atomic._looked_at", belongs_to_another)
+    monkeypatch.setattr(os, "chown", lambda file, user, group: given.append((user, group)))
+    plain(tmp_path / "file.txt")
+    assert given == [(-1, group)]
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o664
+
+    def refuse(*words):
+        raise PermissionError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    plain(tmp_path / "file.txt")
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o604
+
+
+@pytest.mark.skipif(not hasattr(os, "getxattr"), reason="needs a system that knows access control lists")
+def test_what_a_list_grants_to_some_is_not_granted_to_the_group(tmp_path, monkeypatch):
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "file.txt").chmod(0o660)
+    monkeypatch.setattr(os, "getxattr", lambda file, name: name.encode())
+    plain(tmp_path / "file.txt")
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o600
+
+
+def test_a_file_that_vanishes_meanwhile_costs_nothing(tmp_path):
+    (tmp_path / "file.txt").touch()
+    with replacing(tmp_path / "file.txt") as file:
+        file.write_text("whole")
+        (tmp_path / "file.txt").unlink()
+    assert (tmp_path / "file.txt").read_text() == "whole"
 
 
 def test_a_file_is_written_where_its_rights_cannot_be(tmp_path, monkeypatch):
@@ -85,9 +138,11 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
-def test_a_write_that_never_was_is_an_error(tmp_path):
+@pytest.mark.parametrize("rights", [0o644, 0o600])
+def test_a_write_that_never_was_is_an_error(tmp_path, rights):
     target = tmp_path / "file.txt"
     target.write_text("old")
+    target.chmod(rights)
     with pytest.raises(FileNotFoundError), replacing(target):
         pass
     assert target.read_text() == "old"
