@@ -79,7 +79,7 @@ def _known(name: str) -> str:
 
 
 def _with_needed(name: str) -> Iterator[str]:
-    """Yield the configs whose runs a config begins with or that its commands name, in the order of running, and itself."""
+    """Yield the configs that a config begins with or its commands name, in the order of running, and itself."""
     text = _file(name).read_text()
     for needed in [*RUN.findall(text), *NAMED.findall(" ".join(_commands(text)))]:
         if needed != name and needed in names():  # a sweep's folder bears no config's name; the commands tell it

@@ -85,7 +85,7 @@ def test_a_compiled_teacher_trains_alike(traced, tmp_path):
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a compiler of C++")
 def test_the_compiler_of_torch_makes_the_same_of_it_up_to_rounding(tmp_path, monkeypatch):
-    """All other tests run what is traced as it is; here the real compiler, whose results no other processor has left."""
+    """Other tests run what is traced as it is; this one compiles, by nothing that another processor has left."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     torch._dynamo.reset()
     counters.clear()
