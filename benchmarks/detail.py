@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from frameworks import line
 from jaxtyping import Float
-from results import cells_of, grids, tiles
+from parts.kept import cells_of
+from results import grids, tiles
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate

@@ -10,50 +10,30 @@ Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/res
 """
 
 import argparse
-import json
 import math
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from convergence import crossing
-from frameworks import TEACHER, line, own, spread
+from frameworks import TEACHER, line, spread
+from parts.kept import SHOWN, Cell, cells_of, keep, seed_of
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 from realuid_lightning.atomic import replacing
-from realuid_lightning.checkpoints import read_teacher, write_teacher
 from realuid_lightning.cli.card import objective_of, path_options
-from realuid_lightning.cli.plan import checked_fit, quiet
 from realuid_lightning.errors import UserError
 from realuid_lightning.evaluation.writer import write_png
-from realuid_lightning.planning import Plan
-from realuid_lightning.reporting import Run, comparisons, read_fits, read_runs
+from realuid_lightning.reporting import comparisons
 from realuid_lightning.reporting.pictures import find_pictures
-from realuid_lightning.sweeping import state_of
 
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
-FLOPS = "flops.json"
-SMALL = ("figures.jsonl", "fits.json", "config.yaml", "sweep.json")
-SHOWN = ("fid", "precision", "recall", "coverage")
 CURVES = ("uid", "realuid")
 COLUMNS = 20
 """Samples of each network in the picture."""
-
-
-class Cell(NamedTuple):
-    """What a run has reached: its row, steps, seconds and FLOPs of training, and its figures by sampler and step."""
-
-    row: str
-    run: Run
-    steps: int
-    seconds: float
-    flops: float
-    samplers: dict[str, dict[int, dict[str, float]]]
 
 
 class Method(NamedTuple):
@@ -74,7 +54,7 @@ def main() -> None:
         if options.keep is not None:
             keep(options.keep, options.folder)
         for place in sorted(each for each in options.folder.glob("*") if each.is_dir()):
-            cells = list(cells_of(place))
+            cells = cells_of(place)
             methods = methods_of(cells)
             replace(options.page, place.name, f"{table(cells, methods)}\n\n{faster(methods)}".strip())
             draw_curves(methods, place.with_name(f"{place.name}_curves.png"))
@@ -86,70 +66,19 @@ def main() -> None:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def keep(runs: Path, folder: Path) -> None:
-    """Copy what is small of the runs that are done."""
-    for run in read_runs([runs]):
-        if state_of(run.folder) == "begun":
-            continue
-        target = folder / run.folder.resolve().relative_to(runs.resolve())
-        target.mkdir(parents=True, exist_ok=True)
-        for name in SMALL:
-            if (run.folder / name).is_file():
-                shutil.copyfile(run.folder / name, target / name)
-        with replacing(target / FLOPS) as file:  # counting them may need the data
-            file.write_text(f"{json.dumps({'step': flops(run)})}\n")
-        for name, files in find_pictures(run.folder).items() if seed_of(run) in (None, "0") else ():
-            shutil.rmtree(target / "samples" / name, ignore_errors=True)
-            (target / "samples" / name).mkdir(parents=True)
-            shutil.copy(files[max(files)], target / "samples" / name)
-        if (run.folder / CHECKPOINT).is_file() and run.folder.name == TEACHER:
-            keep_teacher(run, target.with_suffix(".safetensors"))
-
-
-def keep_teacher(run: Run, target: Path) -> None:
-    """Write the average of the teacher's weights in half precision: the students of all rows begin from this file."""
-    ema = run.config["model"]["init_args"]["ema"][0]
-    step = max(each.step for each in run.measurements)
-    network, path = read_teacher(run.folder / CHECKPOINT, ema)
-    write_teacher(network.half(), path, target, {"weights": f"ema_{ema}, step {step}, in float16"})
-
-
-def seed_of(run: Run) -> str | None:
-    """Return the seed in the name of a sweep's cell; None for other runs."""
-    return run.folder.name.removeprefix("seed=") if run.folder.name.startswith("seed=") else None
-
-
-def cells_of(place: Path) -> Iterator[Cell]:
-    """Yield the runs of a data set.
+def methods_of(cells: Sequence[Cell]) -> list[Method]:
+    """Return the rows of generators, the least distance first; last those without any, which have diverged.
 
     Raises:
-        UserError: If they were measured by several protocols, which one table must not mix, or are not those kept.
+        UserError: If seeds of a row have ended at different steps.
     """
-    runs = [own(run) for run in read_runs([place])]
-    compared = comparisons(runs)
-    if len(compared) != 1:
-        raise UserError(f"{place} mixes figures of {len(compared)} protocols: {'; '.join(c.title for c in compared)}")
-    for run in sorted(runs, key=lambda each: each.name):
-        fits = read_fits(run.folder)
-        samplers: dict[str, dict[int, dict[str, float]]] = {}
-        for each in run.measurements:
-            samplers.setdefault(each.sampler, {})[each.step] = each.figures
-        seconds = sum(float(fit.get("training_seconds", 0)) for fit in fits)
-        row = run.name.rpartition("/")[0] if seed_of(run) is not None else run.name
-        if not (run.folder / FLOPS).is_file():
-            raise UserError(f"{run.folder} has no {FLOPS}: name what `make results` keeps, which is in docs/results")
-        steps, each = max(map(max, samplers.values())), json.loads((run.folder / FLOPS).read_text())["step"]
-        yield Cell(row, run, steps, seconds, steps * each, samplers)
-
-
-def methods_of(cells: Sequence[Cell]) -> list[Method]:
-    """Return the rows of generators, the least distance first; last those without any, which have diverged."""
-    names = sorted({cell.row for cell in cells} - {TEACHER})
     found = []
-    for name in names:
-        own_cells = [cell for cell in cells if cell.row == name]
-        config = own_cells[0].run.config
-        found.append(Method(name, options_of(config), own_cells))
+    for name in sorted({cell.row for cell in cells} - {TEACHER}):
+        seeds = [cell for cell in cells if cell.row == name]
+        if len({cell.cost.steps for cell in seeds}) > 1:
+            ends = ", ".join(f"{seed_of(cell.run)} at {cell.cost.steps}" for cell in seeds)
+            raise UserError(f"seeds of {name} end at different steps, {ends}: go on with those that are behind")
+        found.append(Method(name, options_of(seeds[0]), seeds))
 
     def distance(method: Method) -> tuple[bool, float]:
         mean = fmean(last(cell)["fid"] for cell in method.cells)
@@ -164,24 +93,13 @@ def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
     return steps[max(steps)]
 
 
-def options_of(config: dict[str, Any]) -> str:
+def options_of(cell: Cell) -> str:
     """Return what a config says of the objective and where the generator begins, in time and from a generator."""
-    model = config.get("model", {}).get("init_args", {})
+    model = cell.run.config.get("model", {}).get("init_args", {})
     levels = path_options(model).get("levels")
     begins = f", levels {levels}" * (levels is not None)
-    return objective_of(model) + begins + ", fine-tuned" * (model.get("generator_ckpt") is not None)
-
-
-def flops(run: Run) -> float:
-    """Return the FLOPs of a training step, which `realuid plan` counts of a run's config.
-
-    Raises:
-        UserError: If the config is refused, as where its data must be there and are not.
-    """
-    cli = checked_fit(["--config", str(run.folder / "config.yaml"), "--trainer.accelerator=cpu"])
-    with quiet():
-        made = Plan(cli.model, cli.datamodule, cli.trainer, cli.devices, cli.gpu)
-    return float(sum(each.times * each.flops for each in made.passes.values()))
+    row, _, seed = cell.start.partition("/")
+    return objective_of(model) + begins + f", from `{row}`, {seed.replace('=', ' ')}" * bool(row)
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -199,7 +117,7 @@ def table(cells: Sequence[Cell], methods: Sequence[Method]) -> str:
     lines.append(bound("held-out real images: the floor", compared.floor))
     for cell in cells:
         if cell.row == TEACHER:
-            cost = [str(cell.steps), f"{cell.seconds / 3600:.2g}", f"{cell.flops:.2g}"]
+            cost = costs([cell])
             for name in sorted(cell.samplers, key=lambda name: -int(name.rpartition("_")[2])):
                 steps = name.rpartition("_")[2]
                 figures = last(cell, name)
@@ -215,19 +133,18 @@ def table(cells: Sequence[Cell], methods: Sequence[Method]) -> str:
                     )
                 )
     for method in methods:
-        columns = [[last(cell)[name] for cell in method.cells] for name in SHOWN]
-        hours = fmean(cell.seconds for cell in method.cells) / 3600
-        first = method.cells[0]
-        lines.append(
-            line(
-                [
-                    *(f"`{method.name}`", method.options, str(len(method.cells)), *map(spread, columns)),
-                    *(str(first.steps), f"{hours:.2g}", f"{first.flops:.2g}"),
-                ]
-            )
-        )
+        columns = [spread([last(cell)[name] for cell in method.cells]) for name in SHOWN]
+        lines.append(line([f"`{method.name}`", method.options, str(len(method.cells)), *columns, *costs(method.cells)]))
     lines.append(bound("a Gaussian with the data's moments", compared.gaussian))
     return "\n".join(lines)
+
+
+def costs(cells: Sequence[Cell]) -> list[str]:
+    """Return steps, hours and FLOPs of a row, with those of the generator at which it begins."""
+    whole = [cell.before + cell.cost for cell in cells]
+    before = f"{cells[0].before.steps} + " * bool(cells[0].start)
+    hours = fmean(each.seconds for each in whole) / 3600
+    return [f"{before}{cells[0].cost.steps}", f"{hours:.2g}", f"{whole[0].flops:.2g}"]
 
 
 def replace(page: Path, mark: str, text: str) -> None:
@@ -263,11 +180,13 @@ def curves(methods: Sequence[Method]) -> dict[str, list[dict[int, float]]]:
 
 
 def faster(methods: Sequence[Method]) -> str:
-    """Return how many updates the second row takes for the first one's end, seed by seed."""
+    """Return how many updates the second row takes for the first one's end, by seed; none where that has diverged."""
     found = curves(methods)
     if set(found) != set(CURVES):
         return ""
     goal = fmean(each[max(each)] for each in found[CURVES[0]])
+    if math.isnan(goal):
+        return ""
     ratios = [max(each) / reached if (reached := reach(each, goal)) else math.nan for each in found[CURVES[1]]]
     ended = f"the distance at which `{CURVES[0]}` ends, {goal:.3g}"
     reaching = sum(map(math.isfinite, ratios))
@@ -287,11 +206,11 @@ def draw_curves(methods: Sequence[Method], target: Path) -> None:
         return
     from matplotlib.figure import Figure
 
-    figure, costs = Figure(figsize=(9, 3.2), layout="constrained"), {each.name: each.cells[0] for each in methods}
+    figure, spent = Figure(figsize=(9, 3.2), layout="constrained"), {each.name: each.cells[0].cost for each in methods}
     axes = figure.subplots(1, 2, sharey=True)
     for colour, (name, seeds) in enumerate(curves(methods).items()):
         for seed, curve in enumerate(seeds):
-            for each, scale in zip(axes, (1.0, costs[name].flops / costs[name].steps), strict=True):
+            for each, scale in zip(axes, (1.0, spent[name].flops / spent[name].steps), strict=True):
                 label = name if seed == 0 else None
                 steps = sorted(curve)
                 each.plot(

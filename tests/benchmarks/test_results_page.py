@@ -21,15 +21,15 @@ from realuid_lightning.reporting import Run
 
 def loaded(name, monkeypatch):
     """Import a benchmark under the name by which others import it."""
-    monkeypatch.setitem(sys.modules, name, benchmark(name))
+    monkeypatch.setitem(sys.modules, name, benchmark(name.replace(".", "/")))
     return sys.modules[name]
 
 
 @pytest.fixture
 def results(monkeypatch):
-    for name in ("frameworks", "convergence", "results"):
+    for name in ("frameworks", "convergence", "parts.kept", "results"):
         module = loaded(name, monkeypatch)
-    monkeypatch.setattr(module, "flops", lambda run: 1e9)
+    monkeypatch.setattr(sys.modules["parts.kept"], "flops", lambda run: 1e9)
     return module
 
 
@@ -154,30 +154,98 @@ def test_a_grid_of_any_number_of_images_is_taken_apart(results, tmp_path, count,
     write_png(draw(images / 127.5 - 1), tmp_path / "grid.png")
     data = {"eval_samples": count if short else 100}
     config = {"grid": {"count": count + 20 * short}, "data": {"init_args": data}}
-    cell = results.Cell("uid", Run("uid", tmp_path, config, [], 0), 1, 1.0, 1.0, {})
+    cell = results.Cell("uid", Run("uid", tmp_path, config, [], 0), (), {})
     assert torch.equal(results.tiles(tmp_path / "grid.png", cell), images)
 
 
-def test_options_tell_where_a_generator_begins(results):
+def test_options_tell_where_a_generator_begins(results, tmp_path):
     path = {"class_path": "FlowMatchingPath", "init_args": {"levels": [0.15]}}
-    assert results.options_of({"model": {"init_args": {"alpha": 1.0, "path": path}}}) == "alpha 1.0, levels [0.15]"
+    run = Run("uid", tmp_path, {"model": {"init_args": {"alpha": 1.0, "path": path}}}, [], 0)
+    assert results.options_of(results.Cell("uid", run, (), {})) == "alpha 1.0, levels [0.15]"
+
+
+def test_a_tuned_row_counts_what_its_generator_had_cost(results, runs, monkeypatch):
+    begun = {"alpha": 0.5, "generator_ckpt": "runs/images/uid/seed=0/checkpoints/last.ckpt"}
+    again = {"alpha": 0.6, "generator_ckpt": "runs/images/tuned/seed=0/checkpoints/last.ckpt"}
+    ran(runs / "runs" / "images" / "tuned" / "seed=0", {2: 0.5}, model=begun)
+    ran(runs / "runs" / "images" / "again" / "seed=0", {1: 0.4}, model=again)
+    page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    assert "| `tuned` | alpha 0.5, from `uid`, seed 0 | 1 | 0.5 | 0.9 | 0.8 | 0.7 | 4 + 2 | 0.02 | 6e+09 |" in page
+    assert "| `again` | alpha 0.6, from `tuned`, seed 0 | 1 | 0.4 | 0.9 | 0.8 | 0.7 | 6 + 1 | 0.03 | 7e+09 |" in page
+
+
+def spoil(folder, name):
+    file = folder / "figures.jsonl"
+    if name == "times":
+        (folder / "fits.json").unlink()
+    elif name == "later":
+        ran(folder, {6: 0.3})
+    else:
+        file.write_text({"cut": f"{file.read_text()}{{", "lost": file.read_text().replace("recall", "call")}[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("later", "seeds of realuid end at different steps, 0 at 4, 1 at 6: go on with those"),
+        ("cut", "its figures have lines that cannot be read"),
+        ("lost", "its figures lack recall"),
+        ("times", "has no fits.json"),
+    ],
+)
+def test_runs_of_which_no_table_can_tell_are_named(name, message, results, runs, monkeypatch):
+    spoil(runs / "runs" / "images" / "realuid" / "seed=1", name)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+
+
+def test_what_a_run_begins_at_must_be_kept(results, runs, monkeypatch):
+    begun = {"generator_ckpt": "runs/images/gone/seed=0/checkpoints/last.ckpt"}
+    ran(runs / "runs" / "images" / "tuned" / "seed=0", {2: 0.5}, model=begun)
+    with pytest.raises(SystemExit, match="begins at gone/seed=0, which is not kept"):
+        made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+
+
+def test_runs_of_no_sweep_are_no_rows(results, runs, monkeypatch):
+    ran(runs / "runs" / "images" / "distil", {2: 0.1})
+    assert "`distil`" not in made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+
+
+def test_no_update_is_counted_to_an_end_that_has_none(results, runs, monkeypatch):
+    ran(runs / "runs" / "images" / "uid" / "seed=0", {4: math.nan})
+    assert "reaches the distance" not in made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+
+
+def teacher(place, shift):
+    """Leave the checkpoint of a teacher whose average is farther from its weights by so much."""
+    network = MLP([1, 8, 8], width=32)
+    (place / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"ema": [0.9]}}}))
+    (place / "checkpoints").mkdir(exist_ok=True)
+    content = checkpoint(TeacherModule(network, ema=[0.9]))
+    for name in [name for name in content["state_dict"] if name.startswith("ema.")]:
+        content["state_dict"][name].add_(shift)
+    torch.save(content, place / "checkpoints" / "last.ckpt")
+    return network
 
 
 def test_the_average_of_the_teacher_is_kept_for_its_students(results, runs, monkeypatch):
-    network = MLP([1, 8, 8], width=32)
-    place = runs / "runs" / "images" / "teacher"
-    (place / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"ema": [0.9]}}}))
-    (place / "checkpoints").mkdir()
-    content = checkpoint(TeacherModule(network, ema=[0.9]))
-    averages = [name for name in content["state_dict"] if name.startswith("ema.")]
-    for name in averages:
-        content["state_dict"][name].add_(1.0)
-    torch.save(content, place / "checkpoints" / "last.ckpt")
+    network = teacher(runs / "runs" / "images" / "teacher", 1.0)
     made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
     kept, path = read_teacher(runs / "kept" / "images" / "teacher.safetensors")
     assert isinstance(path, FlowMatchingPath)
     for mine, theirs in zip(kept.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs + 1, atol=0, rtol=1e-3)
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))  # once more the same one
+
+
+def test_another_teacher_does_not_take_the_place_of_the_one_at_which_rows_began(results, runs, monkeypatch):
+    teacher(runs / "runs" / "images" / "teacher", 1.0)
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    before = (runs / "kept" / "images" / "teacher.safetensors").read_bytes()
+    teacher(runs / "runs" / "images" / "teacher", 2.0)
+    with pytest.raises(SystemExit, match=r"is another teacher than .*, at which realuid, uid began; move"):
+        made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    assert (runs / "kept" / "images" / "teacher.safetensors").read_bytes() == before
 
 
 def test_protocols_are_not_mixed(results, runs, monkeypatch):
