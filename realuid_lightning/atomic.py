@@ -18,8 +18,8 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """Yield a temporary file beside ``target`` that takes its place when the block ends well.
 
     Until then, and after a kill at any moment, ``target`` is what it was before; from then on it is on the disk, its
-    name included. A file that is replaced leaves its rights to the new one, as far as that can be, and one that was its
-    owner's alone is replaced by one that nobody else has been able to read. Missing folders are made.
+    name included. A file that is replaced leaves its rights to the new one, as far as that can be; where not
+    everyone may read the old one, the new one is its owner's alone until then. Missing folders are made.
 
     Args:
         target: The file to create or replace.
@@ -33,7 +33,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:16]}{target.suffix}")
     old, begun = _looked_at(target), None
     try:
-        if old is not None and not old.st_mode & 0o077:
+        if old is not None and not old.st_mode & stat.S_IROTH:
             temporary.touch(mode=0o600, exist_ok=False)
             os.utime(temporary, (0, 0))
             begun = temporary.stat().st_mtime_ns

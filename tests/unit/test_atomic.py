@@ -52,16 +52,17 @@ def test_it_replaces_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("write", [plain, tensors])
-def test_a_file_that_is_replaced_leaves_its_rights(tmp_path, write, monkeypatch):
+@pytest.mark.parametrize("rights", [0o600, 0o640])
+def test_a_file_that_is_replaced_leaves_its_rights(tmp_path, write, rights, monkeypatch):
     """A private export stays private, and is so while it is written."""
     (tmp_path / "file.any").touch()
-    (tmp_path / "file.any").chmod(0o600)
+    (tmp_path / "file.any").chmod(rights)
     seen, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle)), fsync(handle)))
     write(tmp_path / "file.any")
     assert stat.S_IMODE(seen[0].st_mode) == 0o600
     assert seen[0].st_size > 0
-    assert stat.S_IMODE((tmp_path / "file.any").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "file.any").stat().st_mode) == rights
     assert (tmp_path / "file.any").stat().st_ino == seen[0].st_ino
 
 
