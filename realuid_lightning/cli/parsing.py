@@ -28,7 +28,7 @@ LONGEST = 300
 """Characters of a line after which it is cut: values can be of any length."""
 
 # jsonargparse hands null of the command line on to a class within a class as the word None.
-NONE_MEANT = "an option that may be none takes null, and one within a class takes it in a config, --config FILE"
+NONE_MEANT = "where an option may be none, that is null, and for one within a class null in a config, --config FILE"
 
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),

@@ -130,16 +130,19 @@ CASES = {
     "a config that cannot be read": (("fit", "-c", "/proc/self/mem"), ["/proc/self/mem", "cannot be read"]),
     "null where a class would be, deep down": (
         (*FINE, "--model.path.times=null"),
-        ["path: times: no class None is known; an option that may be none takes null"],
+        ["path: times: no class None is known; where an option may be none, that is null"],
     ),
     "null where a list would be, deep down": (
         (*FINE, "--model.path=FlowMatchingPath", "--model.path.levels=null"),
-        ["path: levels: expected list, got None; an option that may be none takes null", "in a config"],
+        ["path: levels: expected list, got None; where an option may be none, that is null", "in a config"],
     ),
-    "None for a class": ((*FINE, "--model.gan=None"), ["gan: no class None is known; an option that may be none takes null"]),
+    "None for a class": (
+        (*FINE, "--model.gan=None"),
+        ["gan: no class None is known; where an option may be none, that is null"],
+    ),
     "None for a number": (
         (*FINE, "--trainer.limit_val_batches=None"),
-        ["limit_val_batches: expected int or float, got None; an option that may be none takes null"],
+        ["limit_val_batches: expected int or float, got None; where an option may be none, that is null"],
     ),
     "a value without an end": ((*FINE, f"--model.path={'x' * 10000}"), ["path: no class xxx", "xxx..."]),
     "an option without an end": ((*FINE, f"--{'x' * 10000}=1"), ["unrecognized", "xxx..."]),
