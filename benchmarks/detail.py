@@ -43,7 +43,7 @@ def table(place: Path) -> list[str]:
     Raises:
         UserError: If no samples are kept there, or the data are not to be had.
     """
-    cells = list(cells_of(place))
+    cells = cells_of(place)
     if not any(map(grids, cells)):
         raise UserError(f"{place} keeps no grids of samples: they are kept of seed 0")
     images = reference(cells[0].run.folder / "config.yaml")

@@ -26,6 +26,8 @@ CHECKED = (
 )
 jaxtyping.install_import_hook([f"realuid_lightning.{room}" for room in CHECKED], "beartype.beartype")
 
+import functools  # noqa: E402
+
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -60,3 +62,16 @@ def isolated(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))  # its list of fonts, once
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that one set by the test itself is taken back, too
     monkeypatch.delenv("PL_GLOBAL_SEED")
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Trace as torch.compile does, but run the traced operations as they are: bits are those of eager calls."""
+    from torch._dynamo.utils import counters
+
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(compiled, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: (counters["stats"]["unique_graphs"], dict(counters["graph_break"]))
+    torch._dynamo.reset()

@@ -83,18 +83,19 @@ def keep_teacher(run: Run, target: Path) -> None:
     ema = run.config["model"]["init_args"]["ema"][0]
     step = max(each.step for each in run.measurements)
     network, path = read_teacher(run.folder / CHECKPOINT, ema)
+    network.half()
     students = [each.name for each in sorted(target.parent.glob("*/")) if each.name != TEACHER]
-    if target.is_file() and students and not same(network.half(), read_teacher(target)[0]):
+    if target.is_file() and students and not same(network, read_teacher(target)[0].half()):
         raise UserError(
             f"{run.folder} is another teacher than {target}, at which {', '.join(students)} began; "
             "move what is kept of them away, or keep the new one in another folder"
         )
-    write_teacher(network.half(), path, target, {"weights": f"ema_{ema}, step {step}, in float16"})
+    write_teacher(network, path, target, {"weights": f"ema_{ema}, step {step}, in float16"})
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    """Whether two networks have the same weights, in half precision."""
-    mine, theirs = ({name: part.half() for name, part in each.state_dict().items()} for each in (one, other))
+    """Whether two networks have the same weights."""
+    mine, theirs = one.state_dict(), other.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 

@@ -82,7 +82,7 @@ def _with_needed(name: str) -> Iterator[str]:
     """Yield the configs that a config begins with or its commands name, in the order of running, and itself."""
     text = _file(name).read_text()
     for needed in [*RUN.findall(text), *NAMED.findall(" ".join(_commands(text)))]:
-        if needed != name and needed in names():  # a sweep's folder bears no config's name; the commands tell it
+        if needed != name and _file(needed).is_file():  # a sweep's folder bears no config's name; the commands tell it
             yield from _with_needed(needed)
     yield name
 

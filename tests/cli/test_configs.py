@@ -3,7 +3,6 @@
 Those that differ from one that runs in numbers alone are checked as ``fit`` checks them (test_plan.py).
 """
 
-import functools
 import re
 
 import numpy as np
@@ -13,8 +12,6 @@ import yaml
 from helpers import checkpoint
 from PIL import Image
 from shipped_configs import CLASSIFIERS, CONFIGS, FILES, FINETUNED, KINDS, OVERLAYS, ROWS, kind
-from torch import nn
-from torch._dynamo.utils import counters
 
 from realuid_lightning.checkpoints import write_teacher
 from realuid_lightning.cli.plan import checked_fit
@@ -94,11 +91,8 @@ def test_what_is_shown_gives_the_same_run(file, resolved, tmp_path):
 
 # Dynamo looks at every attribute of its inputs; what it has compiled for other tests must not be in the way.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch):
-    # What is traced is run as it is: a compiler takes two minutes on a machine that is fresh (see test_speed.py).
-    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
-    torch._dynamo.reset()
-    counters.clear()
+def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch, traced):
+    """Traced alone: a compiler takes two minutes on a machine that is fresh, and is tried in test_speed.py."""
     monkeypatch.chdir(tmp_path)
     teacher = demo / "runs" / "demo" / "teacher" / "checkpoints" / "last.ckpt"
     words = ["--config", CONFIGS / "demo" / "distil.yaml", "--config", CONFIGS / "fast.yaml", *SHORT]
@@ -111,9 +105,9 @@ def test_a_config_runs_fast(demo, realuid, tmp_path, monkeypatch):
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4
     assert all(value.dtype != torch.bfloat16 for value in checkpoint["state_dict"].values())
-    assert counters["stats"]["unique_graphs"] >= 5
-    assert not counters["graph_break"]
-    torch._dynamo.reset()
+    graphs, breaks = traced()
+    assert graphs >= 5
+    assert not breaks
 
 
 @pytest.mark.parametrize("row", [*ROWS, *FINETUNED], ids=str)

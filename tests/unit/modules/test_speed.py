@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers import acting, mlp
 from torch import nn
-from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from realuid_lightning.data import Batch, Digits, MatchingDataModule
@@ -23,17 +22,6 @@ pytestmark = [
     # Dynamo looks at every attribute of its inputs.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
 ]
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Trace as torch.compile does, but run the traced operations as they are: bits are those of eager calls."""
-    compiled = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(compiled, backend="eager"))
-    torch._dynamo.reset()
-    counters.clear()
-    yield lambda: (counters["stats"]["unique_graphs"], dict(counters["graph_break"]))
-    torch._dynamo.reset()
 
 
 def unet():
@@ -88,7 +76,6 @@ def test_the_compiler_of_torch_makes_the_same_of_it_up_to_rounding(tmp_path, mon
     """Other tests run what is traced as it is; this one compiles, by nothing that another processor has left."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     torch._dynamo.reset()
-    counters.clear()
     rule = functools.partial(torch.optim.SGD, lr=0.1)  # Adam makes much of what is rounded, where gradients are small
     models = [TeacherModule(mlp(), optimizer=rule, compile=compiled) for compiled in (False, True)]
     for model in models:
