@@ -50,14 +50,14 @@ def train_teacher(folder, steps):
     DDIMPipeline(unet, scheduler).save_pretrained(folder)
 
 
-def distil(folder, guidance, steps, measured):
+def distil(folder, guidance, steps, measured, many):
     """Distil the teacher of a folder; return 20 images, two of each digit, in [0, 1]."""
     name = "plain" if guidance is None else f"guidance_{guidance:g}"
     network, path = load_diffusers(folder / "teacher", null=NONE)  # what it predicts, and when, is in the folder
     data = MatchingDataModule(Digits(), batch_size=128, labels=True, eval_samples=measured)
     watched = partial(default_callbacks, ClassifierFeatures("digits"))
     Trainer(default_root_dir=folder / f"teacher_{name}", callbacks=watched()).validate(
-        TeacherModule(network, path, sampling_steps=[1, 50], ema=[], guidance=guidance), data
+        TeacherModule(network, path, sampling_steps=[1, many], ema=[], guidance=guidance), data
     )
     adam = partial(torch.optim.Adam, lr=5e-4, betas=(0.0, 0.999))
     falling = [partial(LinearDecay, steps=count, warmup=min(20, count - 1)) for count in (steps, 5 * steps)]
@@ -81,11 +81,11 @@ def distil(folder, guidance, steps, measured):
     return pipeline(20, class_labels=[*range(10)] * 2, generator=rng, output_type="pt").images
 
 
-def main(folder, teacher_steps=2000, student_steps=300, measured=1797):
+def main(folder, teacher_steps=2000, student_steps=300, measured=1797, many=50):
     """Go all the way; return the images of the student without guidance, and of that of a guided teacher."""
     folder = Path(folder)
     train_teacher(folder / "teacher", teacher_steps)
-    return [distil(folder, guidance, student_steps, measured) for guidance in (None, 1.5)]
+    return [distil(folder, guidance, student_steps, measured, many) for guidance in (None, 1.5)]
 
 
 if __name__ == "__main__":

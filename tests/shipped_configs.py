@@ -37,18 +37,24 @@ def kind(model):
     return frozenset([*_named(model), *options])
 
 
-def _kinds():
-    """Return files of which each has a model of another kind than those before, or something new beside it."""
+def classes(model):
+    """What a module is made of, whatever its options are."""
+    return frozenset(name for name in _named(model) if name[0].isupper())
+
+
+def _differing(files, has):
+    """Return the files of which each has something that none before it has."""
     seen, kept = set(), []
-    for file in FILES:
+    for file in files:
         config = yaml.safe_load((CONFIGS / file).read_text())
-        has = {kind(config.pop("model")), *_named(config)}
-        if not has <= seen:
+        if not has(config) <= seen:
             kept.append(file)
-            seen |= has
+            seen |= has(config)
     return kept
 
 
-KINDS = _kinds()
+KINDS = _differing(FILES, lambda config: {kind(config["model"]), *_named({**config, "model": None})})
 """Configs of which every other differs from one in numbers and by what others have as well."""
+MADE = _differing(KINDS, lambda config: {classes(config["model"])})
+"""Those whose modules are made of other classes than those of the ones before."""
 OTHERS = [file for file in FILES if file not in KINDS]

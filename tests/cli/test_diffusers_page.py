@@ -38,6 +38,6 @@ def test_the_example_goes_from_their_training_to_their_pipeline(tmp_path, monkey
     monkeypatch.setattr(lightning, "Trainer", Short)
     torch.manual_seed(0)
     main = runpy.run_path(str(ROOT / "examples" / "diffusers_digits.py"))["main"]
-    for images in main(tmp_path, teacher_steps=2, student_steps=1, measured=8):
+    for images in main(tmp_path, teacher_steps=2, student_steps=1, measured=8, many=2):
         assert images.shape == (20, 1, 8, 8)
         assert 0 <= images.min() < images.max() <= 1

@@ -1,10 +1,10 @@
-"""``realuid plan``: every kind of shipped config, on a machine without its devices, data or teacher; faults of fit."""
+"""``realuid plan``: shipped configs of every make, on a machine without its devices, data or teacher; faults of fit."""
 
 import re
 
 import pytest
 from PIL import Image
-from shipped_configs import CONFIGS, KINDS, OTHERS
+from shipped_configs import CONFIGS, MADE, OTHERS
 
 from realuid_lightning.cli.plan import checked_fit, device_count
 
@@ -35,7 +35,7 @@ def asked(file, tmp_path_factory):
     return words
 
 
-@pytest.mark.parametrize("file", KINDS, ids=str)
+@pytest.mark.parametrize("file", MADE, ids=str)
 def test_a_config_of_every_kind_is_planned(file, realuid, tmp_path, tmp_path_factory):
     code, written = realuid("plan", *asked(file, tmp_path_factory))
     assert code == 0, written

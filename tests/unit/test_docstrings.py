@@ -15,10 +15,11 @@ ROOMS = ("paths", "losses", "networks", "objectives", "data", "metrics", "checkp
 
 
 def docstrings():
-    """Module, name and docstring of every class and function of the package."""
+    """Module, name and docstring of every class and function of files with examples."""
     for file in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
-        for node in ast.walk(ast.parse(file.read_text())):
+        text = file.read_text()
+        for node in ast.walk(ast.parse(text)) if ">>>" in text else ():
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 yield module, node.name, ast.get_docstring(node) or ""
 
