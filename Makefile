@@ -63,7 +63,7 @@ results: .venv/installed  ## Make tables and pictures of docs/results.md of what
 	$(BIN)/python benchmarks/results.py $(if $(wildcard runs/experiments),--keep runs/experiments)
 
 # A file at a time on each of a few processes, in the order of their names: whole runs before units. Every process brings
-# a whole torch; two more of them than one or two cores, for tests that wait. Their bytecode is kept even where Python is
+# a whole torch; one more of them than one or two cores, for tests that wait. Their bytecode is kept even where Python is
 # told to write none: the checks that are built into signatures and asserts take longer to compile than most files to run.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 3 ? n + 1 : 4)))
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
