@@ -284,7 +284,7 @@ def test_everything_that_ships_has_its_row():
 
 def module(path, row):
     network = MLP([1], width=8, depth=1, condition_channels=path.conditions)
-    return RealUIDModule(network, None, path=path, **row.settings()).double()
+    return RealUIDModule(network, None, path=path, ema=[], **row.settings()).double()
 
 
 def exact(made, scene, shares=None, shift=(0.0, 0.0)):
