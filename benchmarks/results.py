@@ -88,8 +88,8 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
 
 
 def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
-    """Return the figures of the last step; of the last sampler unless one is named."""
-    steps = cell.samplers[sampler or list(cell.samplers)[-1]]
+    """Return the figures of the last step; of the sampler that is evaluated first unless one is named."""
+    steps = cell.samplers[sampler or next(iter(cell.samplers))]
     return steps[max(steps)]
 
 
@@ -172,7 +172,8 @@ def curves(methods: Sequence[Method]) -> dict[str, list[dict[int, float]]]:
     named = {method.name: method for method in methods}
     return {
         name: [
-            {step: each["fid"] for step, each in list(cell.samplers.values())[-1].items()} for cell in named[name].cells
+            {step: each["fid"] for step, each in next(iter(cell.samplers.values())).items()}
+            for cell in named[name].cells
         ]
         for name in CURVES
         if name in named
@@ -231,16 +232,19 @@ def draw_samples(cells: Sequence[Cell], methods: Sequence[Method], target: Path)
         rows += [tiles(file, cell)[:COLUMNS] for file in grids(cell)]
     shown = [cell for method in methods for cell in method.cells if grids(cell)]
     usual, others = ([cell for cell in shown if (cell.row == CURVES[0]) is same] for same in (True, False))
-    rows += [tiles(grids(cell)[-1], cell)[:COLUMNS] for cell in usual[:1] + others[:1]]
+    rows += [tiles(grids(cell)[0], cell)[:COLUMNS] for cell in usual[:1] + others[:1]]
     if rows:
         picture = make_grid(torch.cat(rows), nrow=COLUMNS, padding=2)
         write_png(picture[:1] if bool((picture[0] == picture[1]).all()) else picture, target)
 
 
 def grids(cell: Cell) -> list[Path]:
-    """Return the last grids of a run's samplers, many steps first."""
+    """Return the last grids of a run's samplers, many steps first, then as they are evaluated."""
     found = find_pictures(cell.run.folder)
-    order = sorted(found, key=lambda name: -int(name.rpartition("_steps_")[2]) if "_steps_" in name else 0)
+    order = sorted(
+        filter(found.__contains__, cell.samplers),
+        key=lambda name: -int(name.rpartition("_steps_")[2]) if "_steps_" in name else 0,
+    )
     return [found[name][max(found[name])] for name in order]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from helpers import benchmark, checkpoint
+from PIL import Image
 from torchvision.utils import make_grid
 
 from realuid_lightning import TeacherModule
@@ -98,6 +99,16 @@ def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, mon
     share = math.log(4 / 2) / math.log(4 / 1.4)
     mean = (2 + 4 / (2 + 2 * share)) / 2
     assert f"`realuid` reaches the distance at which `uid` ends, 2, in 1 / ({mean:.3g} ± " in page
+
+
+def test_rows_are_shown_by_the_sampler_that_they_evaluate_first(results, runs, monkeypatch):
+    wide = runs / "runs" / "images" / "wide" / "seed=0"
+    for sampler, fids, colour in (("raw", {2: 3.0, 4: 0.5}, 70), ("ema_0.99", {2: 2.0, 4: 0.7}, 150)):
+        ran(wide, fids, sampler, model={"alpha": 1.0, "beta": 1.0}, colour=colour)
+    page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    assert "| `wide` | alpha 1.0, beta 1.0 | 1 | 0.5 | " in page
+    with Image.open(runs / "kept" / "images_samples.png") as picture:  # of the best row, below those of UID
+        assert picture.getpixel((10, picture.height - 10)) == 70
 
 
 def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):
