@@ -89,7 +89,7 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
 
 def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
     """Return the figures of the last step; of the sampler that is evaluated first unless one is named."""
-    steps = cell.samplers[sampler or next(iter(cell.samplers))]
+    steps = cell.samplers[sampler] if sampler else cell.shown
     return steps[max(steps)]
 
 
@@ -171,10 +171,7 @@ def curves(methods: Sequence[Method]) -> dict[str, list[dict[int, float]]]:
     """Return distances by step of each seed, of the rows that are compared."""
     named = {method.name: method for method in methods}
     return {
-        name: [
-            {step: each["fid"] for step, each in next(iter(cell.samplers.values())).items()}
-            for cell in named[name].cells
-        ]
+        name: [{step: each["fid"] for step, each in cell.shown.items()} for cell in named[name].cells]
         for name in CURVES
         if name in named
     }

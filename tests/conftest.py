@@ -65,6 +65,12 @@ def isolated(tmp_path, tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def peft():
+    """Skip a test where the library of adapters is missing, which takes a second to import: not while collecting."""
+    pytest.importorskip("peft")
+
+
+@pytest.fixture
 def traced(monkeypatch):
     """Trace as torch.compile does, but run the traced operations as they are: bits are those of eager calls."""
     from torch._dynamo.utils import counters

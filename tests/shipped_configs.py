@@ -42,19 +42,19 @@ def classes(model):
     return frozenset(name for name in _named(model) if name[0].isupper())
 
 
-def _differing(files, has):
-    """Return the files of which each has something that none before it has."""
+def _differing(configs, has):
+    """Return the files of configs of which each has something that none before it has."""
     seen, kept = set(), []
-    for file in files:
-        config = yaml.safe_load((CONFIGS / file).read_text())
-        if not has(config) <= seen:
+    for file, config in configs.items():
+        if not (found := has(config)) <= seen:
             kept.append(file)
-            seen |= has(config)
+            seen |= found
     return kept
 
 
-KINDS = _differing(FILES, lambda config: {kind(config["model"]), *_named({**config, "model": None})})
+_CONTENTS = {file: yaml.safe_load((CONFIGS / file).read_text()) for file in FILES}
+KINDS = _differing(_CONTENTS, lambda config: {kind(config["model"]), *_named({**config, "model": None})})
 """Configs of which every other differs from one in numbers and by what others have as well."""
-MADE = _differing(KINDS, lambda config: {classes(config["model"])})
+MADE = _differing({file: _CONTENTS[file] for file in KINDS}, lambda config: {classes(config["model"])})
 """Those whose modules are made of other classes than those of the ones before."""
 OTHERS = [file for file in FILES if file not in KINDS]

@@ -52,6 +52,11 @@ class Cell(NamedTuple):
     start: str = ""
     before: Cost = Cost()
 
+    @property
+    def shown(self) -> dict[int, dict[str, float]]:
+        """Figures by step of the sampler that is evaluated first."""
+        return next(iter(self.samplers.values()))
+
 
 def keep(runs: Path, folder: Path) -> None:
     """Copy what is small of a sweep's runs that are done, and of teachers.

@@ -36,7 +36,7 @@ def asked(file, tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", MADE, ids=str)
-def test_a_config_of_every_kind_is_planned(file, realuid, tmp_path, tmp_path_factory):
+def test_a_config_of_every_make_is_planned(file, realuid, tmp_path, tmp_path_factory):
     code, written = realuid("plan", *asked(file, tmp_path_factory))
     assert code == 0, written
     for title in ("Networks", "Memory of each device", "Work of all devices", "Disk", "Not judged"):

@@ -10,7 +10,6 @@ from copy import copy
 from itertools import pairwise, product
 from typing import Literal, get_args, get_origin, get_type_hints
 
-import jaxtyping
 import pytest
 import torch
 from exact_teachers import (
@@ -63,12 +62,10 @@ ROWS = [row for row in product(SOLVERS, PATHS) if row not in REFUSED]
 every_row = pytest.mark.parametrize(("solver", "name"), ROWS, ids=" ".join)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def signatures_unchecked():
+@pytest.fixture(autouse=True)
+def signatures_unchecked(monkeypatch):
     """Checks of shapes take three times as long as these rows themselves; tests of solvers and paths make them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
 
 
 def shipped(base):

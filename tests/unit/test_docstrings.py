@@ -17,9 +17,10 @@ ROOMS = ("paths", "losses", "networks", "objectives", "data", "metrics", "checkp
 def docstrings():
     """Module, name and docstring of every class and function of files with examples."""
     for file in sorted(PACKAGE.rglob("*.py")):
+        if ">>>" not in (text := file.read_text()):
+            continue
         module = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
-        text = file.read_text()
-        for node in ast.walk(ast.parse(text)) if ">>>" in text else ():
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 yield module, node.name, ast.get_docstring(node) or ""
 

@@ -20,13 +20,10 @@ from realuid_lightning.objectives import GAN, R1GAN
 from realuid_lightning.planning import Rehearsal
 from realuid_lightning.planning.rehearsal import size_of
 
+pytestmark = pytest.mark.usefixtures("peft")
+
 CONSTANT = {"fake_schedule": Warmup, "generator_schedule": Warmup}
 BOTH = {"fake_network": LoRA(2), "generator_network": LoRA(3, ["blocks.*"])}
-
-
-@pytest.fixture(autouse=True)
-def peft():
-    pytest.importorskip("peft")  # which takes a second to import, and so not by processes that collect alone
 
 
 def adam(parameters):

@@ -14,12 +14,9 @@ from realuid_lightning.errors import UserError
 from realuid_lightning.networks import LoRA, own_weights, shares_weights
 from realuid_lightning.networks.blocks import Pointwise
 
+pytestmark = pytest.mark.usefixtures("peft")
+
 ADAPTABLE = [make for make in MAKERS if make is not edm2]
-
-
-@pytest.fixture(autouse=True)
-def peft() -> None:
-    pytest.importorskip("peft")  # which takes a second to import, and so not by processes that collect alone
 
 
 def adapted(network: nn.Module, lora: LoRA | None = None, std: float = 0.0) -> nn.Module:
