@@ -36,6 +36,10 @@ IN_PLAIN_WORDS = (
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
     (r"^Expected a dot import path string: None$", f"no class None is known; {NONE_MEANT}"),
     (r"^Expected a dot import path string: (.*)", r"no class \1 is known; name it as package.module.Class"),
+    (
+        r"^Expected an instantiatable class, but [\w.]+\.(\w+) is abstract$",
+        r"\1 is abstract: name the class of that kind that is meant, class_path: NAME in a config, beside its options",
+    ),
     (r"Expected (an? )?", "expected "),
     (r"\. Got value: ", ", got "),
     (r"Not of type Path: expected .*, not (\w+)", r"expected str, got \1"),

@@ -96,7 +96,7 @@ class CosineSchedule(Schedule):
 
     def __call__(self, t: Tensor) -> Coefficients:
         """Return the coefficients at ``t``."""
-        a, b = torch.sin(math.pi / 2 * t), torch.cos(math.pi / 2 * t)
+        a, b = torch.sin(math.pi / 2 * t), torch.sin(math.pi / 2 * (1 - t))  # the cosine of pi / 2 rounds below 0
         return Coefficients(a, b, math.pi / 2 * b, -math.pi / 2 * a)
 
     def time(self, sigma: Tensor) -> Tensor:

@@ -125,6 +125,18 @@ def test_conversions_hold_for_every_single_pair_of_ends(schedule):
     torch.testing.assert_close(convert.velocity_from_denoised(c, xt, x1) / scale, velocity / scale, rtol=0, atol=1e-10)
 
 
+@every_schedule
+def test_no_weight_is_below_zero(schedule):
+    c = schedule(torch.linspace(*schedule.t_range, 1001))
+    assert min(c.a.min(), c.b.min()) >= 0
+
+
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
+def test_a_flow_begins_at_the_source_and_ends_at_data_to_the_last_bit(schedule):
+    c = schedule(torch.tensor([0.0, 1.0]))
+    assert (c.a.tolist(), c.b.tolist()) == ([0, 1], [1, 0])
+
+
 @pytest.mark.parametrize("path", [*map(FlowMatchingPath, SCHEDULES[:4]), DiffusionPath(), DiffusionPath(VPSchedule())])
 def test_the_score_is_the_gradient_of_the_log_density(path):
     t, z = inner_times(path.schedule), draws()[0]
