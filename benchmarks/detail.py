@@ -59,9 +59,9 @@ def table(place: Path) -> list[str]:
 
 def row(name: str, values: Tensor, real: Tensor) -> str:
     """Return what was found of images in a line of the table, in thousandths."""
-    error = values.std() / math.sqrt(len(values))
+    error = f" ± {1e3 * values.std() / math.sqrt(len(values)):.2g}" if len(values) > 1 else ""
     distance = wasserstein_distance(values, real)
-    return line([name, str(len(values)), f"{1e3 * values.mean():.3g} ± {1e3 * error:.2g}", f"{1e3 * distance:.3g}"])
+    return line([name, str(len(values)), f"{1e3 * values.mean():.3g}{error}", f"{1e3 * distance:.3g}"])
 
 
 def reference(config: Path) -> Float[Tensor, "b c h w"]:

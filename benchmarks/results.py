@@ -246,8 +246,16 @@ def grids(cell: Cell) -> list[Path]:
 
 
 def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
-    """Return the images of a grid as `SampleGrid` draws it, ``(B, C, H, W)``, without the empty places at its end."""
-    picture: torch.Tensor = pil_to_tensor(Image.open(file))
+    """Return the images of a grid as `SampleGrid` draws it, ``(B, C, H, W)``, without the empty places at its end.
+
+    Raises:
+        UserError: If the file is no picture, or a damaged one.
+    """
+    try:
+        with Image.open(file) as image:
+            picture: torch.Tensor = pil_to_tensor(image)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{file}: no picture, or a damaged one ({error}): keep it anew, or take it away") from error
     data = cell.run.config.get("data", {}).get("init_args", {})
     count = min(cell.run.config.get("grid", {}).get("count", 64), data.get("eval_samples", math.inf))
     if count == 1:  # drawn without an edge

@@ -169,6 +169,15 @@ def test_a_grid_of_any_number_of_images_is_taken_apart(results, tmp_path, count,
     assert torch.equal(results.tiles(tmp_path / "grid.png", cell), images)
 
 
+@pytest.mark.parametrize("content", [b"no picture", b"", b"cut"])
+def test_a_damaged_grid_is_named(results, runs, monkeypatch, content):
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    grid = runs / "kept/images/uid/seed=0/samples/ema_0.99/step_00000004.png"
+    grid.write_bytes(grid.read_bytes()[:200] if content == b"cut" else content)
+    with pytest.raises(SystemExit, match=f"{grid}: no picture, or a damaged one"):
+        made(results, runs, monkeypatch)
+
+
 def test_options_tell_where_a_generator_begins(results, tmp_path):
     path = {"class_path": "FlowMatchingPath", "init_args": {"levels": [0.15]}}
     run = Run("uid", tmp_path, {"model": {"init_args": {"alpha": 1.0, "path": path}}}, [], 0)
@@ -309,6 +318,10 @@ def test_details_are_of_pixels_as_they_were_before_they_were_enlarged_to_be_seen
     assert own.endswith(" | 0 |")
     assert any(line.startswith("| `uid`, ema_0.99 | 64 | 250 ± 0 | ") for line in printed)
     assert any(line.startswith("| `teacher`, ema_0.9_steps_50 | 64 | 0 ± 0 | ") for line in printed)
+
+
+def test_a_single_image_has_no_spread(detail):
+    assert detail.row("uid", torch.tensor([0.25]), torch.tensor([0.25, 0.25])) == "| uid | 1 | 250 | 0 |"
 
 
 def test_real_images_are_those_that_figures_compare_with(detail, tmp_path):
