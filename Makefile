@@ -47,7 +47,7 @@ frameworks: .venv/installed  ## Train and distil all frameworks over seeds, and 
 # Rows of docs/results.md, the most important ones first; DATA=fashion_mnist for one data set alone, JOBS at a time.
 DATA := fashion_mnist cifar10_16
 JOBS ?= 2
-ROWS := uid uid_weighted realuid realuid_weighted corrected uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 sid_05 uid_long finetune_corrected finetune_corrected_long uid_started uid_started_long realuid_098 realuid_100 finetune
+ROWS := uid uid_weighted realuid realuid_weighted corrected uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 sid_05 uid_long finetune_corrected finetune_corrected_long finetune_uid_long uid_started uid_started_long realuid_098 realuid_100 finetune
 experiments: .venv/installed  ## Distil the teachers on images that docs/results keeps, a row a method (two days on a CPU)
 	set -e; for data in $(DATA); do \
 		place=configs/experiments/$$data; \
@@ -59,8 +59,11 @@ experiments: .venv/installed  ## Distil the teachers on images that docs/results
 		done; \
 	done
 
-results: .venv/installed  ## Make tables and pictures of docs/results.md of what is kept, and keep what runs have given
+WRONG := $(BIN)/python benchmarks/wrong_teachers.py
+results: .venv/installed  ## Make tables and pictures of docs of what is kept, and keep what runs have given
 	$(BIN)/python benchmarks/results.py $(if $(wildcard runs/experiments),--keep runs/experiments)
+	$(if $(wildcard runs/wrong_teachers/digits),$(WRONG) runs/wrong_teachers --data digits --show --keep docs/wrong_teachers)
+	$(WRONG) docs/wrong_teachers --data digits --show --page docs/wrong_teachers.md
 
 # A file at a time on each of a few processes, in the order of their names: whole runs before units. Every process brings
 # a whole torch; one more of them than one or two cores, for tests that wait. Their bytecode is kept even where Python is

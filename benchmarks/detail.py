@@ -50,10 +50,10 @@ def table(place: Path) -> list[str]:
     real, side = detail(images), images.shape[-1]
     lines = [line(["", "images", "detail", "distance from real"]), line(["---"] * 4), row("real", real, real)]
     for cell in cells:
-        for grid in grids(cell):
+        for name, grid in grids(cell).items():
             drawn = tiles(grid, cell)
             scale = drawn.shape[-1] // side  # small images are drawn with pixels of several
-            lines.append(row(f"`{cell.row}`, {grid.parent.name}", detail(drawn[..., ::scale, ::scale] / 255), real))
+            lines.append(row(f"`{cell.row}`, {name}", detail(drawn[..., ::scale, ::scale] / 255), real))
     return lines
 
 

@@ -20,6 +20,7 @@ import torch
 from convergence import crossing
 from frameworks import TEACHER, line, spread
 from parts.kept import SHOWN, Cell, cells_of, keep, seed_of
+from parts.pages import replace
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
@@ -70,7 +71,7 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
     """Return the rows of generators, the least distance first; last those without any, which have diverged.
 
     Raises:
-        UserError: If seeds of a row have ended at different steps.
+        UserError: If seeds of a row have ended at different steps, or evaluate different averages.
     """
     found = []
     for name in sorted({cell.row for cell in cells} - {TEACHER}):
@@ -78,6 +79,9 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
         if len({cell.cost.steps for cell in seeds}) > 1:
             ends = ", ".join(f"{seed_of(cell.run)} at {cell.cost.steps}" for cell in seeds)
             raise UserError(f"seeds of {name} end at different steps, {ends}: go on with those that are behind")
+        if len({cell.shown for cell in seeds}) > 1:
+            each = ", ".join(f"{seed_of(cell.run)} {cell.shown}" for cell in seeds)
+            raise UserError(f"seeds of {name} evaluate different averages first, {each}: one row shows one of them")
         found.append(Method(name, options_of(seeds[0]), seeds))
 
     def distance(method: Method) -> tuple[bool, float]:
@@ -88,8 +92,8 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
 
 
 def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
-    """Return the figures of the last step; of the sampler that is evaluated first unless one is named."""
-    steps = cell.samplers[sampler] if sampler else cell.shown
+    """Return the figures of the last step; of the sampler that stands for the run unless one is named."""
+    steps = cell.samplers[sampler or cell.shown]
     return steps[max(steps)]
 
 
@@ -147,23 +151,6 @@ def costs(cells: Sequence[Cell]) -> list[str]:
     return [f"{before}{cells[0].cost.steps}", f"{hours:.2g}", f"{whole[0].flops:.2g}"]
 
 
-def replace(page: Path, mark: str, text: str) -> None:
-    """Replace what stands on a page between two marks.
-
-    Raises:
-        UserError: If it has no such marks.
-    """
-    begin, end = f"<!-- {mark}: made by make results -->", f"<!-- {mark}: end -->"
-    old = page.read_text() if page.is_file() else ""
-    before, found, rest = old.partition(begin)
-    _, also, after = rest.partition(end)
-    if not (found and also):
-        raise UserError(f"{page} must have the lines {begin!r} and {end!r}, between which its table goes")
-    with replacing(page) as file:
-        file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
-    print(f"{page}: {mark} written")
-
-
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
@@ -171,7 +158,7 @@ def curves(methods: Sequence[Method]) -> dict[str, list[dict[int, float]]]:
     """Return distances by step of each seed, of the rows that are compared."""
     named = {method.name: method for method in methods}
     return {
-        name: [{step: each["fid"] for step, each in cell.shown.items()} for cell in named[name].cells]
+        name: [{step: each["fid"] for step, each in cell.curve.items()} for cell in named[name].cells]
         for name in CURVES
         if name in named
     }
@@ -223,33 +210,39 @@ def draw_curves(methods: Sequence[Method], target: Path) -> None:
 
 
 def draw_samples(cells: Sequence[Cell], methods: Sequence[Method], target: Path) -> None:
-    """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, UID, the best other."""
-    rows = []
-    for cell in [cell for cell in cells if cell.row == TEACHER]:
-        rows += [tiles(file, cell)[:COLUMNS] for file in grids(cell)]
-    shown = [cell for method in methods for cell in method.cells if grids(cell)]
-    usual, others = ([cell for cell in shown if (cell.row == CURVES[0]) is same] for same in (True, False))
-    rows += [tiles(grids(cell)[0], cell)[:COLUMNS] for cell in usual[:1] + others[:1]]
+    """Draw samples of the same latents and labels, a row each: teacher in many steps, in one, UID, the best other.
+
+    Raises:
+        UserError: If a grid cannot be read, or images of grids are of different sizes.
+    """
+    drawn = [(cell, file) for cell in cells if cell.row == TEACHER for file in grids(cell).values()]
+    generators = [cell for method in methods for cell in method.cells if cell.shown in grids(cell)]
+    usual, others = ([cell for cell in generators if (cell.row == CURVES[0]) is same] for same in (True, False))
+    drawn += [(cell, grids(cell)[cell.shown]) for cell in usual[:1] + others[:1]]
+    rows = [tiles(file, cell)[:COLUMNS] for cell, file in drawn]
+    if len({row.shape[1:] for row in rows}) > 1:
+        sizes = ", ".join(f"{file} {tuple(row.shape[2:])}" for (_, file), row in zip(drawn, rows, strict=True))
+        raise UserError(f"grids hold images of different sizes: {sizes}")
     if rows:
         picture = make_grid(torch.cat(rows), nrow=COLUMNS, padding=2)
         write_png(picture[:1] if bool((picture[0] == picture[1]).all()) else picture, target)
 
 
-def grids(cell: Cell) -> list[Path]:
+def grids(cell: Cell) -> dict[str, Path]:
     """Return the last grids of a run's samplers, many steps first, then as they are evaluated."""
     found = find_pictures(cell.run.folder)
     order = sorted(
         filter(found.__contains__, cell.samplers),
         key=lambda name: -int(name.rpartition("_steps_")[2]) if "_steps_" in name else 0,
     )
-    return [found[name][max(found[name])] for name in order]
+    return {name: found[name][max(found[name])] for name in order}
 
 
 def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
     """Return the images of a grid as `SampleGrid` draws it, ``(B, C, H, W)``, without the empty places at its end.
 
     Raises:
-        UserError: If the file is no picture, or a damaged one.
+        UserError: If the file is no picture, a damaged one, or not of as many images as its run draws.
     """
     try:
         with Image.open(file) as image:
@@ -257,12 +250,14 @@ def tiles(file: Path, cell: Cell, padding: int = 2) -> torch.Tensor:
     except (OSError, SyntaxError) as error:
         raise UserError(f"{file}: no picture, or a damaged one ({error}): keep it anew, or take it away") from error
     data = cell.run.config.get("data", {}).get("init_args", {})
-    count = min(cell.run.config.get("grid", {}).get("count", 64), data.get("eval_samples", math.inf))
+    count = min((cell.run.config.get("grid") or {}).get("count", 64), data.get("eval_samples", math.inf))
     if count == 1:  # drawn without an edge
         return picture[None]
     across = math.ceil(math.sqrt(count))
     down = math.ceil(count / across)
-    side = (picture.shape[1] - padding) // down
+    side, left = divmod(picture.shape[1] - padding, down)
+    if left or side <= padding or picture.shape[2] != side * across + padding:
+        raise UserError(f"{file}: expected a grid of {down} x {across} images, got {tuple(picture.shape[1:])} pixels")
     cut = picture.unfold(1, side, side).unfold(2, side, side)[:, :down, :across, padding:, padding:]
     return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)[:count]
 

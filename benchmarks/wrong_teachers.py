@@ -3,14 +3,16 @@
 Every run is one `realuid fit`, in FOLDER/DATA/FLAW/METHOD/seed=K; each seed has a teacher of its own. Runs that are
 done are left alone and others go on where they were, the first seed of everything first. Then come the tables of
 docs/wrong_teachers.md: mean and standard deviation over the seeds that are done, of the average of the weights.
+Figures of what is done can be kept in another folder, of which the tables can be made as well.
 
 Usage: python benchmarks/wrong_teachers.py runs/wrong_teachers [--data moons digits] [--flaws blurred ...]
-           [--methods UID ...] [--seeds 0 1 2] [--jobs 2] [--show] [--picture FILE.png]
+           [--methods UID ...] [--seeds 0 1 2] [--jobs 2] [--show] [--keep FOLDER] [--page FILE.md] [--picture FILE.png]
 """
 
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import frameworks
+from parts.pages import replace
 
+from realuid_lightning.errors import UserError
 from realuid_lightning.reporting import Measurement
 
 HOME = Path(__file__).resolve().parent
@@ -135,6 +139,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, at least 1")
     parser.add_argument("--show", action="store_true", help="print the tables and train nothing")
+    parser.add_argument("--keep", type=Path, help="where to copy figures of runs that are done to")
+    parser.add_argument("--page", type=Path, help="whose tables of these data are replaced, between marks")
     parser.add_argument("--picture", type=Path, help="where to draw the moons of the first seed, a .png file")
     options = parser.parse_args()
     if options.jobs < 1:
@@ -149,11 +155,28 @@ def main() -> None:
             train(students, options.jobs)
     if options.picture:
         draw(options.folder, options.seeds[0], options.picture)
-    pairs = [(data, figure) for data in options.data for figure in STUDIES[data].figures]
-    tables = ["\n".join(table(options.folder, *pair)) for pair in pairs]
-    if not any(tables):
+    if options.keep:
+        keep(options.folder, options.data, options.keep)
+    tables = {data: tables_of(options.folder, data) for data in options.data}
+    if not any(tables.values()):
         raise SystemExit(f"error: {options.folder} has no figures of {' or '.join(options.data)}")
-    print(*filter(None, tables), sep="\n\n", end="\n\n")
+    for data, text in tables.items():
+        if text and options.page:
+            try:
+                replace(options.page, data, text)
+            except UserError as error:
+                raise SystemExit(f"error: {error}") from error
+        elif text:
+            print(text, end="\n\n")
+
+
+def keep(folder: Path, data: list[str], target: Path) -> None:
+    """Copy the figures of runs that are done, and that they are."""
+    for done in sorted(file for each in data for file in folder.glob(f"{each}/*/*/seed=*/done")):
+        place = target / done.parent.relative_to(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(done.with_name("figures.jsonl"), place / "figures.jsonl")
+        (place / "done").touch()
 
 
 def train(runs: list[Run], jobs: int) -> None:
@@ -229,8 +252,13 @@ def draw(folder: Path, seed: int, target: Path) -> None:
     figure.savefig(target, dpi=64)
 
 
+def tables_of(folder: Path, data: str) -> str:
+    """Return the tables of a data set in Markdown, a figure each; nothing where nothing was measured."""
+    return "\n\n".join(filter(None, ("\n".join(table(folder, data, figure)) for figure in STUDIES[data].figures)))
+
+
 def table(folder: Path, data: str, figure: str) -> Iterator[str]:
-    """Yield the lines of a table in Markdown: a row a method, a column a flaw."""
+    """Yield the lines of a table in Markdown: a row a method, a column a flaw, of which something is done."""
     study = STUDIES[data]
     found = map(last, sorted(folder.glob(f"{data}/*/*/seed=*")))
     ends = [end for end in found if end and figure in end.floor and figure in end.gaussian]
@@ -239,11 +267,17 @@ def table(folder: Path, data: str, figure: str) -> Iterator[str]:
     floor, gaussian = (known[figure] * study.figures[figure] for known in (ends[0].floor, ends[0].gaussian))
     factor = f" x {study.figures[figure]:g}" if study.figures[figure] != 1 else ""
     yield f"**{data}, {figure}{factor}**: floor {floor:.3g}, Gaussian {gaussian:.3g}\n"
-    yield f"| | {' | '.join(study.flaws)} |"
-    yield "| --- " * (len(study.flaws) + 1) + "|"
-    for method in ("teacher", "tuned teacher", *METHODS):
-        cells = (cell(folder, data, flaw, method) for flaw in study.flaws)
-        yield f"| {method} | {' | '.join(spread(each, figure, study.figures[figure]) for each in cells)} |"
+    methods = ("teacher", "tuned teacher", *METHODS)
+    cells = {
+        (method, flaw): spread(cell(folder, data, flaw, method), figure, study.figures[figure])
+        for method, flaw in product(methods, study.flaws)
+    }
+    flaws = [flaw for flaw in study.flaws if any(cells[method, flaw] for method in methods)]
+    yield f"| | {' | '.join(flaws)} |"
+    yield "| --- " * (len(flaws) + 1) + "|"
+    for method in methods:
+        if any(row := [cells[method, flaw] for flaw in flaws]):
+            yield f"| {method} | {' | '.join(row)} |"
 
 
 def spread(runs: Path, figure: str, factor: float) -> str:

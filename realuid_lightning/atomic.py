@@ -33,10 +33,8 @@ def replacing(target: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:16]}{target.suffix}")
     old, begun = _looked_at(target), None
     try:
-        if old is not None and not old.st_mode & stat.S_IROTH:
-            temporary.touch(mode=0o600, exist_ok=False)
-            os.utime(temporary, (0, 0))
-            begun = temporary.stat().st_mtime_ns
+        if old is not None and old.st_mode & 0o044 != 0o044:
+            begun = _begin_privately(temporary)
         yield temporary
         with temporary.open("rb") as file:
             if os.fstat(file.fileno()).st_mtime_ns == begun:
@@ -48,6 +46,15 @@ def replacing(target: str | Path) -> Iterator[Path]:
         _flush_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _begin_privately(file: Path) -> int | None:
+    """Make an empty file that its owner alone may read; return its time, which writing changes, where it can be set."""
+    file.touch(mode=0o600, exist_ok=False)
+    with suppress(OSError):
+        os.utime(file, (0, 0))
+        return file.stat().st_mtime_ns
+    return None
 
 
 def _looked_at(target: Path) -> os.stat_result | None:

@@ -57,4 +57,4 @@ KINDS = _differing(_CONTENTS, lambda config: {kind(config["model"]), *_named({**
 """Configs of which every other differs from one in numbers and by what others have as well."""
 MADE = _differing({file: _CONTENTS[file] for file in KINDS}, lambda config: {classes(config["model"])})
 """Those whose modules are made of other classes than those of the ones before."""
-OTHERS = [file for file in FILES if file not in KINDS]
+OTHERS = [file for file in FILES if file not in MADE]

@@ -53,9 +53,14 @@ class Cell(NamedTuple):
     before: Cost = Cost()
 
     @property
-    def shown(self) -> dict[int, dict[str, float]]:
-        """Figures by step of the sampler that is evaluated first."""
-        return next(iter(self.samplers.values()))
+    def shown(self) -> str:
+        """The sampler whose figures and pictures stand for the run: the average that is evaluated first, if any is."""
+        return next((name for name in self.samplers if name != "raw"), "raw")
+
+    @property
+    def curve(self) -> dict[int, dict[str, float]]:
+        """Figures of that sampler by step."""
+        return self.samplers[self.shown]
 
 
 def keep(runs: Path, folder: Path) -> None:
@@ -145,7 +150,11 @@ def _cell(run: Run) -> Cell:
     row = run.name.rpartition("/")[0] if seed_of(run) is not None else run.name
     begun = run.config.get("model", {}).get("init_args", {}).get("generator_ckpt")
     start = "/".join(Path(begun).parts[-4:-2]) if begun else ""
-    return Cell(row, run, Cost(steps, seconds, steps * each), samplers, start)
+    cell = Cell(row, run, Cost(steps, seconds, steps * each), samplers, start)
+    if max(cell.curve) < steps:
+        ends = f"end at {max(cell.curve)} of {steps}"
+        raise UserError(f"{run.folder}: figures of {cell.shown}, which a table shows, {ends}: keep it again")
+    return cell
 
 
 def _by_sampler(run: Run) -> dict[str, dict[int, dict[str, float]]]:

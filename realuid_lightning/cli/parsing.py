@@ -29,6 +29,7 @@ LONGEST = 300
 
 # jsonargparse hands null of the command line on to a class within a class as the word None.
 NONE_MEANT = "where an option may be none, that is null, and for one within a class null in a config, --config FILE"
+WHOLE_MEANT = "name one that has all methods of its kind, by class_path: NAME in a config, =NAME on the command line"
 
 IN_PLAIN_WORDS = (
     (r"<class '([\w.]+)'>", r"\1"),
@@ -36,10 +37,9 @@ IN_PLAIN_WORDS = (
     (r"a typing\.Literal\[(.*)\]", r"one of \1"),
     (r"^Expected a dot import path string: None$", f"no class None is known; {NONE_MEANT}"),
     (r"^Expected a dot import path string: (.*)", r"no class \1 is known; name it as package.module.Class"),
-    (
-        r"^Expected an instantiatable class, but [\w.]+\.(\w+) is abstract$",
-        r"\1 is abstract: name the class of that kind that is meant, class_path: NAME in a config, beside its options",
-    ),
+    (r"^Expected an instantiatable class, but ([\w.]+) is abstract$", rf"\1 is abstract: {WHOLE_MEANT}"),
+    (r"^Expected an instantiatable class, but is abstract$", f"an abstract class is named: {WHOLE_MEANT}"),
+    (r"^Not a valid subclass of (\w+)$", r"expected class_path: NAME, of the kind \1, and init_args: its options"),
     (r"Expected (an? )?", "expected "),
     (r"\. Got value: ", ", got "),
     (r"Not of type Path: expected .*, not (\w+)", r"expected str, got \1"),

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from shutil import rmtree
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def loaded(name, monkeypatch):
 
 @pytest.fixture
 def results(monkeypatch):
-    for name in ("frameworks", "convergence", "parts.kept", "results"):
+    for name in ("frameworks", "convergence", "parts.kept", "parts.pages", "results"):
         module = loaded(name, monkeypatch)
     monkeypatch.setattr(sys.modules["parts.kept"], "flops", lambda run: 1e9)
     return module
@@ -101,14 +102,29 @@ def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, mon
     assert f"`realuid` reaches the distance at which `uid` ends, 2, in 1 / ({mean:.3g} ± " in page
 
 
-def test_rows_are_shown_by_the_sampler_that_they_evaluate_first(results, runs, monkeypatch):
-    wide = runs / "runs" / "images" / "wide" / "seed=0"
-    for sampler, fids, colour in (("raw", {2: 3.0, 4: 0.5}, 70), ("ema_0.99", {2: 2.0, 4: 0.7}, 150)):
-        ran(wide, fids, sampler, model={"alpha": 1.0, "beta": 1.0}, colour=colour)
+@pytest.mark.parametrize(
+    ("samplers", "shown"),
+    [(["ema_0.99", "ema_0.9"], 0), (["raw", "ema_0.99", "ema_0.9"], 1), (["raw"], 0)],
+)
+def test_rows_are_shown_by_the_average_that_they_evaluate_first(results, runs, monkeypatch, samplers, shown):
+    for index, sampler in enumerate(samplers):
+        wide = runs / "runs" / "images" / "wide" / "seed=0"
+        fids = {2: 3.0, 4: 0.5 + index / 10}
+        ran(wide, fids, sampler, model={"alpha": 1.0, "beta": 1.0}, colour=70 + 10 * index)
     page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
-    assert "| `wide` | alpha 1.0, beta 1.0 | 1 | 0.5 | " in page
+    assert f"| `wide` | alpha 1.0, beta 1.0 | 1 | {0.5 + shown / 10} | " in page
     with Image.open(runs / "kept" / "images_samples.png") as picture:  # of the best row, below those of UID
-        assert picture.getpixel((10, picture.height - 10)) == 70
+        assert picture.getpixel((10, picture.height - 10)) == 70 + 10 * shown
+
+
+def test_no_other_average_stands_for_one_that_has_no_picture(results, runs, monkeypatch):
+    for sampler, colour in (("ema_0.99", 70), ("ema_0.9", 80)):
+        ran(runs / "runs" / "images" / "wide" / "seed=0", {4: 0.5}, sampler, colour=colour)
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    rmtree(runs / "kept/images/wide/seed=0/samples/ema_0.99")
+    made(results, runs, monkeypatch)
+    with Image.open(runs / "kept" / "images_samples.png") as picture:
+        assert picture.getpixel((10, picture.height - 10)) == 200  # RealUID's, the next one
 
 
 def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):
@@ -178,6 +194,15 @@ def test_a_damaged_grid_is_named(results, runs, monkeypatch, content):
         made(results, runs, monkeypatch)
 
 
+@pytest.mark.parametrize("side", [1, 138, 139, 400])
+def test_a_grid_of_other_pictures_is_named(results, runs, monkeypatch, side):
+    made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    grid = runs / "kept/images/uid/seed=0/samples/ema_0.99/step_00000004.png"
+    write_png(torch.zeros(3, side, side, dtype=torch.uint8), grid)
+    with pytest.raises(SystemExit, match=f"error: .*{grid}"):
+        made(results, runs, monkeypatch)
+
+
 def test_options_tell_where_a_generator_begins(results, tmp_path):
     path = {"class_path": "FlowMatchingPath", "init_args": {"levels": [0.15]}}
     run = Run("uid", tmp_path, {"model": {"init_args": {"alpha": 1.0, "path": path}}}, [], 0)
@@ -200,6 +225,10 @@ def spoil(folder, name):
         (folder / "fits.json").unlink()
     elif name == "later":
         ran(folder, {6: 0.3})
+    elif name == "other":
+        file.write_text(file.read_text().replace("ema_0.99", "ema_0.9"))
+    elif name == "behind":
+        ran(folder, {6: 0.3}, "ema_0.9")
     else:
         file.write_text({"cut": f"{file.read_text()}{{", "lost": file.read_text().replace("recall", "call")}[name])
 
@@ -208,6 +237,8 @@ def spoil(folder, name):
     ("name", "message"),
     [
         ("later", "seeds of realuid end at different steps, 0 at 4, 1 at 6: go on with those"),
+        ("other", "seeds of realuid evaluate different averages first, 0 ema_0.99, 1 ema_0.9: one row"),
+        ("behind", "figures of ema_0.99, which a table shows, end at 4 of 6"),
         ("cut", "its figures have lines that cannot be read"),
         ("lost", "its figures lack recall"),
         ("times", "has no fits.json"),

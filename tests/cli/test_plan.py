@@ -52,6 +52,12 @@ def test_every_other_config_is_sound(file, tmp_path, tmp_path_factory):
     assert not list(tmp_path.iterdir())
 
 
+def test_checkpoints_that_a_run_begins_from_are_not_needed_yet(realuid):
+    words = [f"--model.{role}_ckpt=nowhere/{role}.ckpt" for role in ("teacher", "generator")]
+    code, written = realuid("plan", "--config", DISTIL, *words)
+    assert code == 0, written
+
+
 def test_the_published_run_at_its_full_size(realuid):
     words = ["--trainer.accelerator=gpu", "--trainer.devices=8", "--trainer.strategy=ddp_per_network"]
     code, written = realuid("plan", "--config", CONFIGS / "cifar_uncond.yaml", *words, "--device_memory=80GB")

@@ -52,7 +52,7 @@ def test_it_replaces_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("write", [plain, tensors])
-@pytest.mark.parametrize("rights", [0o600, 0o640])
+@pytest.mark.parametrize("rights", [0o600, 0o640, 0o604])
 def test_a_file_that_is_replaced_leaves_its_rights(tmp_path, write, rights, monkeypatch):
     """A private export stays private, and is so while it is written."""
     (tmp_path / "file.any").touch()
@@ -115,14 +115,15 @@ def test_a_file_that_vanishes_meanwhile_costs_nothing(tmp_path):
     assert (tmp_path / "file.txt").read_text() == "whole"
 
 
-def test_a_file_is_written_where_its_rights_cannot_be(tmp_path, monkeypatch):
+@pytest.mark.parametrize("refused", ["chmod", "utime"])
+def test_a_file_is_written_where_its_rights_cannot_be(tmp_path, monkeypatch, refused):
     (tmp_path / "file.txt").touch()
     (tmp_path / "file.txt").chmod(0o600)
 
     def refuse(*words, **options):
         raise PermissionError(errno.EPERM, "refused")
 
-    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, refused, refuse)
     with replacing(tmp_path / "file.txt") as file:
         file.write_text("whole")
     assert (tmp_path / "file.txt").read_text() == "whole"

@@ -25,6 +25,13 @@ FILES = {
         "    def __init__(self, number: int = 3) -> None:\n"
         "        import no_such_package\n"
     ),
+    "halves.py": (
+        "from realuid_lightning.objectives import Objective\n"
+        "class Half(Objective):\n"
+        "    def fake(self, game): return game.x1.mean()\n"
+    ),
+    "abstract.yaml": "model: {path: {class_path: FlowMatchingPath, init_args: {schedule: {class_path: Schedule}}}}\n",
+    "nameless.yaml": "model: {objective: {init_args: {rho: 1.0}}}\n",
 }
 
 SHAPE = "--model.network.shape=[1,8,8]"
@@ -104,6 +111,22 @@ CASES = {
     "an optimizer that evaluates by itself": (
         (*FINE, "--model.fake_optimizer=torch.optim.LBFGS"),
         ["fake_optimizer: LBFGS evaluates losses by itself"],
+    ),
+    "a class that lacks methods": (
+        (*FINE, "--model.objective=halves.Half"),
+        ["objective: an abstract class is named: name one that has all methods"],
+    ),
+    "an abstract class of ours": (
+        (*FINE, "--config", "abstract.yaml"),
+        ["schedule: Schedule is abstract: name one that has all methods of its kind, by class_path: NAME"],
+    ),
+    "an option of a class that is not named": (
+        (*FINE, "--model.objective.rho=0.5"),
+        ["objective: realuid_lightning.objectives.Objective is abstract: name one that has all", "=NAME"],
+    ),
+    "options of a class that is not named": (
+        (*FINE, "--config", "nameless.yaml"),
+        ["objective: expected class_path: NAME, of the kind Objective, and init_args"],
     ),
     "an unknown optimizer": ((*FINE, "--model.fake_optimizer=Adamm"), ["fake_optimizer: no class Adamm is known"]),
     "an unknown schedule": ((*FINE, "--model.fake_schedule=Cooldown"), ["fake_schedule: no class Cooldown is known"]),

@@ -23,10 +23,6 @@ CASES = {
     "alpha above 1": ((*FINE, "--model.alpha=1.5"), ["alpha must be in (0, 1], got 1.5"]),
     "alpha zero": ((*FINE, "--model.alpha=0"), ["alpha must be in (0, 1], got 0"]),
     "alpha no number": ((*FINE, "--model.alpha=much"), ["alpha", "float", "much"]),
-    "option of an objective that is not named": (
-        (*FINE, "--model.objective.rho=0.5"),
-        ["objective: Objective is abstract: name the class", "class_path: NAME"],
-    ),
     "negative fake steps": ((*FINE, "--model.fake_steps=-1"), ["fake_steps must be at least 1, got -1"]),
     "negative steps": ((*FINE, "--trainer.max_steps=-5"), ["max_steps", "-5"]),
     "decay of 1": ((*FINE, "--model.ema=[1.0]"), ["decay must be in [0, 1), got 1.0"]),
