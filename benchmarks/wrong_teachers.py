@@ -146,13 +146,7 @@ def main() -> None:
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {options.jobs}")
     if not options.show:
-        for seed, data in product(options.seeds, options.data):
-            teachers = [teacher(options.folder, data, flaw, seed) for flaw in options.flaws]
-            train(teachers, options.jobs)
-            if any("tuned" in method for method in options.methods):
-                train([tuned(options.folder, data, flaw, seed) for flaw in options.flaws], options.jobs)
-            students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
-            train(students, options.jobs)
+        train_all(options)
     if options.picture:
         draw(options.folder, options.seeds[0], options.picture)
     if options.keep:
@@ -160,14 +154,25 @@ def main() -> None:
     tables = {data: tables_of(options.folder, data) for data in options.data}
     if not any(tables.values()):
         raise SystemExit(f"error: {options.folder} has no figures of {' or '.join(options.data)}")
-    for data, text in tables.items():
-        if text and options.page:
-            try:
+    if not options.page:
+        print(*filter(None, tables.values()), sep="\n\n", end="\n\n")
+        return
+    try:
+        for data, text in tables.items():
+            if text:
                 replace(options.page, data, text)
-            except UserError as error:
-                raise SystemExit(f"error: {error}") from error
-        elif text:
-            print(text, end="\n\n")
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def train_all(options: argparse.Namespace) -> None:
+    """Train what is not done: of each seed the teachers with their flaws, those tuned further, then the generators."""
+    for seed, data in product(options.seeds, options.data):
+        train([teacher(options.folder, data, flaw, seed) for flaw in options.flaws], options.jobs)
+        if any("tuned" in method for method in options.methods):
+            train([tuned(options.folder, data, flaw, seed) for flaw in options.flaws], options.jobs)
+        students = [student(options.folder, data, *pair, seed) for pair in product(options.flaws, options.methods)]
+        train(students, options.jobs)
 
 
 def keep(folder: Path, data: list[str], target: Path) -> None:
