@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 from shutil import rmtree
 
 import pytest
@@ -125,6 +126,13 @@ def test_no_other_average_stands_for_one_that_has_no_picture(results, runs, monk
     made(results, runs, monkeypatch)
     with Image.open(runs / "kept" / "images_samples.png") as picture:
         assert picture.getpixel((10, picture.height - 10)) == 200  # RealUID's, the next one
+
+
+@pytest.mark.parametrize("place", ["cifar10_16", "fashion_mnist", "fashion_mnist_coarse"])
+def test_the_page_says_what_is_kept(results, place):
+    docs = Path(__file__).parents[2] / "docs"
+    cells = results.cells_of(docs / "results" / place)
+    assert results.table(cells, results.methods_of(cells)) in (docs / "results.md").read_text()
 
 
 def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):

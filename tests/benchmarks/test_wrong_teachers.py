@@ -137,6 +137,11 @@ def test_what_is_kept_makes_the_same_tables_on_a_page(tmp_path, monkeypatch, cap
         run(kept, "--page", str(page))
 
 
+def test_the_page_says_what_is_kept():
+    docs = BENCHMARKS.parent / "docs"
+    assert study.tables_of(docs / "wrong_teachers", "digits") in (docs / "wrong_teachers.md").read_text()
+
+
 def test_flaws_are_what_they_say():
     whole = [source.load() for source in (Toy2D("moons", 20000), Digits())]
     moons, digits = flawed.BlurredMoons().load()[0], flawed.BlurredDigits().load()[0]
