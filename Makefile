@@ -47,7 +47,7 @@ frameworks: .venv/installed  ## Train and distil all frameworks over seeds, and 
 # Rows of docs/results.md, the most important ones first; DATA=fashion_mnist for one data set alone, JOBS at a time.
 DATA := fashion_mnist cifar10_16
 JOBS ?= 2
-ROWS := uid uid_weighted realuid realuid_weighted corrected uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 sid_05 uid_long finetune_corrected finetune_corrected_long finetune_uid_long uid_started uid_started_long realuid_098 realuid_100 finetune
+ROWS := uid uid_weighted realuid realuid_weighted corrected uid_gan realuid_gan sid_12 realuid_102 dmd sid_gan sid_10 sid_05 uid_long finetune_corrected finetune_uid finetune_corrected_long finetune_uid_long uid_started uid_started_long realuid_098 realuid_100 finetune
 experiments: .venv/installed  ## Distil the teachers on images that docs/results keeps, a row a method (two days on a CPU)
 	set -e; for data in $(DATA); do \
 		place=configs/experiments/$$data; \
