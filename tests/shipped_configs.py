@@ -37,11 +37,6 @@ def kind(model):
     return frozenset([*_named(model), *options])
 
 
-def classes(model):
-    """What a module is made of, whatever its options are."""
-    return frozenset(name for name in _named(model) if name[0].isupper())
-
-
 def _differing(configs, has):
     """Return the files of configs of which each has something that none before it has."""
     seen, kept = set(), []
@@ -55,6 +50,9 @@ def _differing(configs, has):
 _CONTENTS = {file: yaml.safe_load((CONFIGS / file).read_text()) for file in FILES}
 KINDS = _differing(_CONTENTS, lambda config: {kind(config["model"]), *_named({**config, "model": None})})
 """Configs of which every other differs from one in numbers and by what others have as well."""
-MADE = _differing({file: _CONTENTS[file] for file in KINDS}, lambda config: {classes(config["model"])})
-"""Those whose modules are made of other classes than those of the ones before."""
+MADE = _differing(
+    {file: _CONTENTS[file] for file in KINDS},
+    lambda config: {(config["model"]["class_path"], name) for name in _named(config["model"])},
+)
+"""Those whose kind of module has a class or a switch that none before has with it."""
 OTHERS = [file for file in FILES if file not in MADE]

@@ -220,6 +220,21 @@ def test_a_short_name_of_several_classes_means_the_preferred_one(monkeypatch):
         parser.parse_args(words)
 
 
+def test_short_names_of_what_is_imported_meanwhile_are_known(tmp_path, monkeypatch):
+    """Classes named in full, which imports their modules, each before one that comes with it, by its short name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    parser, words = ArgumentParser(exit_on_error=False), []
+    for index, name in enumerate(("Early", "Late", "Later")):
+        code = f"from {__name__} import Base\nclass {name}(Base): pass\nclass {name}Too(Base): pass\n"
+        (tmp_path / f"with_{name}.py").write_text(code)
+        for option, value in ((f"--full{index}", f"with_{name}.{name}"), (f"--short{index}", f"{name}Too")):
+            parser.add_argument(option, type=Base)
+            words += [f"{option}={value}", f"{option}.size=1"]
+    with internals.preferred_classes(lambda path: False):
+        found = parser.parse_args(words)
+    assert [found.short0.class_path, found.short2.class_path] == ["with_Early.EarlyToo", "with_Later.LaterToo"]
+
+
 # ------------------------------------------------------------------------------------------------------- torchmetrics
 
 
