@@ -48,15 +48,15 @@ def test_exact_minimisers_of_general_realuid(teacher, b, distance):
 
 @pytest.fixture(scope="module")
 def trained():
-    """All rows in one run, of fewer steps than the command's by default; they end within 0.025."""
-    return train_generators([*PROBLEMS, *(Problem(REAL, teacher, ALPHA, b, b) for teacher, b, _ in TRAINED)], steps=300)
+    """All rows in one run, half as long as the command's by default, which ends no nearer."""
+    return train_generators([*PROBLEMS, *(Problem(REAL, teacher, ALPHA, b, b) for teacher, b, _ in TRAINED)], steps=400)
 
 
 @pytest.mark.parametrize("index", BOUNDED)
 def test_trained_minimisers(index, trained):
-    assert trained[index] == pytest.approx((ROWS[index]["mean"], ROWS[index]["std"]), abs=0.04)
+    assert trained[index] == pytest.approx((ROWS[index]["mean"], ROWS[index]["std"]), abs=0.03)
 
 
 def test_trained_minimisers_of_general_realuid(trained):
     for (teacher, b, _), end in zip(TRAINED, trained[len(PROBLEMS) :], strict=True):
-        assert end == pytest.approx(best_generator(REAL, teacher, ALPHA, b, b), abs=0.04)
+        assert end == pytest.approx(best_generator(REAL, teacher, ALPHA, b, b), abs=0.03)
