@@ -9,6 +9,7 @@ networks alone do without.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -162,17 +163,15 @@ def preferred_classes(prefers: Callable[[str], bool]) -> Iterator[None]:
     from jsonargparse import _typehints
 
     listed = _typehints.get_all_subclass_paths
-    known: dict[Any, list[str]] = {}  # between imports: parsing asks for the same list again and again
 
-    def preferred(*args: Any, **kwargs: Any) -> list[str]:
-        key = args, tuple(kwargs.items()), len(sys.modules)
-        if key not in known:
-            known[key] = chosen(listed(*args, **kwargs))
-        return known[key]
-
-    def chosen(paths: list[str]) -> list[str]:
+    @functools.cache  # parsing asks for the same list again and again; imports may bring more
+    def chosen(_modules: int, *args: Any, **kwargs: Any) -> list[str]:
+        paths = listed(*args, **kwargs)
         names = {path.rpartition(".")[2] for path in filter(prefers, paths)}
         return [path for path in paths if prefers(path) or path.rpartition(".")[2] not in names]
+
+    def preferred(*args: Any, **kwargs: Any) -> list[str]:
+        return chosen(len(sys.modules), *args, **kwargs)
 
     _typehints.get_all_subclass_paths = preferred
     try:

@@ -21,6 +21,9 @@ from realuid_lightning.networks import MLP
 from realuid_lightning.paths import FlowMatchingPath
 from realuid_lightning.reporting import Run
 
+DOCS = Path(__file__).parents[2] / "docs"
+PLACES = sorted(each for each in (DOCS / "results").iterdir() if each.is_dir())
+
 
 def loaded(name, monkeypatch):
     """Import a benchmark under the name by which others import it."""
@@ -128,11 +131,10 @@ def test_no_other_average_stands_for_one_that_has_no_picture(results, runs, monk
         assert picture.getpixel((10, picture.height - 10)) == 200  # RealUID's, the next one
 
 
-@pytest.mark.parametrize("place", ["cifar10_16", "fashion_mnist", "fashion_mnist_coarse"])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
 def test_the_page_says_what_is_kept(results, place):
-    docs = Path(__file__).parents[2] / "docs"
-    cells = results.cells_of(docs / "results" / place)
-    assert results.table(cells, results.methods_of(cells)) in (docs / "results.md").read_text()
+    cells = results.cells_of(place)
+    assert results.table(cells, results.methods_of(cells)) in (DOCS / "results.md").read_text()
 
 
 def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):
