@@ -13,6 +13,7 @@ import functools
 import sys
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import torch
@@ -25,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map_only as tree_map_only
-from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -273,10 +273,15 @@ def reads_a_number(func: Any) -> bool:
     return func is torch.ops.aten._local_scalar_dense.default
 
 
-def end_workers(loader: DataLoader[Any]) -> None:
-    """End the processes that a loader keeps between epochs, as torch does at exit where batches are pinned."""
-    if loader._iterator is not None:
-        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+def workers_of(iterator: Iterator[Any]) -> list[BaseProcess]:
+    """Return the processes of a loader's iterator."""
+    workers: list[BaseProcess] = iterator._workers  # type: ignore[attr-defined]
+    return workers
+
+
+def end_workers(iterator: Iterator[Any]) -> None:
+    """End the processes of a loader's iterator, as torch does at exit where batches are pinned."""
+    iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def keep_on_cpu(module: LightningModule) -> None:

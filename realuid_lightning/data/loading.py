@@ -2,6 +2,8 @@
 
 import atexit
 import warnings
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 from weakref import WeakSet
 
@@ -9,10 +11,22 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.utils.data import DataLoader, Dataset
 
-from realuid_lightning.lightning_internals import end_workers
+from realuid_lightning.lightning_internals import end_workers, workers_of
 from realuid_lightning.signals import ignore_stop_signals
 
-_made: WeakSet[DataLoader[Any]] = WeakSet()
+_begun: WeakSet[Iterator[Any]] = WeakSet()
+_workers: WeakSet[BaseProcess] = WeakSet()
+
+
+class _Loader(DataLoader[Any]):
+    """Notes what it begins: iterators can outlive their loader, and processes their iterator, if it was in a cycle."""
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        if self.num_workers:
+            _begun.add(iterator)
+            _workers.update(workers_of(iterator))
+        return iterator
 
 
 def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **batching: Any) -> DataLoader[Any]:
@@ -24,7 +38,7 @@ def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **bat
         device: Where batches go; those for a GPU are pinned.
         batching: ``batch_size`` and ``sampler``.
     """
-    loader: DataLoader[Any] = DataLoader(
+    return _Loader(
         dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -34,15 +48,16 @@ def make_loader(dataset: Dataset[Any], workers: int, device: torch.device, **bat
         generator=torch.Generator(),  # iterators draw a seed when they begin: not from the global generator
         **batching,
     )
-    _made.add(loader)
-    return loader
 
 
 @atexit.register
 def _end_all_workers() -> None:
     """End the processes of loaders that outlive the program: Python would send SIGTERM, which they ignore, and wait."""
-    for loader in _made:
-        end_workers(loader)
+    for iterator in _begun:
+        end_workers(iterator)
+    for worker in _workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def filter_warnings(training_in_memory: bool, evaluation_in_memory: bool) -> None:

@@ -435,11 +435,9 @@ def test_private_names_of_others_are_used_in_one_place_alone():
     assert sorted(found) == sorted(OVERRIDDEN)
 
 
-def test_workers_that_a_loader_keeps_are_ended():
-    loader = DataLoader(torch.zeros(4), num_workers=1, persistent_workers=True)
-    internals.end_workers(loader)  # none has begun
-    held = iter(loader)
+def test_workers_of_an_iterator_are_ended():
+    held = iter(DataLoader(torch.zeros(4), num_workers=1, persistent_workers=True))
     next(held)
-    (worker,) = held._workers
-    internals.end_workers(loader)
+    (worker,) = internals.workers_of(held)
+    internals.end_workers(held)
     assert not worker.is_alive()

@@ -9,8 +9,9 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 from recording import Recorder, placed, together
 
-from realuid_lightning.data import CIFAR10, Digits, Gaussian, ImageFolder, MatchingDataModule, Toy2D, to_floats
+from realuid_lightning.data import CIFAR10, Digits, Gaussian, ImageFolder, MatchingDataModule, Toy2D, loading, to_floats
 from realuid_lightning.errors import UserError
+from realuid_lightning.lightning_internals import workers_of
 
 # Lightning's own use of torch.
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
@@ -79,6 +80,18 @@ def test_loading_leaves_the_global_generator_alone():
     for loader in (data.train_dataloader(), data.val_dataloader(), data.reference_dataloader()):
         next(iter(loader))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_end_with_the_program_whoever_still_holds_their_iterator():
+    """They ignore SIGTERM, by which Python would end them, to wait for them then."""
+    begun = [iter(MatchingDataModule(Digits(), 8, num_workers=1).train_dataloader()) for _ in range(2)]
+    workers = [worker for iterator in begun for worker in workers_of(iterator)]
+    begun.pop()._shutdown = True  # as a collection of garbage can leave it: its process is never told to end
+    assert len(workers) == 2
+    loading._end_all_workers()
+    for worker in workers:
+        worker.join(20)
+        assert not worker.is_alive()
 
 
 def test_bytes_travel_and_floats_arrive(tmp_path):
