@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import seed_everything
 from PIL import Image
 from recording import Recorder, placed, together
+from torch.utils.data._utils import signal_handling
 
 from realuid_lightning.data import CIFAR10, Digits, Gaussian, ImageFolder, MatchingDataModule, Toy2D, loading, to_floats
 from realuid_lightning.errors import UserError
@@ -86,7 +87,9 @@ def test_workers_end_with_the_program_whoever_still_holds_their_iterator():
     """They ignore SIGTERM, by which Python would end them, to wait for them then."""
     begun = [iter(MatchingDataModule(Digits(), 8, num_workers=1).train_dataloader()) for _ in range(2)]
     workers = [worker for iterator in begun for worker in workers_of(iterator)]
-    begun.pop()._shutdown = True  # as a collection of garbage can leave it: its process is never told to end
+    left = begun.pop()  # as a collection of garbage can leave it: its process is forgotten, and never told to end
+    signal_handling._remove_worker_pids(id(left))
+    left._shutdown, left._worker_pids_set = True, False
     assert len(workers) == 2
     loading._end_all_workers()
     for worker in workers:
