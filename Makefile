@@ -7,12 +7,13 @@ help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What commands import keeps its bytecode, even where Python is told to write none; pip would compile all files of all
-# packages, a file after the other, most of which nothing imports.
-IMPORTED := realuid_lightning.cli.training, realuid_lightning.strategies, sklearn.datasets, torch.utils.tensorboard
+# packages, a file after the other, most of which nothing imports. Two processes, for scikit-learn does without torch.
+IMPORTED := realuid_lightning.cli.training, realuid_lightning.strategies, torch.utils.tensorboard
 define install
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --editable $(1)
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(IMPORTED)'
+	@export PYTHONDONTWRITEBYTECODE=; \
+		$(BIN)/python -c 'import sklearn.datasets' & $(BIN)/python -c 'import $(IMPORTED)' && wait $$!
 endef
 
 .venv/installed: pyproject.toml
