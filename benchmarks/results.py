@@ -3,8 +3,9 @@
 `--keep runs/experiments` first copies what is small of the runs that are done: figures, times, configs, of seed 0 the
 last grids of samples, and the teacher's weights, at which its students begin. From these alone all else is made: for
 each data set a table of what each row has reached over its seeds, its hours and its FLOPs (those of `realuid plan`);
-distances against generator updates and FLOPs; and samples of the teacher, of UID's and of the best other generator
-from the same latents. The page's text between two marks is replaced, the rest stays. Nothing is trained or measured.
+distances by generator updates, as tables and as curves, and against FLOPs; and samples of the teacher, of UID's and of
+the best other generator from the same latents. The page's text between two marks is replaced, the rest stays. Nothing
+is trained or measured.
 
 Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/results] [--page docs/results.md]
 """
@@ -57,7 +58,8 @@ def main() -> None:
         for place in sorted(each for each in options.folder.glob("*") if each.is_dir()):
             cells = cells_of(place)
             methods = methods_of(cells)
-            replace(options.page, place.name, f"{table(cells, methods)}\n\n{faster(methods)}".strip())
+            parts = (table(cells, methods), faster(methods), progress(methods))
+            replace(options.page, place.name, "\n\n".join(filter(None, parts)))
             draw_curves(methods, place.with_name(f"{place.name}_curves.png"))
             draw_samples(cells, methods, place.with_name(f"{place.name}_samples.png"))
     except UserError as error:
@@ -149,6 +151,25 @@ def costs(cells: Sequence[Cell]) -> list[str]:
     before = f"{cells[0].before.steps} + " * bool(cells[0].start)
     hours = fmean(each.seconds for each in whole) / 3600
     return [f"{before}{cells[0].cost.steps}", f"{hours:.2g}", f"{whole[0].flops:.2g}"]
+
+
+def progress(methods: Sequence[Method]) -> str:
+    """Return tables of distances by updates, one for the rows of the same steps and start: a seed after the other."""
+    alike: dict[tuple[bool, tuple[int, ...]], list[Method]] = {}
+    for method in methods:
+        steps = {step for cell in method.cells for step in cell.curve}
+        if len(steps) > 1:
+            alike.setdefault((bool(method.cells[0].start), tuple(sorted(steps))), []).append(method)
+    tables = []
+    for (tuned, steps), rows in sorted(alike.items()):
+        title = f"FID after so many updates{' of tuning' * tuned}, by seed"
+        lines = [line([title, "seeds", *map(str, steps)]), line(["---"] * (len(steps) + 2))]
+        for name, _, cells in rows:
+            reached = ([cell.curve.get(step, {}).get("fid") for cell in cells] for step in steps)
+            fids = (", ".join("-" if fid is None else f"{fid:.3g}" for fid in each) for each in reached)
+            lines.append(line([f"`{name}`", ", ".join(str(seed_of(cell.run)) for cell in cells), *fids]))
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures

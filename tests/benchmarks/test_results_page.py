@@ -91,7 +91,8 @@ def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, mon
     assert page.startswith("Before\n\n<!-- images: made")
     assert page.endswith("<!-- images: end -->\n\nAfter\n")
     assert "old" not in page
-    assert [line for line in page.splitlines() if line.startswith("| ")][2:] == [
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    assert lines[2:8] == [
         "| held-out real images: the floor |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
         "| teacher, 50 steps |  | 1 | 0.2 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
         "| teacher, 1 step |  | 1 | 9 | 0.9 | 0.8 | 0.7 | 3 | 0.01 | 3e+09 |",
@@ -99,6 +100,12 @@ def test_the_page_has_a_row_a_method_and_the_rest_of_it_stays(results, runs, mon
         "| 0.01 | 4e+09 |",
         "| `uid` | alpha 1.0, beta 1.0 | 1 | 2 | 0.9 | 0.8 | 0.7 | 4 | 0.01 | 4e+09 |",
         "| a Gaussian with the data's moments |  |  | 0.5 | 0.5 | 0.5 | 0.5 |  |  |  |",
+    ]
+    assert lines[8:] == [
+        "| FID after so many updates, by seed | seeds | 2 | 4 |",
+        "| --- | --- | --- | --- |",
+        "| `realuid` | 0, 1 | 2, 4 | 1, 1.4 |",
+        "| `uid` | 0 | 4 | 2 |",
     ]
     # 2 after step 2 of 4, and on the way from 4 to 1.4.
     share = math.log(4 / 2) / math.log(4 / 1.4)
@@ -133,8 +140,29 @@ def test_no_other_average_stands_for_one_that_has_no_picture(results, runs, monk
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
 def test_the_page_says_what_is_kept(results, place):
-    cells = results.cells_of(place)
-    assert results.table(cells, results.methods_of(cells)) in (DOCS / "results.md").read_text()
+    cells, page = results.cells_of(place), (DOCS / "results.md").read_text()
+    methods = results.methods_of(cells)
+    assert results.table(cells, methods) in page
+    assert results.progress(methods) in page
+
+
+def test_rows_of_other_steps_and_starts_have_tables_of_their_own(results, runs, monkeypatch):
+    place = runs / "runs" / "images"
+    ran(
+        place / "tuned" / "seed=0", {2: 1.0, 4: 0.5}, model={"generator_ckpt": f"{place}/uid/seed=0/checkpoints/x.ckpt"}
+    )
+    ran(place / "long" / "seed=0", {4: 1.0, 8: math.nan})
+    ran(place / "long" / "seed=3", {8: 0.5})
+    ran(place / "short" / "seed=0", {8: 0.5})  # there is nothing to follow
+    page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
+    lines = [line for line in page.splitlines() if " updates" in line or line.startswith(("| `tuned`", "| `long`"))]
+    assert lines[-4:] == [
+        "| FID after so many updates, by seed | seeds | 4 | 8 |",
+        "| `long` | 0, 3 | 1, - | nan, 0.5 |",
+        "| FID after so many updates of tuning, by seed | seeds | 2 | 4 |",
+        "| `tuned` | 0 | 1 | 0.5 |",
+    ]
+    assert "| `short` | 0 |" not in page
 
 
 def test_what_is_kept_is_enough_and_small(results, runs, monkeypatch):
@@ -168,7 +196,7 @@ def test_the_picture_shows_the_best_other_one_where_uid_is_the_best(results, run
 def test_a_row_that_has_diverged_is_the_last_one(results, runs, monkeypatch):
     ran(runs / "runs" / "images" / "diverged" / "seed=0", {4: math.nan}, model={"alpha": 1.0}, colour=60)
     page = made(results, runs, monkeypatch, "--keep", str(runs / "runs"))
-    assert [line.split()[1] for line in page.splitlines() if line.startswith("| `")] == [
+    assert [line.split()[1] for line in page.splitlines() if line.startswith("| `")][:3] == [
         "`realuid`",
         "`uid`",
         "`diverged`",
