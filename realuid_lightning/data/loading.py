@@ -1,6 +1,7 @@
 """Loaders whose data sets make batches themselves, and what Lightning need not say about them."""
 
 import atexit
+import os
 import warnings
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -58,6 +59,15 @@ def _end_all_workers() -> None:
     for worker in _workers:
         if worker.is_alive():
             worker.kill()
+
+
+def _forget() -> None:
+    """Leave them to the program that has begun them: one that is forked from it would end them before."""
+    _begun.clear()
+    _workers.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def filter_warnings(training_in_memory: bool, evaluation_in_memory: bool) -> None:

@@ -1,3 +1,4 @@
+import multiprocessing
 from itertools import islice
 
 import numpy as np
@@ -95,6 +96,16 @@ def test_workers_end_with_the_program_whoever_still_holds_their_iterator():
     for worker in workers:
         worker.join(20)
         assert not worker.is_alive()
+
+
+def test_a_forked_program_leaves_the_workers_alone_when_it_ends():
+    iterator = iter(MatchingDataModule(Digits(), 8, num_workers=1).train_dataloader())
+    forked = multiprocessing.get_context("fork").Process(target=loading._end_all_workers)
+    forked.start()
+    forked.join()
+    assert forked.exitcode == 0
+    for _ in range(10):
+        assert next(iterator).x1.shape == (8, 1, 8, 8)
 
 
 def test_bytes_travel_and_floats_arrive(tmp_path):
