@@ -73,7 +73,7 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
     """Return the rows of generators, the least distance first; last those without any, which have diverged.
 
     Raises:
-        UserError: If seeds of a row have ended at different steps, or evaluate different averages.
+        UserError: If seeds of a row have ended at different steps, evaluate different averages or begin elsewhere.
     """
     found = []
     for name in sorted({cell.row for cell in cells} - {TEACHER}):
@@ -84,6 +84,9 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
         if len({cell.shown for cell in seeds}) > 1:
             each = ", ".join(f"{seed_of(cell.run)} {cell.shown}" for cell in seeds)
             raise UserError(f"seeds of {name} evaluate different averages first, {each}: one row shows one of them")
+        if len({cell.start for cell in seeds}) > 1:
+            each = ", ".join(f"{seed_of(cell.run)} at {cell.start or 'the teacher'}" for cell in seeds)
+            raise UserError(f"seeds of {name} begin at different generators, {each}: give each its own row")
         found.append(Method(name, options_of(seeds[0]), seeds))
 
     def distance(method: Method) -> tuple[bool, float]:

@@ -265,6 +265,9 @@ def spoil(folder, name):
         ran(folder, {6: 0.3})
     elif name == "other":
         file.write_text(file.read_text().replace("ema_0.99", "ema_0.9"))
+    elif name == "elsewhere":
+        start = {"generator_ckpt": f"{folder.parents[1]}/uid/seed=0/checkpoints/last.ckpt"}
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": start}}))
     elif name == "behind":
         ran(folder, {6: 0.3}, "ema_0.9")
     else:
@@ -277,6 +280,7 @@ def spoil(folder, name):
         ("later", "seeds of realuid end at different steps, 0 at 4, 1 at 6: go on with those"),
         ("other", "seeds of realuid evaluate different averages first, 0 ema_0.99, 1 ema_0.9: one row"),
         ("behind", "figures of ema_0.99, which a table shows, end at 4 of 6"),
+        ("elsewhere", "seeds of realuid begin at different generators, 0 at the teacher, 1 at uid/seed=0: give each"),
         ("cut", "its figures have lines that cannot be read"),
         ("lost", "its figures lack recall"),
         ("times", "has no fits.json"),
