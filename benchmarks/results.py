@@ -12,7 +12,7 @@ Usage: python benchmarks/results.py [--keep runs/experiments] [--folder docs/res
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -69,6 +69,14 @@ def main() -> None:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
+COMMON: tuple[tuple[str, Callable[[Cell], str], str], ...] = (
+    ("end at different steps", lambda cell: f"at {cell.cost.steps}", "go on with those that are behind"),
+    ("evaluate different averages first", lambda cell: cell.shown, "one row shows one of them"),
+    ("begin at different generators", lambda cell: f"at {cell.start or 'the teacher'}", "give each its own row"),
+)
+"""What seeds of a row have in common: how they differ otherwise, what is told of each, and what to do."""
+
+
 def methods_of(cells: Sequence[Cell]) -> list[Method]:
     """Return the rows of generators, the least distance first; last those without any, which have diverged.
 
@@ -78,15 +86,10 @@ def methods_of(cells: Sequence[Cell]) -> list[Method]:
     found = []
     for name in sorted({cell.row for cell in cells} - {TEACHER}):
         seeds = [cell for cell in cells if cell.row == name]
-        if len({cell.cost.steps for cell in seeds}) > 1:
-            ends = ", ".join(f"{seed_of(cell.run)} at {cell.cost.steps}" for cell in seeds)
-            raise UserError(f"seeds of {name} end at different steps, {ends}: go on with those that are behind")
-        if len({cell.shown for cell in seeds}) > 1:
-            each = ", ".join(f"{seed_of(cell.run)} {cell.shown}" for cell in seeds)
-            raise UserError(f"seeds of {name} evaluate different averages first, {each}: one row shows one of them")
-        if len({cell.start for cell in seeds}) > 1:
-            each = ", ".join(f"{seed_of(cell.run)} at {cell.start or 'the teacher'}" for cell in seeds)
-            raise UserError(f"seeds of {name} begin at different generators, {each}: give each its own row")
+        for differ, told, advice in COMMON:
+            if len({told(cell) for cell in seeds}) > 1:
+                each = ", ".join(f"{seed_of(cell.run)} {told(cell)}" for cell in seeds)
+                raise UserError(f"seeds of {name} {differ}, {each}: {advice}")
         found.append(Method(name, options_of(seeds[0]), seeds))
 
     def distance(method: Method) -> tuple[bool, float]:
@@ -100,6 +103,11 @@ def last(cell: Cell, sampler: str | None = None) -> dict[str, float]:
     """Return the figures of the last step; of the sampler that stands for the run unless one is named."""
     steps = cell.samplers[sampler or cell.shown]
     return steps[max(steps)]
+
+
+def distances(cell: Cell) -> dict[int, float]:
+    """Return the distances by step of the sampler that stands for the run."""
+    return {step: each["fid"] for step, each in cell.curve.items()}
 
 
 def options_of(cell: Cell) -> str:
@@ -160,7 +168,7 @@ def progress(methods: Sequence[Method]) -> str:
     """Return tables of distances by updates, one for the rows of the same steps and start: a seed after the other."""
     alike: dict[tuple[bool, tuple[int, ...]], list[Method]] = {}
     for method in methods:
-        steps = {step for cell in method.cells for step in cell.curve}
+        steps = {step for cell in method.cells for step in distances(cell)}
         if len(steps) > 1:
             alike.setdefault((bool(method.cells[0].start), tuple(sorted(steps))), []).append(method)
     tables = []
@@ -168,8 +176,8 @@ def progress(methods: Sequence[Method]) -> str:
         title = f"FID after so many updates{' of tuning' * tuned}, by seed"
         lines = [line([title, "seeds", *map(str, steps)]), line(["---"] * (len(steps) + 2))]
         for name, _, cells in rows:
-            reached = ([cell.curve.get(step, {}).get("fid") for cell in cells] for step in steps)
-            fids = (", ".join("-" if fid is None else f"{fid:.3g}" for fid in each) for each in reached)
+            reached = [distances(cell) for cell in cells]
+            fids = (", ".join(f"{each[step]:.3g}" if step in each else "-" for each in reached) for step in steps)
             lines.append(line([f"`{name}`", ", ".join(str(seed_of(cell.run)) for cell in cells), *fids]))
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
@@ -181,11 +189,7 @@ def progress(methods: Sequence[Method]) -> str:
 def curves(methods: Sequence[Method]) -> dict[str, list[dict[int, float]]]:
     """Return distances by step of each seed, of the rows that are compared."""
     named = {method.name: method for method in methods}
-    return {
-        name: [{step: each["fid"] for step, each in cell.curve.items()} for cell in named[name].cells]
-        for name in CURVES
-        if name in named
-    }
+    return {name: [distances(cell) for cell in named[name].cells] for name in CURVES if name in named}
 
 
 def faster(methods: Sequence[Method]) -> str:
