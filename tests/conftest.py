@@ -27,6 +27,7 @@ CHECKED = (
 jaxtyping.install_import_hook([f"realuid_lightning.{room}" for room in CHECKED], "beartype.beartype")
 
 import functools  # noqa: E402
+import itertools  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -36,6 +37,8 @@ torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))  # see kernels.s
 # The same examples at every run, in as much time as a busy machine needs.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
+
+NUMBERS = itertools.count()  # of tests
 
 
 def pytest_collection_modifyitems(items):
@@ -55,10 +58,16 @@ def pytest_unconfigure():
     gc.unfreeze()
 
 
+@pytest.fixture
+def cache_home(tmp_path_factory):
+    """Return the folder of the caches of one test, made by what keeps something there."""
+    return tmp_path_factory.getbasetemp() / "caches" / str(next(NUMBERS))
+
+
 @pytest.fixture(autouse=True)
-def isolated(tmp_path, tmp_path_factory, monkeypatch):
-    """Keep a test away from the user's cache and from the seed of another test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def isolated(cache_home, tmp_path_factory, monkeypatch):
+    """Keep a test away from the user's cache and from the seed of another test; make nothing: most tests are short."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))  # its list of fonts, once
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that one set by the test itself is taken back, too
     monkeypatch.delenv("PL_GLOBAL_SEED")

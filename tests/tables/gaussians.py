@@ -50,6 +50,9 @@ class Moment:
         self.scale = float(path.inputs(now, one, x0)[1][0, 0])
         self.linear = functools.cache(self._linear)  # one table asks for few laws, again and again
 
+    def __deepcopy__(self, memo):
+        return self  # nothing changes it, and roles are copies of a network
+
     # ------------------------------------------------------------------------------------------- laws and models
 
     def _linear(self, law):

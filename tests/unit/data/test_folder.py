@@ -222,7 +222,7 @@ def read(monkeypatch):
     return look
 
 
-def test_contents_are_read_once(classes, tmp_path, read):
+def test_contents_are_read_once(classes, cache_home, read):
     before = ImageFolder(str(classes), size=10).fingerprint()
     assert read() == 4
     assert ImageFolder(str(classes), size=10).fingerprint() == before
@@ -230,7 +230,7 @@ def test_contents_are_read_once(classes, tmp_path, read):
     save(picture(seed=9), classes / "cat" / "a.png")
     assert ImageFolder(str(classes), size=10).fingerprint() != before
     assert read() == 1
-    (table,) = (tmp_path / "cache" / "realuid_lightning" / "contents").iterdir()
+    (table,) = (cache_home / "realuid_lightning" / "contents").iterdir()
     for broken in (b"", b"no table", table.read_bytes()[:-5]):
         table.write_bytes(broken)
         ImageFolder(str(classes), size=10).fingerprint()

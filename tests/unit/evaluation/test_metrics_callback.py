@@ -165,12 +165,12 @@ def measured(tmp_path, monkeypatch):
     return run
 
 
-def test_real_data_are_measured_once(tmp_path, measured):
+def test_real_data_are_measured_once(cache_home, tmp_path, measured):
     features, all_digits = Pooled(), len(Digits())
     assert measured(features) == all_digits
     assert measured(features) == 0
     assert measured(Pooled(), data(7)) == 0  # in another run, in batches of another size
-    assert len(list((tmp_path / "cache" / "realuid_lightning").iterdir())) == 1
+    assert len(list((cache_home / "realuid_lightning").iterdir())) == 1
     assert measured(features, cache=str(tmp_path / "own")) == all_digits
     assert measured(features, cache=str(tmp_path / "own")) == 0
 
@@ -215,11 +215,11 @@ def test_a_plain_attribute_or_other_code_is_measured_anew(measured, monkeypatch)
     assert measured(Shifted(1.0)) == all_digits
 
 
-def test_what_has_no_fingerprint_is_measured_every_time_and_told(tmp_path, measured):
+def test_what_has_no_fingerprint_is_measured_every_time_and_told(cache_home, measured):
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"Shifted have no fingerprint \(Shifted.by.*a method fingerprint"):
             assert measured(Shifted(Unreadable())) == len(Digits())
-    assert not (tmp_path / "cache").exists()
+    assert not cache_home.exists()
 
     class Named(Shifted):
         def fingerprint(self):
@@ -245,10 +245,10 @@ def test_data_without_a_fingerprint_are_measured_every_time_and_compared_with_no
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_statistics_that_are_not_finite_are_neither_kept_nor_used(tmp_path, measured, value):
+def test_statistics_that_are_not_finite_are_neither_kept_nor_used(cache_home, measured, value):
     source, features = Digits(), Pooled()
     measured(features)
-    (file,) = (tmp_path / "cache" / "realuid_lightning").iterdir()
+    (file,) = (cache_home / "realuid_lightning").iterdir()
     known = load_file(file)
     known["outer"][0, 0] = value
     save_file(known, file)
@@ -295,7 +295,7 @@ def test_broken_features_are_told_before_any_work(tmp_path, how, told):
         validate(tmp_path, callback)
 
 
-def test_real_features_that_are_not_finite_are_told_and_not_kept(tmp_path):
+def test_real_features_that_are_not_finite_are_told_and_not_kept(cache_home, tmp_path):
     class Later(nn.Module):
         num_features = 8
 
@@ -304,7 +304,7 @@ def test_real_features_that_are_not_finite_are_told_and_not_kept(tmp_path):
 
     with pytest.raises(UserError, match="Later of the real samples must be finite"):
         validate(tmp_path, FIDCallback(Later()))
-    assert not (tmp_path / "cache").exists()
+    assert not cache_home.exists()
 
 
 def test_a_single_real_sample_has_no_distance(tmp_path):
