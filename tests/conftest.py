@@ -73,6 +73,14 @@ def isolated(cache_home, tmp_path_factory, monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED")
 
 
+@pytest.fixture(scope="module")
+def signatures_unchecked():
+    """Check no shapes in the calls of this file: so many and so short ones that checks take longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxtyping.config.jaxtyping_disable", True)
+        yield
+
+
 @pytest.fixture
 def peft():
     """Skip a test where the library of adapters is missing, which takes a second to import: not while collecting."""

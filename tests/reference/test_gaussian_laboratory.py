@@ -25,6 +25,8 @@ GENERAL = [
 ]
 TRAINED = [GENERAL[2], GENERAL[5], GENERAL[11]]
 
+pytestmark = pytest.mark.usefixtures("signatures_unchecked")
+
 
 def test_the_criterion_tells_the_unbounded_value():
     for row in TOLD["values"]:

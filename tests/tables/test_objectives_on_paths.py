@@ -89,6 +89,8 @@ PATHS: dict[str, MatchingPath] = {
     "between domains, sin2": InterpolantPath(gamma="sin2", translates=True),
     "between domains, none": InterpolantPath(gamma="none", translates=True),
 }
+pytestmark = pytest.mark.usefixtures("signatures_unchecked")
+
 PLACES = (0.15, 0.5, 0.85)  # draws u, of which the path makes the times of generator steps
 
 

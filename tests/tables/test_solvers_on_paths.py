@@ -61,11 +61,7 @@ REFUSED = {
 ROWS = [row for row in product(SOLVERS, PATHS) if row not in REFUSED]
 every_row = pytest.mark.parametrize(("solver", "name"), ROWS, ids=" ".join)
 
-
-@pytest.fixture(autouse=True)
-def signatures_unchecked(monkeypatch):
-    """Checks of shapes take three times as long as these rows themselves; tests of solvers and paths make them."""
-    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+pytestmark = pytest.mark.usefixtures("signatures_unchecked")
 
 
 def shipped(base):
