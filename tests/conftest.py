@@ -75,7 +75,7 @@ def isolated(cache_home, tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def signatures_unchecked():
-    """Check no shapes in the calls of this file: so many and so short ones that checks take longer than they do."""
+    """Check no types or shapes in this file, whose calls are so many that checks take a fifth of its time or more."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxtyping.config.jaxtyping_disable", True)
         yield
