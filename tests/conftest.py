@@ -73,12 +73,10 @@ def isolated(cache_home, tmp_path_factory, monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED")
 
 
-@pytest.fixture(scope="module")
-def signatures_unchecked():
-    """Check no types or shapes in this file, whose calls are so many that checks take a fifth of its time or more."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxtyping.config.jaxtyping_disable", True)
-        yield
+@pytest.fixture
+def signatures_unchecked(monkeypatch):
+    """Check no types or shapes in a test of so many calls that checks would take a fifth of its time or more."""
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
 
 
 @pytest.fixture

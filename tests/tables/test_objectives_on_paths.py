@@ -89,8 +89,6 @@ PATHS: dict[str, MatchingPath] = {
     "between domains, sin2": InterpolantPath(gamma="sin2", translates=True),
     "between domains, none": InterpolantPath(gamma="none", translates=True),
 }
-pytestmark = pytest.mark.usefixtures("signatures_unchecked")
-
 PLACES = (0.15, 0.5, 0.85)  # draws u, of which the path makes the times of generator steps
 
 
@@ -346,6 +344,7 @@ def curvature(f, ratio):
     return r.detach() ** 2 * torch.autograd.grad(first.sum(), r)[0]
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", PATHS)
 def test_the_generator_descends_the_functional(name, objective, monkeypatch):
